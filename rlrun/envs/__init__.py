@@ -1,0 +1,1 @@
+"""Environments: the only part of rlrun that knows about autoreset."""

@@ -1,5 +1,10 @@
 """The ways in which a run ends other than by reaching its last step."""
 
+import difflib
+import sys
+import traceback
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake in what the user asked for; its message is one line that names the remedy.
@@ -28,3 +33,66 @@ class EnvironmentFailure(RuntimeError):
 
 class NonFiniteError(RuntimeError):
     """A quantity that the run depends on became NaN or infinite."""
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop; it has written its checkpoint and said so.
+
+    Attributes:
+        signal: the signal's number; the command exits with 128 + signal.
+    """
+
+    def __init__(self, signal: int):
+        """Keep the signal's number."""
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Finds the choice that a misspelt or abbreviated word stands for.
+
+    Args:
+        word: what the user wrote.
+        choices: what could have been meant.
+
+    Returns:
+        The choice with the most similar spelling; else the first of which the word is an
+        abbreviation, its letters in order ("lr" for "learning_rate"); else None.
+    """
+    word = word.lower()
+    by_spelling = {choice.lower(): choice for choice in sorted(choices)}
+    for match in difflib.get_close_matches(word, by_spelling, n=1):
+        return by_spelling[match]
+    for spelling, choice in by_spelling.items():
+        letters = iter(spelling)
+        if spelling[:1] == word[:1] and all(letter in letters for letter in word):
+            return choice
+    return None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Ends a message about a word that is none of the choices: the nearest one, else all."""
+    choices = sorted(choices)
+    match = nearest(word, choices)
+    if match is not None:
+        return f"; did you mean '{match}'?"
+    return f"; there is {', '.join(choices)}" if choices else ""
+
+
+def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False) -> None:
+    """Says on stderr in one line how a command or a job failed.
+
+    An error that nobody foresaw comes with its traceback, and an environment's failure with that
+    of the environment.
+
+    Args:
+        error: what was raised.
+        prefix: the beginning of the line.
+        with_traceback: show the traceback of an error that was foreseen, too.
+    """
+    foreseen = isinstance(error, (UserError, EnvironmentFailure, NonFiniteError))
+    if with_traceback or not foreseen:
+        traceback.print_exception(error)
+    elif isinstance(error, EnvironmentFailure):
+        traceback.print_exception(error.__cause__)
+    print(f"{prefix}: {error}", file=sys.stderr)

@@ -1,0 +1,122 @@
+"""Measures what the MuJoCo environments add to their physics.
+
+    python benchmarks/physics.py --json benchmarks/results/physics.json
+
+Per task and round, rlrun's vector environment takes a number of steps with random actions (with
+observations, rewards, endings and resets). Then a bare ``mujoco.batch.Batch`` of the same model
+repeats the same physics: every step from the same state with the same actions. The ratio is bare
+time / environment time of one round, 1 when observations, rewards and resets cost nothing.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import mujoco
+import numpy as np
+from mujoco.batch import Batch
+
+from rlrun.envs.mujoco.env import MujocoEnv
+from rlrun.envs.mujoco.tasks import TASKS
+from rlrun.envs.mujoco.vector import MujocoVectorEnv, load_model
+
+
+def measure(env_id: str, *, num_envs: int, threads: int, rounds: int, steps: int) -> dict:
+    """Time one task.
+
+    Args:
+        env_id: Gymnasium's id.
+        num_envs: simulations in the batch.
+        threads: threads that simulate.
+        rounds: number of alternations between environment and bare batch.
+        steps: vector steps in a round.
+
+    Returns:
+        µs per vector step of both (median over the rounds), and the ratio: median, lowest, highest.
+    """
+    env = MujocoEnv(id=env_id, max_episode_steps=None, options={}).make(
+        num_envs=num_envs, threads=threads
+    )
+    task = TASKS[env_id]()
+    batch = Batch(load_model(task.xml_file), num_envs, threads)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    play(env, batch, task.frame_skip, steps)  # warm-up
+
+    seconds = [play(env, batch, task.frame_skip, steps) for _ in range(rounds)]
+    ratios = [bare / whole for whole, bare in seconds]
+    return {
+        "bare_us": statistics.median(bare for _, bare in seconds) / steps * 1e6,
+        "env_us": statistics.median(whole for whole, _ in seconds) / steps * 1e6,
+        "ratio": statistics.median(ratios),
+        "ratio_lowest": min(ratios),
+        "ratio_highest": max(ratios),
+    }
+
+
+def play(env: MujocoVectorEnv, batch: Batch, frame_skip: int, steps: int) -> tuple[float, float]:
+    """Take steps in the environment, then repeat their physics in the bare batch.
+
+    Returns:
+        Seconds that each of the two took.
+    """
+    actions = [env.action_space.sample() for _ in range(steps)]
+    states = []
+    whole = 0.0
+    for action in actions:
+        states.append(env.state_dict()["simulations"].numpy())
+        start = time.perf_counter()
+        env.step(action)
+        whole += time.perf_counter() - start
+
+    bare = 0.0
+    controls = batch.bind("ctrl")
+    for state, action in zip(states, actions, strict=True):
+        batch.state[:] = state
+        controls[:] = action
+        start = time.perf_counter()
+        batch.step(nstep=frame_skip)
+        bare += time.perf_counter() - start
+    return whole, bare
+
+
+def main() -> None:
+    """Measure every task; print a table and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=100, help="vector steps in a round")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    arguments = parser.parse_args()
+    settings = {name: vars(arguments)[name] for name in ("num_envs", "threads", "rounds", "steps")}
+
+    print(f"{'task':26} {'bare µs':>9} {'env µs':>9} {'ratio':>7}   lowest to highest")
+    results = {}
+    for env_id in arguments.tasks:
+        results[env_id] = row = measure(env_id, **settings)
+        print(
+            f"{env_id:26} {row['bare_us']:9.1f} {row['env_us']:9.1f} {row['ratio']:7.3f}   "
+            f"{row['ratio_lowest']:.3f} to {row['ratio_highest']:.3f}",
+            flush=True,
+        )
+    if arguments.json:
+        machine = {
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "mujoco": mujoco.__version__,
+            "numpy": np.__version__,
+            "gymnasium": version("gymnasium"),
+        }
+        report = {"settings": settings, "machine": machine, "tasks": results}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

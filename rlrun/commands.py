@@ -1,0 +1,198 @@
+"""The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from rlrun.errors import UserError, nearest
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, like those of the rest of rlrun."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of printing the usage.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
+
+
+def run(verb: str, words: list[str]) -> None:
+    """Runs one verb.
+
+    Args:
+        verb: eval, resume or list.
+        words: the rest of the command line.
+
+    Raises:
+        UserError: a mistake in the words, or a run that is not there.
+    """
+    {"eval": evaluate, "resume": resume, "list": list_runs}[verb](words)
+
+
+def evaluate(words: list[str]) -> None:
+    """`rlrun eval RUN`: returns of a trained policy, and a video."""
+    parser = OneLineParser("rlrun eval", description="Runs episodes of a trained policy.")
+    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser.add_argument("--episodes", type=positive, default=100, help="how many (default 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the environments (default 0)")
+    parser.add_argument(
+        "--checkpoint",
+        choices=["last", "best"],
+        default="last",
+        help="the newest, or the one with the best evaluation return (default last)",
+    )
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film one episode")
+    arguments = parser.parse_args(words)
+
+    from rlrun.api import evaluate_run
+
+    result = evaluate_run(
+        arguments.run,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        checkpoint=arguments.checkpoint,
+        video=arguments.video,
+    )
+    table = Table("", "", show_header=False)
+    for name, value in result.items():
+        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+    console().print(table)
+
+
+def resume(words: list[str]) -> None:
+    """`rlrun resume RUN`: continues a run from its newest checkpoint."""
+    parser = OneLineParser("rlrun resume", description="Continues a run where it stopped.")
+    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser.add_argument(
+        "total_steps",
+        nargs="?",
+        type=total_steps,
+        metavar="total_steps=N",
+        help="train to this many environment steps (default: the run's own total)",
+    )
+    arguments = parser.parse_args(words)
+
+    from rlrun.api import resume as resume_run
+
+    resume_run(arguments.run, total_steps=arguments.total_steps)
+
+
+def list_runs(words: list[str]) -> None:
+    """`rlrun list [ROOT]`: a table of the runs under a directory."""
+    parser = OneLineParser("rlrun list", description="Lists the runs under a directory.")
+    parser.add_argument("root", nargs="?", type=Path, default=Path("outputs"))
+    root = parser.parse_args(words).root
+    if not root.is_dir():
+        raise UserError(f"no directory '{root}' to list{near_path(root)}")
+    table = Table("run", "status", "steps", "return", "best", "time")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for directory in find_runs(root):
+        table.add_row(str(directory.relative_to(root)), *describe(directory))
+    if table.row_count == 0:
+        print(f"no runs under {root}")
+    else:
+        console().print(table)
+
+
+def describe(directory: Path) -> list[str]:
+    """Returns a run's status, steps, return, best return and time in a reader's words."""
+    try:
+        record = json.loads((directory / "run.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return ["unreadable", "", "", "", ""]
+    return [
+        "killed" if was_killed(record) else record["status"],
+        f"{record['step']:,}/{record['total_steps']:,}",
+        *("" if record[key] is None else f"{record[key]:.1f}" for key in ("return", "best_return")),
+        str(timedelta(seconds=round(record["time_s"]))),
+    ]
+
+
+def was_killed(record: dict[str, Any]) -> bool:
+    """Tells whether a run that calls itself running has no process on this machine any more."""
+    if record["status"] != "running" or record["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(record["pid"], 0)  # signal 0 only asks whether the process is there
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """Yields the directories under the root that hold a run, in the order of their names."""
+    for directory, subdirectories, files in os.walk(root):
+        subdirectories.sort()
+        if "run.json" in files:
+            subdirectories.clear()  # nothing inside a run is a run
+            yield Path(directory)
+
+
+def run_directory(word: str) -> Path:
+    """Reads the argument RUN.
+
+    Raises:
+        UserError: it is not the directory of a run.
+    """
+    directory = Path(word)
+    if not directory.is_dir():
+        raise UserError(f"no run at '{word}'{near_path(directory)}")
+    if not (directory / "run.json").is_file():
+        inside = next(find_runs(directory), None)
+        hint = f"; did you mean '{inside}'?" if inside else ""
+        raise UserError(f"'{word}' is not a run: it has no run.json{hint}")
+    return directory
+
+
+def near_path(path: Path) -> str:
+    """Ends a message about a path that does not exist with one beside it that does."""
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    name = nearest(path.name, siblings)
+    return f"; did you mean '{path.parent / name}'?" if name else "; rlrun list shows the runs"
+
+
+def total_steps(word: str) -> int:
+    """Reads the setting ``total_steps=N``.
+
+    Raises:
+        UserError: it is another setting, or N is not a positive whole number.
+    """
+    key, _, value = word.partition("=")
+    if key != "total_steps":
+        raise UserError(f"rlrun resume: '{word}': only total_steps=N can be given")
+    return positive(value)
+
+
+def positive(word: str) -> int:
+    """Reads a positive whole number; 1e6 and 1_000_000 are fine.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        number = float(word)
+    except ValueError:
+        number = 0.0
+    if number < 1 or not number.is_integer():
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got '{word}'")
+    return int(number)
+
+
+def console() -> Console:
+    """Returns a console that keeps every word of a table when the output is a pipe or file."""
+    return Console(width=None if sys.stdout.isatty() else 200)

@@ -1,0 +1,133 @@
+"""Any environment that is registered with Gymnasium, by its id."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.error import DependencyNotInstalled, Error
+
+from rlrun.envs.serial import SerialVectorEnv
+from rlrun.errors import UserError, nearest
+
+
+@dataclass(kw_only=True)
+class GymEnv:
+    """A Gymnasium environment, N of which are stepped one after the other.
+
+    Attributes:
+        id: as in ``gymnasium.make``; ``module:Id`` imports the module first.
+        max_episode_steps: steps after which an episode is truncated; None: as registered.
+        options: keyword arguments of the environment, as in ``gymnasium.make``.
+        fresh_each_episode: make the environment anew for every episode, because its own reset
+            leaves traces of earlier ones.
+    """
+
+    id: str
+    max_episode_steps: int | None
+    options: dict[str, Any]
+    fresh_each_episode: bool
+
+    def __post_init__(self):
+        """Check the ranges, and that there is such an environment."""
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        try:
+            # The warning that an id is out of date comes again with the environment.
+            with warnings.catch_warnings(action="ignore"):
+                gym.spec(self.id)
+        except (Error, ImportError, ValueError) as error:
+            raise ValueError(
+                f"id {self.id!r} is not registered with Gymnasium{_remedy(self.id)}"
+            ) from error
+
+    def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv:
+        """N environments in mode SAME_STEP.
+
+        Args:
+            num_envs: N.
+            threads: not used: these environments are Python code, and only one thread at a time
+                can run Python.
+
+        Raises:
+            UserError: the environment cannot be made.
+        """
+        del threads
+        return SerialVectorEnv([lambda: self.make_single(render_mode=None)] * num_envs)
+
+    def make_single(self, *, render_mode: str | None) -> gym.Env:
+        """One plain Gymnasium environment.
+
+        Args:
+            render_mode: as in ``gymnasium.make``, e.g. ``"rgb_array"`` for video.
+
+        Raises:
+            UserError: the environment cannot be made.
+        """
+        if self.fresh_each_episode:
+            return FreshEachEpisode(lambda: self._make(render_mode))
+        return self._make(render_mode)
+
+    def _make(self, render_mode: str | None) -> gym.Env:
+        """``gymnasium.make``, with one line for every way in which it fails."""
+        try:
+            return gym.make(
+                self.id,
+                max_episode_steps=self.max_episode_steps,
+                render_mode=render_mode,
+                **self.options,
+            )
+        except (UnregisteredEnv, DeprecatedEnv) as error:
+            raise UserError(
+                f"env.id={self.id} is not registered{_did_you_mean(self.id)}"
+            ) from error
+        except DependencyNotInstalled as error:
+            raise UserError(f"{self.id} needs a package: {_one_line(error)}") from error
+        except Exception as error:
+            # Anything else comes from the user's package or from the values in options.
+            raise UserError(
+                f"{self.id} cannot be made with options {self.options}: "
+                f"{type(error).__name__}: {_one_line(error)}"
+            ) from error
+
+
+class FreshEachEpisode(gym.Wrapper):
+    """Makes its environment anew at every reset; only the random generator goes on.
+
+    For environments whose reset leaves traces, such as Gymnasium's BipedalWalker-v3: it keeps one
+    Box2D world, whose contacts come in an order that depends on earlier episodes, so an episode
+    cannot be made again from its seed (LunarLander had the same fault: Gymnasium issue 728).
+    """
+
+    def __init__(self, make_env: Callable[[], gym.Env]):
+        """Make the first environment."""
+        super().__init__(make_env())
+        self._make_env = make_env
+        self._used = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in a new environment."""
+        if self._used:
+            generator = self.env.unwrapped.np_random
+            self.env.close()
+            self.env = self._make_env()
+            self.env.unwrapped.np_random = generator
+        self._used = True
+        return self.env.reset(seed=seed, options=options)
+
+
+def _remedy(env_id: str) -> str:
+    """Ends a message with the registered id that looks most like this one, if any does."""
+    ids = {registered.lower(): registered for registered in gym.registry}
+    match = nearest(env_id.rpartition(":")[2], ids)
+    if match is None:
+        return "; plugins=[package] imports the package that registers it"
+    return f"; did you mean '{ids[match]}'?"
+
+
+def _one_line(error: Exception) -> str:
+    """The message without its line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""Gymnasium's MuJoCo tasks, N simulations in lockstep on CPU threads."""

@@ -1,0 +1,62 @@
+"""The ant: four legs, paid for its speed along x."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from rlrun.envs.mujoco.tasks.task import Bools, Floats, State
+from rlrun.envs.mujoco.tasks.terms import clip, finite, gaussian_velocity_start, squared_norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ant:
+    """Gymnasium's ``Ant-v5``: a four-legged robot runs forward without jumping or lying down.
+
+    q = (x, y, z, orientation quaternion, 8 leg joints).
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "xpos", "cfrc_ext")
+    compares: ClassVar[tuple[str, ...]] = ("xpos",)
+
+    xml_file: str = "ant.xml"
+    frame_skip: int = 5
+    forward_reward_weight: float = 1.0
+    ctrl_cost_weight: float = 0.5
+    contact_cost_weight: float = 5e-4
+    healthy_reward: float = 1.0
+    main_body: int | str = 1
+    terminate_when_unhealthy: bool = True
+    healthy_z_range: tuple[float, float] = (0.2, 1.0)
+    contact_force_range: tuple[float, float] = (-1.0, 1.0)
+    reset_noise_scale: float = 0.1
+    exclude_current_positions_from_observation: bool = True
+    include_cfrc_ext_in_observation: bool = True
+
+    def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draw noise around the standing pose: positions uniform, velocities normal."""
+        return gaussian_velocity_start(model, rng, self.reset_noise_scale)
+
+    def observe(self, state: State) -> Floats:
+        """Joint positions without x and y, velocities, and clipped contact forces."""
+        hidden = 2 if self.exclude_current_positions_from_observation else 0
+        parts = [state.qpos[:, hidden:], state.qvel]
+        if self.include_cfrc_ext_in_observation:
+            forces = clip(state.cfrc_ext[:, 1:], self.contact_force_range)  # without the world
+            parts.append(forces.reshape(len(forces), -1))
+        return np.concatenate(parts, axis=1)
+
+    def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
+        """Forward speed + healthy reward − control cost − contact cost; ends when unhealthy."""
+        low, high = self.healthy_z_range
+        height = after.qpos[:, 2]
+        healthy = finite(after) & (low <= height) & (height <= high)
+        body = after.model.body(self.main_body).id
+        velocity = (after.xpos[:, body, 0] - before.xpos[:, body, 0]) / after.dt
+        forces = clip(after.cfrc_ext, self.contact_force_range)
+        gain = velocity * self.forward_reward_weight + healthy * self.healthy_reward
+        cost = self.ctrl_cost_weight * squared_norm(
+            action
+        ) + self.contact_cost_weight * squared_norm(forces)
+        return gain - cost, ~healthy & self.terminate_when_unhealthy

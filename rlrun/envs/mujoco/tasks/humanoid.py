@@ -1,0 +1,127 @@
+"""The humanoid: a 3-D robot with two legs, two arms and 17 actuated joints."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from rlrun.envs.mujoco.tasks.task import Bools, Floats, State
+from rlrun.envs.mujoco.tasks.terms import clip, inside, never, squared_norm, uniform_start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Humanoid:
+    """Gymnasium's ``Humanoid-v5``: walk forward without falling.
+
+    q = (x, y, z, orientation quaternion, 17 joints).
+    """
+
+    reads: ClassVar[tuple[str, ...]] = (
+        *("qpos", "qvel", "ctrl", "xipos"),
+        *("cinert", "cvel", "qfrc_actuator", "cfrc_ext"),
+    )
+    compares: ClassVar[tuple[str, ...]] = ("xipos",)
+
+    xml_file: str = "humanoid.xml"
+    frame_skip: int = 5
+    forward_reward_weight: float = 1.25
+    ctrl_cost_weight: float = 0.1
+    contact_cost_weight: float = 5e-7
+    contact_cost_range: tuple[float, float] = (-float("inf"), 10.0)
+    healthy_reward: float = 5.0
+    terminate_when_unhealthy: bool = True
+    healthy_z_range: tuple[float, float] = (1.0, 2.0)
+    reset_noise_scale: float = 1e-2
+    exclude_current_positions_from_observation: bool = True
+    include_cinert_in_observation: bool = True
+    include_cvel_in_observation: bool = True
+    include_qfrc_actuator_in_observation: bool = True
+    include_cfrc_ext_in_observation: bool = True
+
+    def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draw uniform noise around the standing pose."""
+        return uniform_start(model, rng, self.reset_noise_scale)
+
+    def observe(self, state: State) -> Floats:
+        """Joint state, inertias, velocities and forces of the bodies."""
+        return _observe_bodies(self, state)
+
+    def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
+        """Forward speed + healthy reward − control cost − contact cost; ends when unhealthy."""
+        healthy = inside(after.qpos[:, 2], self.healthy_z_range)
+        velocity = (_center_of_mass_x(after) - _center_of_mass_x(before)) / after.dt
+        gain = self.forward_reward_weight * velocity + healthy * self.healthy_reward
+        # The control cost is that of MuJoCo's float64 copy of the action, as in Gymnasium.
+        cost = self.ctrl_cost_weight * squared_norm(after.ctrl) + clip(
+            self.contact_cost_weight * squared_norm(after.cfrc_ext), self.contact_cost_range
+        )
+        return gain - cost, ~healthy & self.terminate_when_unhealthy
+
+
+@dataclass(frozen=True, kw_only=True)
+class HumanoidStandup:
+    """Gymnasium's ``HumanoidStandup-v5``: get up from lying on the back.
+
+    q = (x, y, z, orientation quaternion, 17 joints).
+    """
+
+    reads: ClassVar[tuple[str, ...]] = (
+        *("qpos", "qvel", "ctrl"),
+        *("cinert", "cvel", "qfrc_actuator", "cfrc_ext"),
+    )
+    compares: ClassVar[tuple[str, ...]] = ()
+
+    xml_file: str = "humanoidstandup.xml"
+    frame_skip: int = 5
+    uph_cost_weight: float = 1.0
+    ctrl_cost_weight: float = 0.1
+    impact_cost_weight: float = 0.5e-6
+    impact_cost_range: tuple[float, float] = (-float("inf"), 10.0)
+    reset_noise_scale: float = 1e-2
+    exclude_current_positions_from_observation: bool = True
+    include_cinert_in_observation: bool = True
+    include_cvel_in_observation: bool = True
+    include_qfrc_actuator_in_observation: bool = True
+    include_cfrc_ext_in_observation: bool = True
+
+    def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Draw uniform noise around the lying pose."""
+        return uniform_start(model, rng, self.reset_noise_scale)
+
+    def observe(self, state: State) -> Floats:
+        """Joint state, inertias, velocities and forces of the bodies."""
+        return _observe_bodies(self, state)
+
+    def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
+        """Height over the physics' time step − control cost − impact cost + 1.
+
+        ``uph_cost_weight`` has no effect, as in Gymnasium 1.4.
+        """
+        height = after.qpos[:, 2] / after.model.opt.timestep
+        control_cost = self.ctrl_cost_weight * squared_norm(after.ctrl)
+        impact_cost = clip(
+            self.impact_cost_weight * squared_norm(after.cfrc_ext), self.impact_cost_range
+        )
+        return height - control_cost - impact_cost + 1.0, never(after)
+
+
+def _observe_bodies(task: Humanoid | HumanoidStandup, state: State) -> Floats:
+    """Observation of both tasks [N, D]; the world body and the root's 6 joints are left out."""
+    hidden = 2 if task.exclude_current_positions_from_observation else 0
+    parts = [state.qpos[:, hidden:], state.qvel]
+    if task.include_cinert_in_observation:
+        parts.append(state.cinert[:, 1:].reshape(len(state.qpos), -1))
+    if task.include_cvel_in_observation:
+        parts.append(state.cvel[:, 1:].reshape(len(state.qpos), -1))
+    if task.include_qfrc_actuator_in_observation:
+        parts.append(state.qfrc_actuator[:, 6:])
+    if task.include_cfrc_ext_in_observation:
+        parts.append(state.cfrc_ext[:, 1:].reshape(len(state.qpos), -1))
+    return np.concatenate(parts, axis=1)
+
+
+def _center_of_mass_x(state: State) -> Floats:
+    """Center of mass of the model along x, Σ m x / Σ m over the bodies [N], m."""
+    mass = state.model.body_mass
+    return state.xipos[:, :, 0] @ mass / mass.sum()

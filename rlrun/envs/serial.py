@@ -1,0 +1,300 @@
+"""N Gymnasium environments, stepped one after the other, that can be saved in mid-episode."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, iterate
+from numpy.typing import NDArray
+
+from rlrun.errors import EnvironmentFailure, UserError
+
+# Steps that the record of actions has room for at first; it grows to twice what it must keep.
+SMALLEST_RECORD = 256
+
+
+class SerialVectorEnv(VectorEnv):
+    """A vector environment in mode SAME_STEP with exact snapshots of any environment that replays.
+
+    Returns what ``gymnasium.vector.SyncVectorEnv(..., autoreset_mode=SAME_STEP)`` returns, in new
+    arrays at every step, at less cost.
+
+    Most environments cannot be copied (a Box2D world lives in C++), but an episode can be made
+    again: the state of the environment's random generator before the episode's reset, and the
+    actions since, decide everything. A snapshot holds these, and loading it resets and replays.
+    That takes the time of the steps, at most one episode an environment.
+
+    What is restored is ``env.unwrapped.np_random``, the generator that Gymnasium's reset seeds
+    and that its wrappers use too. An environment or wrapper with random numbers of another source,
+    or with a state that outlives its reset, does not replay: the observation or the generator
+    differs at the end. Then it says so on stderr and begins another episode.
+    """
+
+    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]]):
+        """Make the environments.
+
+        Args:
+            env_fns: one function an environment; all must make the same kind.
+
+        Raises:
+            UserError: an action is not one array or number.
+            ValueError: the environments' spaces differ.
+        """
+        self.envs: list[gym.Env] = []
+        self.envs.extend(make_env() for make_env in env_fns)
+        first = self.envs[0]
+        self.num_envs = len(self.envs)
+        self.spec = first.spec
+        self.render_mode = first.render_mode
+        self.metadata = {**first.metadata, "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.single_observation_space = first.observation_space
+        self.single_action_space = first.action_space
+        for index, env in enumerate(self.envs):
+            if (env.observation_space, env.action_space) != (
+                first.observation_space,
+                first.action_space,
+            ):
+                raise ValueError(f"environment {index} has other spaces than environment 0")
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        if self.action_space.shape is None:  # Tuple, Dict and the like: not one array a batch
+            raise UserError(f"action space {self.single_action_space} is not supported")
+        self._action_shape: tuple[int, ...] = self.action_space.shape
+
+        # The latest observation of every environment.
+        self._current: list[Any] = [None] * self.num_envs
+        # How every running episode was begun: the seed that the environment was last given, the
+        # options of this reset, and its generator before it; None after a reset with a seed.
+        self._seeds: list[int | None] = [None] * self.num_envs
+        self._options: list[dict[str, Any] | None] = [None] * self.num_envs
+        self._generators: list[dict[str, Any] | None] = [None] * self.num_envs
+        # The actions [time, N, ...], and the time at which every running episode began.
+        self._actions = self._new_record(SMALLEST_RECORD)
+        self._time = 0
+        self._starts = [0] * self.num_envs
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every environment.
+
+        Args:
+            seed: one an environment; an int means seed, seed + 1, ...; None goes on with the
+                generators as they are.
+            options: of every environment's reset. Plain containers, if it is to be saved.
+
+        Returns:
+            Observations [N, ...] and infos.
+
+        Raises:
+            EnvironmentFailure: an environment raised.
+        """
+        if seed is None:
+            seeds: list[int | None] = [None] * self.num_envs
+        elif isinstance(seed, int | np.integer):
+            seeds = [int(seed) + index for index in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        infos: dict[str, Any] = {}
+        for index, env_seed in enumerate(seeds):
+            try:
+                info = self._begin(index, env_seed, options)
+            except Exception as cause:
+                raise EnvironmentFailure(index, self._seeds[index], cause) from cause
+            infos = self._add_info(infos, info, index)
+        return _batch(self.single_observation_space, self._current), infos
+
+    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
+        """Advance every environment by one step; those that end begin their next episode at once.
+
+        Args:
+            actions: [N, ...].
+
+        Returns:
+            Observations [N, ...], rewards [N] float64, terminated [N], truncated [N], and infos,
+            where ``final_obs`` and ``_final_obs`` hold the last observation of ended episodes.
+
+        Raises:
+            EnvironmentFailure: an environment raised.
+        """
+        # Cast first: what is recorded must be what the environments are given.
+        actions = np.asarray(actions, self.action_space.dtype)
+        self._record(actions)
+        current = self._current
+        rewards = np.empty(self.num_envs, np.float64)
+        terminated = np.empty(self.num_envs, np.bool_)
+        truncated = np.empty(self.num_envs, np.bool_)
+        infos: dict[str, Any] = {}
+        index = 0
+        try:
+            for index, action in enumerate(iterate(self.action_space, actions)):
+                obs, reward, ended, cut, info = self.envs[index].step(action)
+                current[index] = obs
+                rewards[index] = reward
+                terminated[index] = ended
+                truncated[index] = cut
+                if ended or cut:
+                    final = {"final_obs": obs, "final_info": info}
+                    infos = self._add_info(infos, final, index)
+                    info = self._begin(index, seed=None, options=None)
+                if info:
+                    infos = self._add_info(infos, info, index)
+        except Exception as cause:
+            raise EnvironmentFailure(index, self._seeds[index], cause) from cause
+        observations = _batch(self.single_observation_space, current)
+        return observations, rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[Any, ...]:
+        """One frame an environment."""
+        return tuple(env.render() for env in self.envs)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What makes the running episodes again, and what to compare the result with."""
+        return {
+            "environments": [
+                {
+                    "seed": self._seeds[index],
+                    "options": self._options[index],
+                    "generator_before_reset": self._generators[index],
+                    "actions": torch.from_numpy(
+                        self._actions[self._starts[index] : self._time, index].copy()
+                    ),
+                    "generator": _generator_state(env),
+                    "observation": torch.from_numpy(self._flat(self._current[index]).copy()),
+                }
+                for index, env in enumerate(self.envs)
+            ]
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[int, Any]:
+        """Make the episodes of ``state_dict()`` again.
+
+        Returns:
+            The first observation of every environment, by its index, that did not arrive at the
+            stored state and began another episode; empty if all did.
+
+        Raises:
+            EnvironmentFailure: an environment raised.
+        """
+        saved_envs = state["environments"]
+        self._time = max(len(saved["actions"]) for saved in saved_envs)
+        self._actions = self._new_record(2 * self._time)
+        restarted = {}
+        for index, saved in zip(range(self.num_envs), saved_envs, strict=True):
+            self._seeds[index] = saved["seed"]
+            try:
+                if not self._replay(index, saved):
+                    _set_generator_state(self.envs[index], saved["generator"])
+                    self._begin(index, seed=None, options=None)
+                    restarted[index] = self._current[index]
+            except Exception as cause:
+                raise EnvironmentFailure(index, saved["seed"], cause) from cause
+        if restarted:
+            name = self.spec.id if self.spec else type(self.envs[0].unwrapped).__name__
+            print(
+                f"environment {name} does not replay exactly: its episode starts anew",
+                file=sys.stderr,
+            )
+        return restarted
+
+    def _begin(
+        self, index: int, seed: int | None, options: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Reset environment ``index``, remember how, and return the info."""
+        env = self.envs[index]
+        if seed is not None:
+            self._seeds[index] = seed
+        self._generators[index] = _generator_state(env) if seed is None else None
+        self._options[index] = options
+        self._starts[index] = self._time
+        self._current[index], info = env.reset(seed=seed, options=options)
+        return info
+
+    def _replay(self, index: int, saved: dict[str, Any]) -> bool:
+        """Make one episode again; whether it arrived at the stored state."""
+        env = self.envs[index]
+        generator = saved["generator_before_reset"]
+        if generator is None:
+            obs, _ = env.reset(seed=saved["seed"], options=saved["options"])
+        else:
+            if saved["seed"] is not None:
+                # For environments that derive more than their generator from the seed.
+                env.reset(seed=saved["seed"])
+            _set_generator_state(env, generator)
+            obs, _ = env.reset(options=saved["options"])
+        actions = saved["actions"].numpy().copy()
+        self._starts[index] = self._time - len(actions)
+        self._actions[self._starts[index] : self._time, index] = actions
+        for action in actions:
+            obs, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                return False
+        self._current[index] = obs
+        self._options[index] = saved["options"]
+        self._generators[index] = generator
+        same_obs = np.array_equal(self._flat(obs), saved["observation"].numpy(), equal_nan=True)
+        return same_obs and _generator_state(env) == saved["generator"]
+
+    def _record(self, actions: NDArray) -> None:
+        """Append the actions [N, ...] to those of the running episodes."""
+        if self._time == len(self._actions):
+            oldest = min(self._starts)
+            kept = self._actions[oldest:]
+            self._actions = self._new_record(2 * len(kept))
+            self._actions[: len(kept)] = kept
+            self._starts = [start - oldest for start in self._starts]
+            self._time = len(kept)
+        self._actions[self._time] = actions
+        self._time += 1
+
+    def _new_record(self, length: int) -> NDArray:
+        """Room for the actions of ``length`` steps, [length, N, ...]."""
+        shape = (max(length, SMALLEST_RECORD), *self._action_shape)
+        return np.empty(shape, self.action_space.dtype)
+
+    def _flat(self, obs: Any) -> NDArray:
+        """One observation as a 1-D array."""
+        return np.asarray(spaces.flatten(self.single_observation_space, obs))
+
+
+def _batch(space: gym.Space, observations: Sequence[Any]) -> Any:
+    """N observations -> an array [N, ...], or a tuple or dict of such."""
+    match space:
+        case spaces.Tuple():
+            return tuple(
+                _batch(subspace, [obs[part] for obs in observations])
+                for part, subspace in enumerate(space.spaces)
+            )
+        case spaces.Dict():
+            return {
+                key: _batch(subspace, [obs[key] for obs in observations])
+                for key, subspace in space.items()
+            }
+        case _:
+            return np.array(observations, space.dtype)
+
+
+def _generator_state(env: gym.Env) -> dict[str, Any] | None:
+    """State of the environment's generator; None for one that Gymnasium did not make."""
+    generator = env.unwrapped.np_random
+    if isinstance(generator, np.random.Generator) and isinstance(
+        generator.bit_generator, np.random.PCG64
+    ):
+        return dict(generator.bit_generator.state)
+    return None
+
+
+def _set_generator_state(env: gym.Env, state: dict[str, Any] | None) -> None:
+    """Put back what ``_generator_state`` read."""
+    if state is not None:
+        env.unwrapped.np_random.bit_generator.state = state

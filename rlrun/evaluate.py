@@ -1,0 +1,50 @@
+"""Evaluation: whole episodes of the greedy policy, apart from training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlrun.envs.control import ControlEnv
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns and lengths of the episodes, in the order of the environments."""
+
+    returns: list[float]
+    lengths: list[int]
+
+    def metrics(self) -> dict[str, float]:
+        """Summarise for the logs."""
+        return {
+            "eval/return": float(np.mean(self.returns)),
+            "eval/return_std": float(np.std(self.returns)),
+            "eval/length": float(np.mean(self.lengths)),
+        }
+
+
+@torch.inference_mode()
+def evaluate(policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int) -> Evaluation:
+    """Play one episode in each environment.
+
+    Counting the first episode of each environment, rather than the first episodes to end, keeps
+    short episodes from being counted more often than long ones.
+
+    Args:
+        policy: raw observations [N, D] -> actions, [N] or [N, A].
+        env: N environments that nothing else uses.
+        seed: environment i starts from ``seed + i``.
+    """
+    obs = env.reset(seed)
+    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
+    running = np.ones(env.num_envs, bool)
+    while running.any():
+        step = env.step(policy(torch.from_numpy(obs)).numpy())
+        returns[running] += step.reward[running]
+        lengths[running] += 1
+        running &= ~(step.terminated | step.truncated)
+        obs = step.obs
+    return Evaluation(returns.tolist(), lengths.tolist())

@@ -1,0 +1,112 @@
+"""Where a run computes: device, threads and compilation, as plain data."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from rlrun.errors import UserError
+
+# Measured for PPO's 64-64 networks and minibatches of 64 (benchmarks/throughput.py): compilation
+# saves about a millisecond a minibatch update and costs half a minute when nothing is cached.
+SECONDS_SAVED_PER_UPDATE = 1.0e-3
+SECONDS_TO_COMPILE = 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a run may use.
+
+    Attributes:
+        device: where the learner lives: "cpu", "cuda", "cuda:1".
+        threads: threads for physics; None means all cores that this process may use.
+        learner_threads: threads inside one tensor operation of the learner on the CPU.
+        compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
+            enough to win the time back.
+    """
+
+    device: str
+    threads: int | None
+    learner_threads: int
+    compile: Literal["auto", "off", "on"]
+
+    def __post_init__(self):
+        """Refuse what no machine has."""
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1 or null, got {self.threads}")
+        if self.learner_threads < 1:
+            raise ValueError(f"learner_threads must be at least 1, got {self.learner_threads}")
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}") from error
+
+    @property
+    def physics_threads(self) -> int:
+        """Threads that step the environments."""
+        return self.threads or available_cores()
+
+    def torch_device(self) -> torch.device:
+        """Return the learner's device.
+
+        Raises:
+            UserError: this machine does not have it.
+        """
+        device = torch.device(self.device)
+        if device.type == "cuda":
+            count = torch.cuda.device_count()
+            if count == 0:
+                raise UserError("hardware.device=cuda: no CUDA GPU found here; use hardware=cpu")
+            if (device.index or 0) >= count:
+                raise UserError(f"hardware.device={self.device}: this machine has {count} GPU(s)")
+        return device
+
+    def should_compile(self, updates: int) -> bool:
+        """Decide whether a run of this many minibatch updates is worth compiling for."""
+        if self.compile != "auto":
+            return self.compile == "on"
+        if torch.device(self.device).type == "cpu" and find_compiler() is None:
+            return False
+        return updates * SECONDS_SAVED_PER_UPDATE > SECONDS_TO_COMPILE
+
+    def prepare(self) -> None:
+        """Set the process up: threads, and a cache of compiled code that outlives the run."""
+        torch.set_num_threads(self.learner_threads)
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlrun"
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+        # The learner is one function, so that worker processes have nothing to share; left
+        # running, they would answer the terminal's Ctrl-C with tracebacks of their own.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Compile a function of tensors of fixed shapes; the first call does the work."""
+        if torch.device(self.device).type == "cpu":
+            # A C++ wrapper around the kernels saves the Python one's share of each call.
+            return torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
+        graph = torch.compile(function, fullgraph=True, mode="reduce-overhead")
+
+        def replay(*arguments: Any) -> Any:
+            # CUDA graphs write their results to fixed memory, which the next replay overwrites.
+            torch.compiler.cudagraph_mark_step_begin()
+            return torch.utils._pytree.tree_map(torch.clone, graph(*arguments))
+
+        return replay
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use: its affinity and its cgroup's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def find_compiler() -> str | None:
+    """Return the C++ compiler that torch.compile would call, or None."""
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")

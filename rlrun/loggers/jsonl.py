@@ -1,0 +1,78 @@
+"""The record that every run keeps: ``metrics.jsonl``, one JSON object a line."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+class JsonlLogger:
+    """Appends one line for every `log`: ``{"step": 2048, "update": 320, "time_s": 0.4, ...}``.
+
+    JSON has no NaN and no infinity: both are written as null.
+
+    Each line is one ``write`` to a file opened for appending, so the operating system has it when
+    `log` returns and a killed process loses none of it.
+    """
+
+    def __init__(self, path: Path, offset: int | None):
+        """Create the file, or continue it.
+
+        Args:
+            path: the file.
+            offset: bytes to keep of the file that is there, from `state_dict`: what was logged
+                after the checkpoint is logged again by the resumed run. None keeps nothing.
+        """
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        # Truncating to more than the file has would fill it with zeros.
+        self._offset = min(offset or 0, os.fstat(self._file).st_size)
+        os.ftruncate(self._file, self._offset)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Append one line.
+
+        Raises:
+            OSError: the line could not be written whole, for instance on a full disk.
+        """
+        row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        line = (json.dumps({"step": step, **row}) + "\n").encode()
+        if os.write(self._file, line) != len(line):
+            raise OSError("metrics.jsonl: a line was written in part; is the disk full?")
+        self._offset += len(line)
+
+    def checkpoint(self, path: Path, aliases: list[str]) -> None:
+        """Nothing: checkpoints are beside this file."""
+
+    def close(self, status: str) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of bytes written, after making sure that they would survive a power cut."""
+        os.fsync(self._file)
+        return {"offset": self._offset}
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read a ``metrics.jsonl``, also that of a run which is writing it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        One dict a line; null is read as NaN. A last line without its newline is left out.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: another line is not JSON; the message has its number.
+    """
+    *lines, _torn = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        rows.append({name: math.nan if value is None else value for name, value in row.items()})
+    return rows

@@ -1,0 +1,148 @@
+"""Weights & Biases (docs.wandb.ai)."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlrun.errors import UserError
+from rlrun.loggers.interface import RunInfo
+
+if TYPE_CHECKING:
+    import wandb
+
+# W&B shows a run that ended with 255 as killed, with any other code but 0 as failed
+# (wandb/sdk/lib/exit_hooks.py gives Ctrl-C this code).
+EXIT_CODES = {"finished": 0, "interrupted": 255, "failed": 1}
+
+
+@dataclass(kw_only=True)
+class WandbLogger:
+    """Settings of a W&B run; conf/logger/wandb.yaml explains them."""
+
+    project: str
+    entity: str | None
+    mode: Literal["auto", "online", "offline"]
+    notes: str | None
+    upload_checkpoints: bool
+    finish_seconds: float
+
+    def open(self, info: RunInfo, state: dict[str, Any] | None) -> "WandbRun":
+        """Start a W&B run under ``info.directory / "wandb"``, or continue that of ``state``.
+
+        Nothing is asked on the terminal. Where the server cannot be reached the run is logged
+        offline, with a line on stderr that says so.
+
+        Raises:
+            UserError: online was asked for without an API key, or W&B refuses a setting.
+        """
+        import wandb
+
+        wandb.setup(wandb.Settings(show_info=False))
+        try:
+            why_offline = self._why_offline()
+            run = self._init(info, state, "offline" if why_offline else "online")
+        except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+            raise UserError(f"logger.wandb: {error}") from error
+        except wandb.errors.CommError as error:
+            why_offline = f"no connection ({str(error).splitlines()[0]})"
+            # Ends the failed attempt, which keeps the run's id in use.
+            wandb.teardown()
+            wandb.setup(wandb.Settings(show_info=False))
+            run = self._init(info, state, "offline")
+
+        # Every chart is drawn against environment steps; W&B's menu has the other two axes.
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step")
+        if why_offline:
+            upload = f"wandb sync {run.settings.sync_dir}"
+            print(f"W&B: logging offline, {why_offline}; upload with: {upload}", file=sys.stderr)
+        else:
+            print(f"W&B: {run.url}", file=sys.stderr)
+        return WandbRun(run, info.name, self.upload_checkpoints)
+
+    def _why_offline(self) -> str | None:
+        """The reason not to use the network; None to go online."""
+        import wandb
+
+        if self.mode == "offline":
+            return "as configured"
+        if wandb.setup().settings.mode != "online":
+            return "as WANDB_MODE says"
+        if wandb.login(prompt=False, verify=False):
+            return None
+        if self.mode == "online":
+            raise UserError(
+                "logger.wandb.mode=online needs an API key: run `wandb login` or set WANDB_API_KEY "
+                "(mode=offline needs none)"
+            )
+        return "no API key found (`wandb login` stores one)"
+
+    def _init(
+        self, info: RunInfo, state: dict[str, Any] | None, mode: Literal["online", "offline"]
+    ) -> "wandb.Run":
+        import wandb
+
+        return wandb.init(
+            mode=mode,
+            project=self.project,
+            entity=self.entity,
+            group=info.group,
+            job_type="train",
+            tags=info.tags,
+            name=info.name,
+            notes=self.notes,
+            config=info.config,
+            dir=info.directory,
+            id=state["id"] if state else None,
+            resume="allow" if state else None,
+            # The default gives back a run that was not finished, with its old configuration: the
+            # jobs of a Hydra sweep share a process.
+            reinit="create_new",
+            # The console is a progress bar: nothing to record.
+            settings=wandb.Settings(console="off", finish_timeout=self.finish_seconds),
+        )
+
+
+class WandbRun:
+    """A W&B run that is being logged to.
+
+    W&B writes through a service process. It has a session of its own, so Ctrl-C in the terminal
+    does not reach it and an interrupted run ends complete. A signal sent to every process of a job
+    (Slurm's scancel) stops it; what it had not written yet is then in ``metrics.jsonl`` only.
+    """
+
+    def __init__(self, run: "wandb.Run", name: str, upload_checkpoints: bool):
+        """Wrap an open run; ``name`` is what its artifacts are called after."""
+        self._run = run
+        self._name = name
+        self._upload_checkpoints = upload_checkpoints
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Add a row. Calls with one ``step`` become one row.
+
+        W&B's own step is the environment step, so rows that a resumed run logs a second time are
+        dropped by W&B instead of appearing twice.
+        """
+        self._run.log({"step": step, **metrics}, step=step)
+
+    def checkpoint(self, path: Path, aliases: list[str]) -> None:
+        """Upload the checkpoint as a version of the run's model artifact, if that was asked for."""
+        if not self._upload_checkpoints:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"{self._name}-{self._run.id}", type="model")
+        if path.is_dir():
+            artifact.add_dir(str(path))
+        else:
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact, aliases=aliases)
+
+    def close(self, status: str) -> None:
+        """Finish the run; online, this waits ``finish_seconds`` at most for the upload."""
+        self._run.finish(exit_code=EXIT_CODES[status])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The run's id at W&B."""
+        return {"id": self._run.id}

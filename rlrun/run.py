@@ -1,0 +1,371 @@
+"""A run: its parts, its directory, its clock, its stop flag and its whole state."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from rlrun import directory as run_directory
+from rlrun.checkpoint import Checkpoint, CheckpointStore
+from rlrun.config import Experiment
+from rlrun.curves import draw_curves
+from rlrun.envs.control import ControlEnv
+from rlrun.errors import Interrupted, NonFiniteError, UserError
+from rlrun.evaluate import evaluate
+from rlrun.loggers.interface import Loggers, RunInfo
+from rlrun.loggers.jsonl import JsonlLogger, read_metrics
+from rlrun.loggers.progress import Progress
+from rlrun.normalize import ObservationNormalizer
+from rlrun.seeding import Streams, evaluation_seed
+from rlrun.signals import StopFlag
+
+
+class Stateful(Protocol):
+    """A part of a run that decides its future."""
+
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+@dataclass
+class Counters:
+    """How far a run is.
+
+    Attributes:
+        step: environment steps, over all environments.
+        update: optimiser steps.
+        time_s: seconds spent so far, in this process and in those before it, without compiling.
+        evaluated: environment step of the last evaluation, or -1.
+        last_return: return of the last evaluation.
+        best_return: the best of them.
+    """
+
+    step: int = 0
+    update: int = 0
+    time_s: float = 0.0
+    evaluated: int = -1
+    last_return: float = math.nan
+    best_return: float = -math.inf
+
+    def state_dict(self) -> dict:
+        """Return the numbers."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue counting."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Run:
+    """Builds the parts of an experiment, and holds what its loop needs.
+
+    Args:
+        experiment: checked configuration with its parts.
+        checkpoint: where to go on from, or None for a new run.
+
+    Raises:
+        UserError: the parts do not fit together. Nothing has been written by then.
+    """
+
+    def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
+        hardware, algorithm = experiment.hardware, experiment.algo
+        hardware.prepare()
+        self.experiment = experiment
+        self.algorithm = algorithm
+        self.counters = Counters()
+        self.streams = Streams.from_seed(experiment.seed)
+        self.env = ControlEnv(
+            experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
+        )
+        # Decided once, so that a resumed run computes with the same code as before.
+        updates = algorithm.updates(experiment.total_steps)
+        self.compiled = (
+            hardware.should_compile(updates) if checkpoint is None else checkpoint.info["compiled"]
+        )
+        algorithm.setup(
+            self.env.obs_size,
+            self.env.action_space,
+            hardware=hardware,
+            streams=self.streams,
+            compiled=self.compiled,
+        )
+        self.observation_normalizer = ObservationNormalizer(
+            self.env.obs_size,
+            clip=algorithm.normalizer_clip,
+            enabled=algorithm.normalize_observation,
+        )
+        self._checkpoint = checkpoint
+        self._parts: dict[str, Stateful] = {}
+        if checkpoint is not None:
+            algorithm.load_weights(checkpoint.weights)
+        self.track("counters", self.counters)
+        self.track("streams", self.streams)
+        self.track("algorithm", algorithm)
+        self.track("observation_normalizer", self.observation_normalizer)
+        self._evaluation_env: ControlEnv | None = None
+
+    # ------------------------------------------------------------------ state
+
+    def track(self, name: str, part: Stateful) -> None:
+        """Make a part's state part of the run's; on a resumed run, restore it."""
+        self._parts[name] = part
+        if self._checkpoint is not None:
+            part.load_state_dict(self._checkpoint.state[name])
+
+    def state_dict(self) -> dict:
+        """Return everything that decides the future, but for the weights."""
+        self._tick()
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def save(self, state: dict | None = None) -> Path:
+        """Write a checkpoint of the present, or of an earlier state under the same weights."""
+        path = self.store.save(
+            self.counters.step,
+            weights=self.algorithm.weights(),
+            state={**(state or self.state_dict()), "loggers": self.loggers.state_dict()},
+            info={
+                "update": self.counters.update,
+                "eval/return": _finite_or_none(self.counters.last_return),
+                "compiled": self.compiled,
+            },
+        )
+        self._saved = (self.counters.step, time.monotonic())
+        return path
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint if the last one is old, or if this iteration is the last one."""
+        step, moment = self._saved
+        old = time.monotonic() - moment >= self.experiment.checkpoint.every_seconds
+        if step < self.counters.step and (old or not self.goes_on):
+            self.loggers.checkpoint(self.save(), ["last"])
+
+    # ------------------------------------------------------------------ progress
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there are steps left and nobody asked to stop."""
+        return self.counters.step < self.experiment.total_steps and self.stop.signal is None
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps done, in [0, 1]."""
+        return min(1.0, self.counters.step / self.experiment.total_steps)
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to the iteration's metric ``name``."""
+        start = time.perf_counter()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def _tick(self) -> None:
+        """Bring the run's clock up to date."""
+        now = time.perf_counter()
+        self.counters.time_s += now - self._ticked
+        self._ticked = now
+
+    # ------------------------------------------------------------------ measuring
+
+    def log_iteration(self, metrics: dict[str, Tensor], *, steps: int) -> None:
+        """Count an iteration's steps and updates and log its numbers.
+
+        Args:
+            metrics: what the algorithm's update returned; ``updates`` is the number of them.
+            steps: environment steps of the iteration.
+
+        Raises:
+            NonFiniteError: one of the metrics, or a weight, is NaN or infinite.
+        """
+        values = dict(zip(metrics, torch.stack([v.float() for v in metrics.values()]).tolist()))
+        self.counters.step += steps
+        self.counters.update += int(values.pop("updates"))
+        self._require_finite(values)
+        episodes = self.env.drain_episodes()
+        if episodes:
+            returns, lengths = zip(*episodes, strict=True)
+            values["train/return"] = sum(returns) / len(returns)
+            values["train/length"] = sum(lengths) / len(lengths)
+        values["train/episodes"] = len(episodes)
+        values["speed/steps_per_s"] = steps / sum(self._seconds.values())
+        values |= self._seconds
+        self._seconds.clear()
+        self._log(values)
+
+    def _require_finite(self, values: dict[str, float]) -> None:
+        """Stop a run whose numbers are lost, before they reach a checkpoint."""
+        lost = [name for name, value in values.items() if not math.isfinite(value)]
+        lost += [n for n, w in self.algorithm.weights().items() if not w.isfinite().all()]
+        if lost:
+            kept = self.store.steps()
+            last = kept[-1] if kept else "none: the run can be started again"
+            raise NonFiniteError(
+                f"{lost[0]} is not finite after update {self.counters.update} "
+                f"(step {self.counters.step}); the last good checkpoint is {last}"
+            )
+
+    def _log(self, values: dict[str, float]) -> None:
+        self._tick()
+        axes = {"update": self.counters.update, "time_s": self.counters.time_s}
+        self.loggers.log({**axes, **values}, self.counters.step)
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate after every so many steps, and once the last step is done."""
+        step, every = self.counters.step, self.experiment.evaluation.every_steps
+        last = step >= self.experiment.total_steps
+        if step // every > max(self.counters.evaluated, 0) // every or last:
+            self.evaluate()
+
+    def evaluate(self) -> None:
+        """Play whole episodes with the greedy policy; keep the best policy's checkpoint."""
+        if self._evaluation_env is None:
+            self._evaluation_env = self.make_evaluation_env(self.experiment.evaluation.episodes)
+        start = time.perf_counter()
+        seed = evaluation_seed(self.streams.evaluation, self.counters.step)
+        metrics = evaluate(self.act_greedily, self._evaluation_env, seed=seed).metrics()
+        metrics["time/evaluate_s"] = time.perf_counter() - start
+        self.counters.evaluated = self.counters.step
+        self.counters.last_return = metrics["eval/return"]
+        self._log(metrics)
+        best = self.counters.last_return > self.counters.best_return
+        if best:
+            self.counters.best_return = self.counters.last_return
+        path = self.save()
+        if best:
+            self.store.mark_best(path)
+        self.loggers.checkpoint(path, ["last", "best"] if best else ["last"])
+        self.write_record("running")
+        self.draw()
+
+    def make_evaluation_env(self, episodes: int) -> ControlEnv:
+        """Make environments that training never touches, one for each episode."""
+        threads = self.experiment.hardware.physics_threads
+        return ControlEnv(self.experiment.env.make(num_envs=episodes, threads=threads))
+
+    def act_greedily(self, obs: Tensor) -> Tensor:
+        """Return the policy's best actions at raw observations [N, D]."""
+        return self.algorithm.act_greedily(self.observation_normalizer(obs))
+
+    def draw(self) -> None:
+        """Draw the learning curves so far."""
+        rows = read_metrics(self.directory / "metrics.jsonl")
+        draw_curves(rows, self.directory / "curves.png", title=self.name)
+
+    # ------------------------------------------------------------------ running
+
+    @property
+    def name(self) -> str:
+        """The run in a word, for people."""
+        experiment = self.experiment
+        return f"{experiment.algo_name}_{experiment.env_name}_s{experiment.seed}"
+
+    def execute(self, directory: Path, record: dict[str, Any]) -> float:
+        """Train to the end, in a directory that is this run's alone.
+
+        Args:
+            directory: the run's directory.
+            record: what ``run.json`` says besides the run's state.
+
+        Returns:
+            The mean return of the last evaluation.
+
+        Raises:
+            Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
+            EnvironmentFailure, NonFiniteError: see there.
+        """
+        self.directory = directory
+        self.record = record
+        self.store = CheckpointStore(
+            directory / "checkpoints", keep=self.experiment.checkpoint.keep
+        )
+        self._seconds: dict[str, float] = {}
+        console = Console(stderr=True)
+        states = self._checkpoint.state["loggers"] if self._checkpoint else {}
+        offset = states["jsonl"]["offset"] if self._checkpoint else None
+        progress = Progress(self.experiment.total_steps, self.counters.step, console)
+        self.loggers = Loggers(
+            {"jsonl": JsonlLogger(directory / "metrics.jsonl", offset), "progress": progress},
+            states,
+        )
+        status, error = "failed", None
+        with run_directory.lock(directory), StopFlag() as self.stop:
+            try:
+                self.loggers.open(self.experiment.loggers, self._info())
+                self._compile(progress)
+                self._ticked = time.perf_counter()
+                self._saved = (self.counters.step, time.monotonic())
+                self.write_record("running")
+                self.algorithm.loop(self)
+                status = "finished" if self.stop.signal is None else "interrupted"
+            except Exception as raised:
+                error = f"{type(raised).__name__}: {raised}"
+                raise
+            finally:
+                self.write_record(status, error)
+                self.loggers.close(status)
+                self.env.close()
+        if self.stop.signal is not None:
+            raise Interrupted(self.stop.signal)
+        return self.counters.last_return
+
+    def _compile(self, progress: Progress) -> None:
+        """Compile the update before the clock starts, and say so while it lasts."""
+        if not self.compiled:
+            return
+        start = time.perf_counter()
+        try:
+            with progress.status("compiling the update (half a minute once, then cached)"):
+                self.algorithm.warm_up()
+        except Exception as error:
+            if self.experiment.hardware.compile == "on":
+                raise UserError(f"hardware.compile=on: {error}") from error
+            progress.message(f"not compiled, since the compiler failed: {error}")
+            self.compiled = False
+            self.algorithm.take_steps = self.algorithm._take_steps
+        self.record["compile_s"] = round(time.perf_counter() - start, 2)
+
+    def _info(self) -> RunInfo:
+        experiment = self.experiment
+        return RunInfo(
+            directory=self.directory,
+            name=self.name,
+            algo=experiment.algo_name,
+            env=experiment.env_name,
+            seed=experiment.seed,
+            total_steps=experiment.total_steps,
+            config=experiment.config,
+            group=experiment.group or f"{experiment.algo_name}_{experiment.env_name}",
+            tags=experiment.tags,
+        )
+
+    def write_record(self, status: str, error: str | None = None) -> None:
+        """Write what `rlrun list` shows."""
+        experiment, counters = self.experiment, self.counters
+        run_directory.write_record(
+            self.directory,
+            {
+                "status": status,
+                "algo": experiment.algo_name,
+                "env": experiment.env_name,
+                "env_id": experiment.env.id,
+                "seed": experiment.seed,
+                "total_steps": experiment.total_steps,
+                "step": counters.step,
+                "return": _finite_or_none(counters.last_return),
+                "best_return": _finite_or_none(counters.best_return),
+                "time_s": round(counters.time_s, 2),
+                "error": error,
+                **self.record,
+            },
+        )
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM as a wish that is granted at the end of an iteration."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopFlag:
+    """While entered, the first signal sets a flag; the second ends the process at once.
+
+    Attributes:
+        signal: the signal that asked the run to stop, or None.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopFlag":
+        """Take the signals over."""
+        for number in HANDLED:
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            # At once, and without cleaning up: what is on the disk is whole at every moment.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signal = number
+        previous = self._previous[number]
+        if callable(previous) and previous is not signal.default_int_handler:
+            previous(number, frame)  # a scheduler's handler, for instance submitit's

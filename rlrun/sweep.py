@@ -1,0 +1,122 @@
+"""`rlrun -m …`: one run after another, each in its own directory inside the sweep's.
+
+``sweep.jsonl`` in the sweep's directory lists the jobs that have ended, one JSON object a line:
+{"job": 3, "overrides": ["seed=3"], "run": "003_ppo_hopper_s3", "status": "finished", "return": …}.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from rlrun.errors import Interrupted, UserError, report
+from rlrun.hydra_bridge import JobEnded, explain, load_job
+
+
+class JobFailed(Exception):
+    """A job of a sweep failed and was reported; the sweep goes on with the next one."""
+
+
+class CheckJobs(Callback):
+    """Checks every job before the first one starts, so that no mistake waits for hours."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Compose each job's config and build its parts.
+
+        Raises:
+            JobEnded: a job's config has a mistake.
+        """
+        try:
+            for overrides in jobs(list(config.hydra.overrides.task)):
+                composed = hydra.compose(
+                    config.hydra.job.config_name, overrides, return_hydra_config=True
+                )
+                keys = [str(key) for key in composed if key != "hydra"]
+                cfg = OmegaConf.masked_copy(composed, keys)
+                load_job(cfg, cast(HydraConf, composed.hydra), parent=Path())
+        except UserError as error:
+            raise JobEnded(error) from error
+        except Exception as error:
+            raise JobEnded(UserError(explain(error))) from error
+
+
+def jobs(words: list[str]) -> Iterator[list[str]]:
+    """Yields the overrides of each job of a sweep.
+
+    Hydra's basic sweeper makes the same product; continuous ranges, which only other sweepers
+    know, keep their values from the files.
+
+    Args:
+        words: the command line's overrides ("seed=1,2").
+    """
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    axes = []
+    for override in parser.parse_overrides(words):
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            axes.append([override.input_line or ""])
+    for job in itertools.product(*axes):
+        yield list(job)
+
+
+def run_job(cfg: DictConfig, settings: HydraConf) -> float:
+    """Trains one job's run and lists it in the sweep's directory.
+
+    Args:
+        cfg: the job's config.
+        settings: Hydra's own node for this job.
+
+    Returns:
+        The run's final evaluation return.
+
+    Raises:
+        JobFailed: the run failed, which is reported by now.
+        JobEnded: a signal stopped the run; the sweep ends.
+    """
+    number = settings.job.num
+    overrides = [str(word) for word in settings.overrides.task]
+    directory = Path(settings.runtime.output_dir)
+    print(f"job {number}: {' '.join(overrides)}", flush=True)
+    entry: dict[str, Any] = {"job": number, "overrides": overrides, "run": None}
+    try:
+        experiment = load_job(cfg, settings, directory)
+        if experiment.run_dir is None:
+            run = f"{experiment.algo_name}_{experiment.env_name}_s{experiment.seed}"
+            run_dir = str(directory / f"{number:03d}_{run}")
+            experiment = dataclasses.replace(experiment, run_dir=run_dir)
+        entry["run"] = experiment.run_dir
+
+        from rlrun.api import train
+
+        final_return = train(experiment)
+    except Interrupted as error:
+        record(directory, {**entry, "status": "interrupted", "return": None})
+        raise JobEnded(error) from error
+    except Exception as error:
+        record(directory, {**entry, "status": "failed", "return": None, "error": str(error)})
+        report(error, prefix=f"rlrun: job {number} failed")
+        raise JobFailed(f"not every job finished: see {directory / 'sweep.jsonl'}") from error
+    record(directory, {**entry, "status": "finished", "return": final_return})
+    return final_return
+
+
+def record(directory: Path, entry: dict[str, Any]) -> None:
+    """Appends one job to the sweep's list, in one write, since launchers may run jobs together."""
+    line = json.dumps(entry) + "\n"
+    file = os.open(directory / "sweep.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)

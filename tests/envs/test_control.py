@@ -1,0 +1,379 @@
+import io
+from typing import ClassVar
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import concatenate, create_empty_array
+
+from rlrun.envs.control import ControlEnv, flatten_batch
+from rlrun.envs.make import GymEnv
+from rlrun.envs.serial import SerialVectorEnv
+from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
+
+INFINITE = np.full(2, np.inf, np.float32)
+
+
+class Echo(gym.Env):
+    """Observes what it is given; counts its steps and ends after ``length`` of them.
+
+    Observation: (episode, step, action...), so every array says where it comes from.
+    """
+
+    def __init__(
+        self,
+        length: int = 3,
+        *,
+        action_space: gym.Space | None = None,
+        truncates: bool = False,
+        reward: float = 0.1,
+    ):
+        self.length, self.truncates, self.reward = length, truncates, reward
+        self.action_space = action_space or spaces.Discrete(3)
+        self.observation_space = spaces.Box(
+            -np.inf, np.inf, (2 + spaces.flatdim(self.action_space),), np.float64
+        )
+        self.episode = -1
+
+    def _obs(self, action):
+        flat = spaces.flatten(self.action_space, action)
+        return np.concatenate([[self.episode, self.elapsed], flat])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode += 1
+        self.elapsed = 0
+        return np.array([self.episode, 0.0, *[0.0] * (self.observation_space.shape[0] - 2)]), {}
+
+    def step(self, action):
+        self.elapsed += 1
+        over = self.elapsed == self.length
+        terminated, truncated = over and not self.truncates, over and self.truncates
+        return self._obs(action), self.reward, terminated, truncated, {}
+
+
+class Still(gym.Env):
+    """Has the spaces that it is given and never moves."""
+
+    def __init__(self, observation_space: gym.Space, action_space: gym.Space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+
+def control(*envs: gym.Env) -> ControlEnv:
+    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs]))
+
+
+def actions(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def test_successors_are_true_ones():
+    env = control(Echo(length=2), Echo(length=3, truncates=True))
+    assert (env.num_envs, env.obs_size) == (2, 5)
+    assert env.reset(seed=0)[:, :2].tolist() == [[0, 0], [0, 0]]
+
+    step = env.step(actions(0, 1))
+    assert step.obs.dtype == step.next_obs.dtype == step.reward.dtype == np.float32
+    assert step.terminated.dtype == step.truncated.dtype == bool
+    assert step.obs.tolist() == [[0, 1, 1, 0, 0], [0, 1, 0, 1, 0]]
+    assert step.next_obs.tolist() == step.obs.tolist()
+
+    step = env.step(actions(2, 1))
+    assert step.terminated.tolist() == [True, False]
+    assert step.truncated.tolist() == [False, False]
+    assert step.obs[:, :2].tolist() == [[1, 0], [0, 2]]  # the next episode's first
+    assert step.next_obs[:, :2].tolist() == [[0, 2], [0, 2]]  # this episode's last
+    assert step.next_obs[0, 2:].tolist() == [0, 0, 1]
+    assert env.obs is step.obs
+
+    step = env.step(actions(0, 0))
+    assert step.terminated.tolist() == [False, False]
+    assert step.truncated.tolist() == [False, True]
+    assert step.obs[:, :2].tolist() == [[1, 1], [1, 0]]
+    assert step.next_obs[:, :2].tolist() == [[1, 1], [0, 3]]
+
+
+def test_arrays_are_new_at_every_step():
+    env = control(Echo(length=2), Echo(length=3))
+    env.reset(seed=0)
+    steps = [env.step(actions(0, 1)) for _ in range(6)]
+    copies = [[array.copy() for array in step] for step in steps]
+    for _ in range(6):
+        env.step(actions(2, 2))
+    for step, copied in zip(steps, copies, strict=True):
+        for array, copy in zip(step, copied, strict=True):
+            assert (array == copy).all()
+
+
+def test_episodes_are_counted_in_double_precision():
+    env = control(Echo(length=1000, reward=0.1), Echo(length=600, reward=1e9 + 1))
+    env.reset(seed=0)
+    for _ in range(1000):
+        env.step(actions(0, 0))
+    short, long = env.drain_episodes()
+    assert short == (600 * (1e9 + 1), 600)
+    assert long == (pytest.approx(100.0, abs=1e-9), 1000)
+    assert env.drain_episodes() == []
+    for _ in range(200):
+        env.step(actions(0, 0))
+    assert env.drain_episodes() == [(600 * (1e9 + 1), 600)]
+
+
+def test_reset_forgets_the_statistics():
+    env = control(Echo(length=3))
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step(actions(0))
+    env.reset(seed=0)
+    assert env.drain_episodes() == []
+    for _ in range(3):
+        env.step(actions(0))
+    assert [length for _, length in env.drain_episodes()] == [3]
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1.0, 1.0, (3,), np.float32),
+        spaces.Box(-1.0, 1.0, (2, 3), np.float64),
+        spaces.Box(0, 255, (128,), np.uint8),
+        spaces.Discrete(5),
+        spaces.Discrete(4, start=-2),
+        spaces.MultiDiscrete([2, 3, 4]),
+        spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [-1, 2]]),
+        spaces.MultiBinary((2, 2)),
+        spaces.Tuple((spaces.Discrete(32), spaces.Discrete(11), spaces.Discrete(2))),
+        spaces.Dict(
+            {
+                "z": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
+                "a": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary(2))),
+            }
+        ),
+    ],
+    ids=str,
+)
+def test_batches_are_flattened_as_gymnasium_flattens_one(space):
+    space.seed(0)
+    samples = [space.sample() for _ in range(6)]
+    batch = concatenate(space, samples, create_empty_array(space, 6))
+    flat = flatten_batch(space, batch)
+    expected = np.stack([spaces.flatten(space, sample) for sample in samples])
+    assert flat.dtype == np.float32
+    assert (flat == expected.astype(np.float32)).all()
+
+
+def test_observes_a_tuple_as_one_hot():
+    spec = GymEnv(id="Blackjack-v1", max_episode_steps=None, options={}, fresh_each_episode=False)
+    env = ControlEnv(spec.make(num_envs=4, threads=1))
+    assert env.obs_size == 32 + 11 + 2
+    obs = env.reset(seed=0)
+    for _ in range(20):
+        assert (obs.sum(axis=1) == 3).all()
+        step = env.step(actions(0, 1, 0, 1))
+        assert (step.next_obs.sum(axis=1) == 3).all()
+        # Who sticks sees the same hand at the end, not the next deal.
+        assert (step.next_obs[::2] == obs[::2]).all()
+        obs = step.obs
+
+
+def test_actions_are_clipped_to_the_box_and_only_there():
+    low = np.array([[-0.5, -np.inf], [-1.0, 0.0]])
+    high = np.array([[0.1, np.inf], [np.inf, 2.0]])
+    env = control(*[Echo(action_space=spaces.Box(low, high, dtype=np.float64)) for _ in range(2)])
+    assert env.action_space == spaces.Box(
+        low.ravel().astype(np.float32), high.ravel().astype(np.float32)
+    )
+    env.reset(seed=0)
+    action = np.array([[-9, -1e9, 1e9, 9], [9, 3, -9, -9]], np.float32)
+    step = env.step(action)
+    assert step.obs[:, 2:].tolist() == [
+        [-0.5, -1e9, 1e9, 2.0],
+        [np.float32(0.1), 3.0, -1.0, 0.0],
+    ]
+    assert action[0, 0] == -9  # the caller's array is left alone
+
+
+def test_clips_in_the_precision_of_the_environment():
+    class Strict(Echo):
+        def step(self, action):
+            assert self.action_space.contains(action)
+            return super().step(action)
+
+    env = control(Strict(action_space=spaces.Box(-0.1, 0.1, (1,), np.float64)))
+    env.reset(seed=0)
+    env.step(np.array([[0.1]], np.float32))  # float32(0.1) > 0.1
+
+
+def test_discrete_actions_count_from_zero():
+    env = control(Echo(action_space=spaces.Discrete(3, start=-1)))
+    assert env.action_space == spaces.Discrete(3)
+    env.reset(seed=0)
+    for action, one_hot in ((0, [1, 0, 0]), (2, [0, 0, 1])):
+        assert env.step(actions(action)).obs[0, 2:].tolist() == one_hot
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Box(0, 255, (210, 160, 3), np.uint8), "images .210 x 160 x 3. are not supported"),
+        (
+            spaces.Dict({"camera": spaces.Box(0, 255, (64, 64), np.uint8)}),
+            "images .64 x 64. are not supported",
+        ),
+        (spaces.Text(10), "Text.* is not supported"),
+        (spaces.Tuple((spaces.Discrete(2), spaces.Text(10))), "Text.* is not supported"),
+        (spaces.Sequence(spaces.Discrete(2)), "Sequence.* is not supported"),
+        (spaces.Graph(spaces.Discrete(2), None), "Graph.* is not supported"),
+    ],
+)
+def test_refuses_observations(space, message):
+    with pytest.raises(UserError, match=message):
+        control(Still(space, spaces.Discrete(2)))
+
+
+def test_a_small_grid_is_not_an_image():
+    assert control(Still(spaces.Box(0, 9, (7, 7, 3), np.uint8), spaces.Discrete(2))).obs_size == 147
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.MultiDiscrete([2, 3]),
+        spaces.MultiBinary(3),
+        spaces.Box(0, 9, (2,), np.int64),
+        spaces.Dict({"steer": spaces.Discrete(3)}),
+    ],
+    ids=str,
+)
+def test_refuses_actions(space):
+    with pytest.raises(UserError, match=rf"action space {type(space).__name__}.*not supported"):
+        control(Still(spaces.Box(-INFINITE, INFINITE), space))
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
+def test_refuses_other_autoreset_modes(mode):
+    with pytest.raises(UserError, match=rf"SyncVectorEnv.*{mode.name}.*needs.*SAME_STEP"):
+        ControlEnv(SyncVectorEnv([Echo], autoreset_mode=mode))
+
+
+def test_takes_gymnasiums_own_vector_environment():
+    env = ControlEnv(SyncVectorEnv([Echo] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.reset(seed=0)
+    for _ in range(3):
+        step = env.step(actions(0, 1))
+    assert step.next_obs[:, :2].tolist() == [[0, 3], [0, 3]]
+    assert step.obs[:, :2].tolist() == [[1, 0], [1, 0]]
+    env.close()
+
+
+class Sick(Echo):
+    """Gives a value that is not finite in its last step, or in the reset after it."""
+
+    values: ClassVar = {"first_obs": 0.0, "last_obs": 0.0, "reward": 0.0}
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed, options=options)
+        return obs + (self.values["first_obs"] if self.episode else 0.0), info
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        if terminated:
+            obs += self.values["last_obs"]
+            reward += self.values["reward"]
+        return obs, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    ("where", "quantity"),
+    [("first_obs", "observation"), ("last_obs", "observation"), ("reward", "reward")],
+)
+def test_names_what_is_not_finite(where, quantity, value):
+    sick = Sick(length=2)
+    sick.values = {**Sick.values, where: value}
+    env = control(Echo(length=5), sick, Echo(length=5))
+    env.reset(seed=0)
+    env.step(actions(0, 0, 0))
+    with pytest.raises(NonFiniteError, match=f"^{quantity} of environment 1 is not finite$"):
+        env.step(actions(0, 0, 0))
+
+
+def test_refuses_actions_that_are_not_finite():
+    box = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    env = control(*[Echo(action_space=box) for _ in range(3)])
+    env.reset(seed=0)
+    action = np.zeros((3, 2), np.float32)
+    action[2, 1] = np.nan
+    with pytest.raises(NonFiniteError, match="^action of environment 2 is not finite$"):
+        env.step(action)
+    # It never reached the environments.
+    assert env.step(np.zeros((3, 2), np.float32)).obs[:, 1].tolist() == [1, 1, 1]
+
+
+def test_an_environments_error_names_it():
+    class Breaks(Echo):
+        def step(self, action):
+            raise ZeroDivisionError("boom")
+
+    env = control(Echo(), Breaks())
+    env.reset(seed=10)
+    with pytest.raises(EnvironmentFailure, match=r"environment 1 \(seed 11\).*boom"):
+        env.step(actions(0, 0))
+
+
+def test_continues_from_a_snapshot_in_mid_episode():
+    spec = GymEnv(id="CartPole-v1", max_episode_steps=40, options={}, fresh_each_episode=False)
+    original = ControlEnv(spec.make(num_envs=3, threads=1))
+    original.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        original.step(rng.integers(2, size=3))
+    assert original.state_dict()["episodes"]  # some are not drained yet
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+
+    restored = ControlEnv(spec.make(num_envs=3, threads=1))
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    assert (restored.obs == original.obs).all()
+    for _ in range(100):
+        action = rng.integers(2, size=3)
+        expected, got = original.step(action), restored.step(action)
+        for name in expected._fields:
+            assert (getattr(got, name) == getattr(expected, name)).all(), name
+    episodes = original.drain_episodes()
+    assert len(episodes) > 5
+    assert restored.drain_episodes() == episodes
+
+
+def test_an_episode_that_starts_anew_is_counted_anew(capsys):
+    class Unrepeatable(Echo):
+        def reset(self, *, seed=None, options=None):
+            obs, info = super().reset(seed=seed, options=options)
+            return obs + np.random.random(), info
+
+    def make():
+        return control(Echo(length=9), Unrepeatable(length=9))
+
+    original = make()
+    original.reset(seed=0)
+    for _ in range(4):
+        original.step(actions(0, 0))
+    restored = make()
+    first = original.state_dict()
+
+    first["vector_env"]["environments"][1]["observation"] += 1.0
+    restored.load_state_dict(first)
+    assert "does not replay" in capsys.readouterr().err
+    assert restored.obs[0].tolist() == original.obs[0].tolist()
+    assert restored.obs[1, 1] < 1.0  # step 0 of a new episode
+    for _ in range(9):
+        restored.step(actions(0, 0))
+    assert [length for _, length in restored.drain_episodes()] == [9, 9]

@@ -1,0 +1,383 @@
+import io
+import itertools
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from rlrun.envs.make import GymEnv
+from rlrun.envs.serial import SMALLEST_RECORD, SerialVectorEnv
+from rlrun.errors import EnvironmentFailure, UserError
+
+# (id, limit): time limits that let some episodes end, by both ways, within a short test.
+ENVIRONMENTS = [
+    ("CartPole-v1", 30),
+    ("Pendulum-v1", 40),
+    ("LunarLander-v3", 90),
+    ("LunarLanderContinuous-v3", 90),
+    ("BipedalWalker-v3", 80),
+    ("FrozenLake-v1", None),
+    ("Taxi-v4", 50),
+    ("Blackjack-v1", None),
+]
+
+
+class Corridor(gym.Env):
+    """A position as a Dict, moved by the action and by noise; ends after 5 to 9 steps."""
+
+    observation_space = spaces.Dict(
+        {
+            "position": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            "door": spaces.Tuple((spaces.Discrete(3, start=1), spaces.MultiBinary(2))),
+        }
+    )
+    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+    def _obs(self):
+        door = (int(self.left % 3) + 1, np.array([self.left % 2, 1], np.int8))
+        return {"position": self.position.copy(), "door": door}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position = self.np_random.normal(size=2) + (options or {}).get("shift", 0.0)
+        self.left = int(self.np_random.integers(5, 10))
+        return self._obs(), {"left": self.left}
+
+    def step(self, action):
+        self.left -= 1
+        self.position += action + self.np_random.normal(size=2)
+        reward = float(self.position[0])
+        return self._obs(), reward, self.left == 0, False, {"left": self.left}
+
+
+class Unrepeatable(Corridor):
+    """Draws its noise from a generator that no reset touches."""
+
+    noise = np.random.default_rng(0)
+
+    def step(self, action):
+        return super().step(action + self.noise.normal(size=2))
+
+
+class Breaks(Corridor):
+    """Raises in the ``when``-th call of ``where``."""
+
+    def __init__(self, where: str, when: int):
+        self.where, self.when, self.calls = where, when, 0
+
+    def _call(self, where):
+        self.calls += where == self.where
+        if self.calls == self.when and where == self.where:
+            raise ZeroDivisionError("the corridor collapsed")
+
+    def reset(self, *, seed=None, options=None):
+        self._call("reset")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        self._call("step")
+        return super().step(action)
+
+
+def gym_envs(env_id: str, limit: int | None, num_envs: int) -> list[Callable[[], gym.Env]]:
+    spec = GymEnv(
+        id=env_id,
+        max_episode_steps=limit,
+        options={},
+        fresh_each_episode=env_id.startswith("Bipedal"),
+    )
+    return [lambda: spec.make_single(render_mode=None)] * num_envs
+
+
+def random_actions(env: SerialVectorEnv, steps: int, seed: int = 0) -> list[np.ndarray]:
+    """``steps`` batches of actions: the same every time for the same seed."""
+    env.action_space.seed(seed)
+    return [env.action_space.sample() for _ in range(steps)]
+
+
+def through_disk(state: dict) -> dict:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_same_future(original: SerialVectorEnv, restored: SerialVectorEnv, steps: int):
+    for action in random_actions(original, steps, seed=1):
+        expected, got = original.step(action), restored.step(action)
+        assert data_equivalence(got, expected, exact=True)
+    assert data_equivalence(
+        [saved["generator"] for saved in restored.state_dict()["environments"]],
+        [saved["generator"] for saved in original.state_dict()["environments"]],
+    )
+
+
+@pytest.mark.parametrize(("env_id", "limit"), [*ENVIRONMENTS, ("corridor", None)])
+def test_equals_gymnasium(env_id, limit):
+    env_fns = [Corridor] * 3 if env_id == "corridor" else gym_envs(env_id, limit, 3)
+    ours = SerialVectorEnv(env_fns)
+    theirs = SyncVectorEnv(env_fns, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert ours.observation_space == theirs.observation_space
+    assert ours.action_space == theirs.action_space
+    assert ours.metadata == theirs.metadata
+
+    assert data_equivalence(ours.reset(seed=7), theirs.reset(seed=7), exact=True)
+    ended = 0
+    for action in random_actions(ours, 200):
+        got, expected = ours.step(action), theirs.step(action)
+        assert data_equivalence(got, expected, exact=True)
+        ended += "final_obs" in got[4]
+    assert ended > 0
+
+
+def test_seeds_as_gymnasium_does():
+    env = SerialVectorEnv([Corridor] * 3)
+    alone = Corridor()
+    for seeds in (5, np.int64(5), [5, 6, 7]):
+        observations, _ = env.reset(seed=seeds)
+        first, _ = alone.reset(seed=6)
+        assert (observations["position"][1] == first["position"]).all()
+
+
+def test_results_are_not_overwritten():
+    env = SerialVectorEnv(gym_envs("CartPole-v1", 5, 2))
+    env.reset(seed=0)
+    results = [env.step(action)[:4] for action in random_actions(env, 12)]
+    copies = [[array.copy() for array in result] for result in results]
+    for action in random_actions(env, 12):
+        env.step(action)
+    assert data_equivalence([list(result) for result in results], copies, exact=True)
+    assert not (results[0][0] == results[1][0]).all()
+
+
+@pytest.mark.parametrize(("env_id", "limit"), ENVIRONMENTS)
+def test_snapshot_in_mid_episode(env_id, limit, capsys):
+    # 333 steps of some environments are a few episodes, of others hundreds; no limit ends then.
+    original = SerialVectorEnv(gym_envs(env_id, limit, 3))
+    original.reset(seed=11)
+    for action in random_actions(original, 333):
+        original.step(action)
+    restored = SerialVectorEnv(gym_envs(env_id, limit, 3))
+    assert restored.load_state_dict(through_disk(original.state_dict())) == {}
+    assert capsys.readouterr().err == ""
+    assert_same_future(original, restored, 300)
+
+
+def test_snapshot_at_every_step():
+    original = SerialVectorEnv([Corridor] * 2)
+    original.reset(seed=3, options={"shift": 4.0})
+    for action in random_actions(original, 25):
+        restored = SerialVectorEnv([Corridor] * 2)
+        assert restored.load_state_dict(through_disk(original.state_dict())) == {}
+        # What was restored can be saved again, to the same effect.
+        again = SerialVectorEnv([Corridor] * 2)
+        assert again.load_state_dict(through_disk(restored.state_dict())) == {}
+        assert_same_future(restored, again, 12)
+        original.step(action)
+
+
+def test_snapshot_of_an_unseeded_environment():
+    original = SerialVectorEnv([Corridor] * 2)
+    original.reset()
+    for action in random_actions(original, 3):
+        original.step(action)
+    restored = SerialVectorEnv([Corridor] * 2)
+    assert restored.load_state_dict(through_disk(original.state_dict())) == {}
+    assert_same_future(original, restored, 30)
+
+
+def test_snapshot_replaces_what_the_environment_was_doing():
+    original = SerialVectorEnv([Corridor] * 2)
+    original.reset(seed=3)
+    state = original.state_dict()
+    for action in random_actions(original, 17, seed=5):
+        original.step(action)
+    restored = SerialVectorEnv([Corridor] * 2)
+    restored.reset(seed=3)
+    assert original.load_state_dict(state) == {}
+    assert_same_future(original, restored, 30)
+
+
+def test_snapshot_keeps_what_derives_from_the_seed():
+    class Maze(Corridor):
+        """Draws its walls only when it is seeded."""
+
+        def reset(self, *, seed=None, options=None):
+            obs, info = super().reset(seed=seed, options=options)
+            if seed is not None:
+                self.walls = self.np_random.normal(size=2)
+            return obs, info
+
+        def step(self, action):
+            return super().step(self.walls * action)
+
+    original = SerialVectorEnv([Maze] * 2)
+    original.reset(seed=3)
+    for action in random_actions(original, 40):
+        original.step(action)
+    restored = SerialVectorEnv([Maze] * 2)
+    assert restored.load_state_dict(original.state_dict()) == {}
+    assert_same_future(original, restored, 30)
+
+
+def test_long_episodes_are_recorded_whole_and_ended_ones_forgotten():
+    long = SerialVectorEnv([*gym_envs("Pendulum-v1", 4 * SMALLEST_RECORD, 2)])
+    long.reset(seed=0)
+    for action in random_actions(long, 3 * SMALLEST_RECORD):
+        long.step(action)
+    state = long.state_dict()
+    assert len(state["environments"][0]["actions"]) == 3 * SMALLEST_RECORD
+    restored = SerialVectorEnv([*gym_envs("Pendulum-v1", 4 * SMALLEST_RECORD, 2)])
+    assert restored.load_state_dict(state) == {}
+    assert_same_future(long, restored, 2 * SMALLEST_RECORD)
+
+    short = SerialVectorEnv([Corridor] * 2)
+    short.reset(seed=0)
+    for action in random_actions(short, 5 * SMALLEST_RECORD):
+        short.step(action)
+    assert len(short.state_dict()["environments"][0]["actions"]) < 9
+    assert len(short._actions) == SMALLEST_RECORD
+
+
+def test_replay_gets_the_actions_that_the_environment_got():
+    original = SerialVectorEnv([Corridor] * 2)
+    original.reset(seed=0)
+    for action in random_actions(original, 3):
+        original.step(action.astype(np.float64) + 1e-12)  # more digits than the space has
+    restored = SerialVectorEnv([Corridor] * 2)
+    assert restored.load_state_dict(original.state_dict()) == {}
+
+
+def test_what_does_not_replay_says_so_and_starts_anew(capsys):
+    original = SerialVectorEnv([Unrepeatable] * 3)
+    original.reset(seed=0)
+    for action in random_actions(original, 3):
+        original.step(action)
+    restored = SerialVectorEnv([Unrepeatable] * 3)
+    first = restored.load_state_dict(through_disk(original.state_dict()))
+    assert capsys.readouterr().err == (
+        "environment Unrepeatable does not replay exactly: its episode starts anew\n"
+    )
+    assert list(first) == [0, 1, 2]
+    # A new episode lasts at least five steps, whatever was left of the old one.
+    for action in random_actions(restored, 4):
+        _, _, terminated, _, _ = restored.step(action)
+        assert not terminated.any()
+    # Nothing of the old episode is in the record.
+    assert len(restored.state_dict()["environments"][0]["actions"]) == 4
+
+
+def test_a_replay_that_ends_too_soon_starts_anew(capsys):
+    lengths = itertools.chain([9], itertools.repeat(2))
+
+    class Shorter(Corridor):
+        """Lasts nine steps the first time and two ever after."""
+
+        def reset(self, *, seed=None, options=None):
+            _, info = super().reset(seed=seed, options=options)
+            self.left = next(lengths)
+            return self._obs(), info
+
+    original = SerialVectorEnv([Shorter])
+    original.reset(seed=0)
+    for action in random_actions(original, 5):
+        original.step(action)
+    first = SerialVectorEnv([Shorter]).load_state_dict(original.state_dict())
+    assert "does not replay" in capsys.readouterr().err
+    # The new episode is the one that would have come next.
+    assert data_equivalence(first, {0: original.envs[0].reset()[0]}, exact=True)
+
+
+def test_a_replay_that_only_looks_the_same_starts_anew(capsys):
+    class Loaded(Corridor):
+        """Draws a number that nobody sees, but not in the same steps every time."""
+
+        coin = np.random.default_rng(0)
+
+        def step(self, action):
+            result = super().step(action)
+            if self.coin.random() < 0.5:
+                self.np_random.random()
+            self.position = np.zeros(2)
+            return {**result[0], "position": self.position}, *result[1:]
+
+    original = SerialVectorEnv([Loaded] * 4)
+    original.reset(seed=0)
+    for action in random_actions(original, 4):
+        original.step(action)
+    restarted = SerialVectorEnv([Loaded] * 4).load_state_dict(original.state_dict())
+    assert restarted
+    assert "does not replay" in capsys.readouterr().err
+
+
+def test_a_foreign_generator_starts_anew(capsys):
+    class Foreign(Corridor):
+        """Uses NumPy's old kind of generator, as dm_control does."""
+
+        def reset(self, *, seed=None, options=None):
+            if seed is not None:
+                self.np_random = np.random.RandomState(seed)
+            self.position, self.left = self.np_random.normal(size=2), 6
+            return self._obs(), {}
+
+    original = SerialVectorEnv([Foreign])
+    original.reset(seed=0)
+    first_episode = through_disk(original.state_dict())
+    # The first episode is made again from its seed alone ...
+    assert SerialVectorEnv([Foreign]).load_state_dict(first_episode) == {}
+    for action in random_actions(original, 8):
+        original.step(action)
+    # ... a later one is not.
+    assert list(SerialVectorEnv([Foreign]).load_state_dict(original.state_dict())) == [0]
+    assert "does not replay" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("where", "when"), [("reset", 1), ("reset", 2), ("step", 1), ("step", 4)])
+def test_failure_names_the_environment(where, when):
+    env = SerialVectorEnv([Corridor, Corridor, lambda: Breaks(where, when), Corridor])
+
+    def run():
+        env.reset(seed=40)
+        for action in random_actions(env, 20):
+            env.step(action)
+
+    with pytest.raises(EnvironmentFailure, match="environment 2 .seed 42.*corridor") as failure:
+        run()
+    assert (failure.value.index, failure.value.seed) == (2, 42)
+    assert isinstance(failure.value.__cause__, ZeroDivisionError)
+
+
+def test_failure_while_loading_names_the_environment():
+    original = SerialVectorEnv([Corridor] * 2)
+    original.reset(seed=40)
+    for action in random_actions(original, 4):
+        original.step(action)
+    broken = SerialVectorEnv([Corridor, lambda: Breaks("step", 2)])
+    with pytest.raises(EnvironmentFailure, match="environment 1 .seed 41.*corridor"):
+        broken.load_state_dict(original.state_dict())
+
+
+def test_refuses_what_it_cannot_batch():
+    class TupleActions(Corridor):
+        action_space = spaces.Tuple((spaces.Discrete(2), spaces.Discrete(2)))
+
+    with pytest.raises(UserError, match="Tuple"):
+        SerialVectorEnv([TupleActions])
+    with pytest.raises(ValueError, match="environment 1 has other spaces"):
+        SerialVectorEnv([Corridor, *gym_envs("CartPole-v1", None, 1)])
+
+
+def test_renders_and_closes():
+    spec = GymEnv(id="Taxi-v4", max_episode_steps=None, options={}, fresh_each_episode=False)
+    env = SerialVectorEnv([lambda: spec.make_single(render_mode="ansi")] * 2)
+    env.reset(seed=0)
+    assert env.render_mode == "ansi"
+    assert [type(frame) for frame in env.render()] == [str, str]
+    assert "Taxi-v4" in repr(env)
+    env.close()
+    assert env.closed

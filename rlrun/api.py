@@ -1,6 +1,7 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlrun import directory as run_directory
 from rlrun.checkpoint import CheckpointStore
 from rlrun.config import Experiment, load_run
 from rlrun.envs.control import ControlEnv
-from rlrun.errors import UserError
+from rlrun.errors import Interrupted, UserError
 from rlrun.evaluate import evaluate
 from rlrun.run import Run
 
@@ -32,15 +33,16 @@ def train(experiment: Experiment) -> float:
     run = Run(experiment, checkpoint=None)
     directory = run_directory.make_directory(experiment.parent, experiment.run_dir, run.name)
     run_directory.write_config(directory, experiment.config, experiment.overrides)
-    return run.execute(directory, run_directory.provenance())
+    return execute(run, directory, run_directory.provenance())
 
 
-def resume(directory: Path, *, total_steps: int | None) -> float:
+def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] = ()) -> float:
     """Continue a run from its newest whole checkpoint, or from the start if it has none.
 
     Args:
         directory: the run's directory.
         total_steps: environment steps at which it ends now; None for what it was started with.
+        plugins: the user's packages that the run may use.
 
     Returns:
         The mean return of the last evaluation.
@@ -48,7 +50,7 @@ def resume(directory: Path, *, total_steps: int | None) -> float:
     Raises:
         UserError: there is nothing to continue, or a process is still running there.
     """
-    experiment = load_run(directory)
+    experiment = load_run(directory, plugins)
     if total_steps is not None:
         experiment.config = {**experiment.config, "total_steps": total_steps}
         experiment.total_steps = total_steps
@@ -67,11 +69,47 @@ def resume(directory: Path, *, total_steps: int | None) -> float:
     record = run_directory.provenance()
     record["resumed"] = [*earlier.get("resumed", []), record["started"]]
     record["started"] = earlier["started"]
-    return run.execute(directory, record)
+    return execute(run, directory, record)
+
+
+def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
+    """Run to the end, or to a signal, and say what there is now and what to do with it.
+
+    Args:
+        run: a new run, or one that goes on.
+        directory: its directory.
+        record: what ``run.json`` says besides the run's state.
+
+    Returns:
+        The mean return of the last evaluation.
+    """
+    try:
+        final_return = run.execute(directory, record)
+    except Interrupted:
+        print(f"Stopped at step {run.counters.step:,}, after a checkpoint. To go on:")
+        print(f"  rlrun resume {directory}")
+        raise
+    counters = run.counters
+    print(
+        f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
+        f"{counters.step:,} steps in {counters.time_s:,.0f} s: "
+        f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging"
+    )
+    print(f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:")
+    print(f"  rlrun eval {directory} --checkpoint best --video run.mp4")
+    print(f"  rlrun resume {directory} total_steps={2 * counters.step}")
+    print("  rlrun list")
+    return final_return
 
 
 def evaluate_run(
-    directory: Path, *, episodes: int, seed: int, checkpoint: str, video: Path | None
+    directory: Path,
+    *,
+    episodes: int,
+    seed: int,
+    checkpoint: str,
+    video: Path | None,
+    plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Play episodes of a run's policy.
 
@@ -81,6 +119,7 @@ def evaluate_run(
         seed: of the first environment; the others count up from it.
         checkpoint: "last" or "best".
         video: file for a film of one more episode, or None.
+        plugins: the user's packages that the run may use.
 
     Returns:
         Facts about the policy and about its returns.
@@ -88,7 +127,7 @@ def evaluate_run(
     Raises:
         UserError: there is no such checkpoint, or the video cannot be made.
     """
-    experiment = load_run(directory)
+    experiment = load_run(directory, plugins)
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
     run = Run(experiment, loaded)

@@ -74,7 +74,9 @@ class CheckpointStore:
             shutil.rmtree(leftover)
         temporary.mkdir()
         try:
-            contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+            contiguous = {
+                name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()
+            }
             safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
             torch.save(state, temporary / STATE)
             digests = {name: _sha256(temporary / name) for name in (WEIGHTS, STATE)}

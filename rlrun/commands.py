@@ -10,10 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rlrun.errors import UserError, nearest
+from rlrun.errors import UserError, near_path
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -25,7 +26,7 @@ class OneLineParser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
-        raise UserError(f"{self.prog}: {message} (see {self.prog} --help)")
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def run(verb: str, words: list[str]) -> None:
@@ -54,6 +55,7 @@ def evaluate(words: list[str]) -> None:
         help="the newest, or the one with the best evaluation return (default last)",
     )
     parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film one episode")
+    add_plugins(parser)
     arguments = parser.parse_args(words)
 
     from rlrun.api import evaluate_run
@@ -64,8 +66,9 @@ def evaluate(words: list[str]) -> None:
         seed=arguments.seed,
         checkpoint=arguments.checkpoint,
         video=arguments.video,
+        plugins=arguments.plugin,
     )
-    table = Table("", "", show_header=False)
+    table = Table("", "", show_header=False, box=box.SIMPLE)
     for name, value in result.items():
         table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
     console().print(table)
@@ -82,11 +85,23 @@ def resume(words: list[str]) -> None:
         metavar="total_steps=N",
         help="train to this many environment steps (default: the run's own total)",
     )
+    add_plugins(parser)
     arguments = parser.parse_args(words)
 
     from rlrun.api import resume as resume_run
 
-    resume_run(arguments.run, total_steps=arguments.total_steps)
+    resume_run(arguments.run, total_steps=arguments.total_steps, plugins=arguments.plugin)
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that allows a run's config to name code outside rlrun."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="your package that the run uses; a run's directory is not trusted to name it",
+    )
 
 
 def list_runs(words: list[str]) -> None:
@@ -96,9 +111,11 @@ def list_runs(words: list[str]) -> None:
     root = parser.parse_args(words).root
     if not root.is_dir():
         raise UserError(f"no directory '{root}' to list{near_path(root)}")
-    table = Table("run", "status", "steps", "return", "best", "time")
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = Table(box=box.SIMPLE)
+    table.add_column("run", overflow="fold")  # whole, to be copied
+    table.add_column("status")
+    for name in ("steps", "return", "best", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
     for directory in find_runs(root):
         table.add_row(str(directory.relative_to(root)), *describe(directory))
     if table.row_count == 0:
@@ -151,19 +168,13 @@ def run_directory(word: str) -> Path:
     """
     directory = Path(word)
     if not directory.is_dir():
-        raise UserError(f"no run at '{word}'{near_path(directory)}")
+        hint = near_path(directory) or "; rlrun list shows the runs"
+        raise UserError(f"no run at '{word}'{hint}")
     if not (directory / "run.json").is_file():
-        inside = next(find_runs(directory), None)
-        hint = f"; did you mean '{inside}'?" if inside else ""
+        inside = list(find_runs(directory))
+        hint = f"; did you mean '{inside[-1]}'?" if inside else ""
         raise UserError(f"'{word}' is not a run: it has no run.json{hint}")
     return directory
-
-
-def near_path(path: Path) -> str:
-    """Ends a message about a path that does not exist with one beside it that does."""
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    name = nearest(path.name, siblings)
-    return f"; did you mean '{path.parent / name}'?" if name else "; rlrun list shows the runs"
 
 
 def total_steps(word: str) -> int:
@@ -174,7 +185,7 @@ def total_steps(word: str) -> int:
     """
     key, _, value = word.partition("=")
     if key != "total_steps":
-        raise UserError(f"rlrun resume: '{word}': only total_steps=N can be given")
+        raise UserError(f"'{word}': only total_steps=N can be given")
     return positive(value)
 
 

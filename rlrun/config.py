@@ -143,19 +143,20 @@ def load(
     packages = ("rlrun", *(plugin.partition(".")[0] for plugin in plugins))
     parts = dict(config)
     advantage = parts.pop("advantage", None)
-    loggers = parts.pop("logger", {})
+    if advantage is not None:
+        advantage = schema.build(advantage, "advantage", packages, later=ESTIMATOR_ARGUMENTS)
+    loggers = schema.convert(parts.pop("logger", {}), dict[str, Any], "logger", packages)
     arguments = schema.check_arguments(Experiment, parts, "", packages, later=GIVEN)
-    arguments |= {
-        "advantage": advantage
-        and schema.build(advantage, "advantage", packages, later=ESTIMATOR_ARGUMENTS),
-        "loggers": schema.convert(loggers, dict[str, Any], "logger", packages),
+    given = {
+        "advantage": advantage,
+        "loggers": loggers,
         "algo_name": algo_name,
         "env_name": env_name,
         "parent": parent,
         "config": config,
         "overrides": overrides,
     }
-    return schema.call(Experiment, arguments, path="")
+    return schema.call(Experiment, {**arguments, **given}, path="")
 
 
 def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
@@ -177,12 +178,11 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
         overrides = OmegaConf.to_object(OmegaConf.load(directory / "overrides.yaml"))
         record = json.loads((directory / "run.json").read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{directory} is not a run that can be read: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{directory} is not a run that can be read: {reason}") from error
     for plugin in cfg.get("plugins", []):
         if plugin not in plugins:
-            raise UserError(
-                f"{directory} uses code of '{plugin}': allow it with plugins=[{plugin}]"
-            )
+            raise UserError(f"{directory} uses code of '{plugin}': allow it with --plugin {plugin}")
     return load(
         cfg, cast(list[str], overrides), record["algo"], record["env"], parent=directory.parent
     )

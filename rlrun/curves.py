@@ -38,16 +38,20 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
     figure.suptitle(title, fontsize=12)
     by_step, by_time = figure.subplots(1, 2, sharey=True)
 
-    train = thinned(columns(metrics, ["train/return", "step", "time_s"]))
-    evaluation = columns(metrics, ["eval/return", "step", "time_s", "eval/return_std"])
-    draw_panel(by_step, train[1], train[0], evaluation[1], evaluation[0], evaluation[3])
-    draw_panel(by_time, train[2] / 60, train[0], evaluation[2] / 60, evaluation[0], evaluation[3])
+    train_return, train_steps, train_seconds = thinned(
+        columns(metrics, ["train/return", "step", "time_s"])
+    )
+    eval_mean, eval_steps, eval_seconds, eval_std = columns(
+        metrics, ["eval/return", "step", "time_s", "eval/return_std"]
+    )
+    draw_panel(by_step, train_steps, train_return, eval_steps, eval_mean, eval_std)
+    draw_panel(by_time, train_seconds / 60, train_return, eval_seconds / 60, eval_mean, eval_std)
 
     by_step.set_xlabel("environment steps")
     by_step.xaxis.set_major_formatter(EngFormatter(sep=""))
     by_step.set_ylabel("undiscounted return")
     by_time.set_xlabel("time (minutes)")
-    if train.size or evaluation.size:
+    if train_return.size or eval_mean.size:
         by_step.legend(frameon=False, loc="best")
     else:
         for axes in (by_step, by_time):
@@ -55,7 +59,7 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
             text = "no episode has ended yet"
             axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color="gray")
 
-    # One name a thread: the last drawing of a run may overlap one that is still in the background.
+    # One name per thread: a run's last drawing may overlap one that is still in the background.
     temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
     try:
         FigureCanvasAgg(figure).print_png(temporary)

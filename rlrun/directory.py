@@ -35,7 +35,9 @@ def make_directory(parent: Path, run_dir: str | None, name: str) -> Path:
         try:
             directory.mkdir(parents=True)
         except FileExistsError as error:
-            raise UserError(f"run_dir={run_dir} exists: continue it with `rlrun resume {run_dir}`") from error
+            raise UserError(
+                f"run_dir={run_dir} exists: continue it with `rlrun resume {run_dir}`"
+            ) from error
         return directory
     while True:
         directory = parent / f"{datetime.now():%H-%M-%S-%f}_{name}"

@@ -4,6 +4,7 @@ import difflib
 import sys
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -48,6 +49,10 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+class JobFailed(Exception):
+    """A job of a sweep failed and was reported; the sweep goes on with the next one."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Finds the choice that a misspelt or abbreviated word stands for.
 
@@ -79,6 +84,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; there is {', '.join(choices)}" if choices else ""
 
 
+def near_path(path: Path) -> str:
+    """Ends a message about a path that does not exist: the one beside it with a similar name."""
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    name = nearest(path.name, siblings)
+    return f"; did you mean '{path.parent / name}'?" if name else ""
+
+
 def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False) -> None:
     """Says on stderr in one line how a command or a job failed.
 
@@ -90,7 +102,7 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         prefix: the beginning of the line.
         with_traceback: show the traceback of an error that was foreseen, too.
     """
-    foreseen = isinstance(error, (UserError, EnvironmentFailure, NonFiniteError))
+    foreseen = isinstance(error, (UserError, EnvironmentFailure, NonFiniteError, JobFailed))
     if with_traceback or not foreseen:
         traceback.print_exception(error)
     elif isinstance(error, EnvironmentFailure):

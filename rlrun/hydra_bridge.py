@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlrun.config import Experiment, load
-from rlrun.errors import did_you_mean
+from rlrun.errors import did_you_mean, near_path
 
 # Groups of which a run has one choice; of loggers it can have several.
 ONE_CHOICE = ("algo", "env", "advantage", "hardware")
@@ -82,8 +82,8 @@ def explain(error: Exception) -> str:
             return f"{word}: settings are written name=value"
         case OverrideParseException(override=word):
             return f"{word}: {message}"
-        case SearchPathException():
-            return f"--config-dir: {message}"
+        case SearchPathException() if missing := re.search(r"directory '(.+)' not found", message):
+            return f"--config-dir: no directory '{missing[1]}'{near_path(Path(missing[1]))}"
         case yaml.MarkedYAMLError(problem=problem, problem_mark=mark) if mark is not None:
             return f"{mark.name}, line {mark.line + 1}: {problem}"
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause):

@@ -10,8 +10,24 @@ from omegaconf import DictConfig
 
 from rlrun import sweep
 from rlrun.config import conf_directory
-from rlrun.errors import UserError
+from rlrun.errors import JobFailed, UserError, nearest
 from rlrun.hydra_bridge import ONE_CHOICE, JobEnded, explain, hydra_raises, load_job
+
+# Hydra's long options, of which an unknown one is more often a setting in argparse's style.
+HYDRA_OPTIONS = (
+    "--cfg",
+    "--config-dir",
+    "--config-name",
+    "--config-path",
+    "--experimental-rerun",
+    "--hydra-help",
+    "--info",
+    "--multirun",
+    "--package",
+    "--resolve",
+    "--run",
+    "--shell-completion",
+)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
@@ -34,6 +50,27 @@ def job(cfg: DictConfig) -> float:
         raise JobEnded(error) from error
 
 
+def check_word(word: str) -> None:
+    """Refuses what Hydra would accept and misunderstand, or refuse in many lines.
+
+    Args:
+        word: one word of the command line.
+
+    Raises:
+        UserError: several choices for a group of which a run has one, or an unknown option.
+    """
+    name, _, value = word.partition("=")
+    if name in ONE_CHOICE and value.startswith("["):  # Hydra would merge the files
+        choices = value.strip("[]").replace(" ", "")
+        raise UserError(f"{word}: a run has one {name}; for each: rlrun -m {name}={choices}")
+    if name in ONE_CHOICE and value in ("", "null"):
+        raise UserError(f"{word}: a run has one {name} (rlrun --help lists them)")
+    if name.startswith("--") and name not in HYDRA_OPTIONS:
+        option = nearest(name, HYDRA_OPTIONS)
+        hint = f"did you mean {option}?" if option else f"settings are written {name[2:]}=value"
+        raise UserError(f"no option {name}; {hint}")
+
+
 def launch(words: list[str]) -> None:
     """Does what a command line of overrides and Hydra's options asks for.
 
@@ -42,20 +79,17 @@ def launch(words: list[str]) -> None:
 
     Raises:
         UserError: the words cannot be composed into a config.
-        sweep.JobFailed: a job of a sweep failed.
+        JobFailed: a job of a sweep failed.
         Exception: what the run raised.
     """
     for word in words:
-        group, _, choice = word.partition("=")
-        if group in ONE_CHOICE and choice.startswith("["):  # Hydra would merge the files
-            choices = choice.strip("[]").replace(" ", "")
-            raise UserError(f"{word}: a run has one {group}; for each: rlrun -m {group}={choices}")
+        check_word(word)
     try:
         with hydra_raises():
             job()
     except JobEnded as ended:
         raise ended.error from ended.error.__cause__
-    except sweep.JobFailed:
+    except JobFailed:
         raise
     except Exception as error:
         raise UserError(explain(error)) from error

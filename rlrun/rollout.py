@@ -155,9 +155,7 @@ class Collector:
         self.reward_normalizer.load_state_dict(state["reward_normalizer"])
 
 
-def minibatches(
-    mask: Tensor, *, size: int, generator: torch.Generator
-) -> Tensor:
+def minibatches(mask: Tensor, *, size: int, generator: torch.Generator) -> Tensor:
     """Shuffle the rows that count and cut them into minibatches.
 
     Args:

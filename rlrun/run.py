@@ -27,11 +27,20 @@ from rlrun.seeding import Streams, evaluation_seed
 from rlrun.signals import StopFlag
 
 
+# Largest share of a run's time that goes into curves.png.
+DRAWING_SHARE = 0.02
+
+
 class Stateful(Protocol):
     """A part of a run that decides its future."""
 
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
+    def state_dict(self) -> dict:
+        """Return it as plain containers and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from it."""
+        ...
 
 
 @dataclass
@@ -184,7 +193,8 @@ class Run:
         Raises:
             NonFiniteError: one of the metrics, or a weight, is NaN or infinite.
         """
-        values = dict(zip(metrics, torch.stack([v.float() for v in metrics.values()]).tolist()))
+        numbers = torch.stack([value.float() for value in metrics.values()]).tolist()
+        values = dict(zip(metrics, numbers, strict=True))
         self.counters.step += steps
         self.counters.update += int(values.pop("updates"))
         self._require_finite(values)
@@ -242,7 +252,7 @@ class Run:
             self.store.mark_best(path)
         self.loggers.checkpoint(path, ["last", "best"] if best else ["last"])
         self.write_record("running")
-        self.draw()
+        self.draw_if_due()
 
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
@@ -253,10 +263,15 @@ class Run:
         """Return the policy's best actions at raw observations [N, D]."""
         return self.algorithm.act_greedily(self.observation_normalizer(obs))
 
-    def draw(self) -> None:
-        """Draw the learning curves so far."""
-        rows = read_metrics(self.directory / "metrics.jsonl")
-        draw_curves(rows, self.directory / "curves.png", title=self.name)
+    def draw_if_due(self) -> None:
+        """Draw the learning curves, unless drawing would take more than its share of the time."""
+        waited = time.perf_counter() - self._drawn
+        if waited > self._drawing_s / DRAWING_SHARE or not self.goes_on:
+            start = time.perf_counter()
+            rows = read_metrics(self.directory / "metrics.jsonl")
+            draw_curves(rows, self.directory / "curves.png", title=self.name)
+            self._drawn = time.perf_counter()
+            self._drawing_s = self._drawn - start
 
     # ------------------------------------------------------------------ running
 
@@ -286,6 +301,7 @@ class Run:
             directory / "checkpoints", keep=self.experiment.checkpoint.keep
         )
         self._seconds: dict[str, float] = {}
+        self._drawn, self._drawing_s = -math.inf, 0.0
         console = Console(stderr=True)
         states = self._checkpoint.state["loggers"] if self._checkpoint else {}
         offset = states["jsonl"]["offset"] if self._checkpoint else None

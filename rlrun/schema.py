@@ -26,6 +26,7 @@ TYPE_NAMES = {
     str: "text",
     NoneType: "null",
     list: "a list",
+    tuple: "a list",
     dict: "a mapping",
 }
 
@@ -254,7 +255,8 @@ def import_module(name: str, path: str) -> ModuleType:
         if not f"{name}.".startswith(f"{missing}."):
             raise UserError(f"{path}: {name} needs '{missing}', which is not installed") from error
         parent, _, word = missing.rpartition(".")
-        search = importlib.import_module(parent).__path__ if parent else None
+        # A module that is not a package has no path, and nothing beside the missing name.
+        search = vars(importlib.import_module(parent)).get("__path__", []) if parent else None
         siblings = [module.name for module in pkgutil.iter_modules(search)]
         raise UserError(f"{path}: no module '{missing}'{did_you_mean(word, siblings)}") from error
 

@@ -7,6 +7,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from rlrun.errors import Interrupted, UserError, report
+from rlrun.errors import Interrupted, JobFailed, UserError, report
 from rlrun.hydra_bridge import JobEnded, explain, load_job
-
-
-class JobFailed(Exception):
-    """A job of a sweep failed and was reported; the sweep goes on with the next one."""
 
 
 class CheckJobs(Callback):
@@ -94,9 +91,11 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
         experiment = load_job(cfg, settings, directory)
         if experiment.run_dir is None:
             run = f"{experiment.algo_name}_{experiment.env_name}_s{experiment.seed}"
-            run_dir = str(directory / f"{number:03d}_{run}")
+            entry["run"] = f"{number:03d}_{run}"
+            run_dir = str(directory / entry["run"])
             experiment = dataclasses.replace(experiment, run_dir=run_dir)
-        entry["run"] = experiment.run_dir
+        else:
+            entry["run"] = experiment.run_dir
 
         from rlrun.api import train
 
@@ -108,7 +107,8 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
         record(directory, {**entry, "status": "failed", "return": None, "error": str(error)})
         report(error, prefix=f"rlrun: job {number} failed")
         raise JobFailed(f"not every job finished: see {directory / 'sweep.jsonl'}") from error
-    record(directory, {**entry, "status": "finished", "return": final_return})
+    finite = final_return if math.isfinite(final_return) else None  # JSON has no NaN
+    record(directory, {**entry, "status": "finished", "return": finite})
     return final_return
 
 

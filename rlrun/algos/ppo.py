@@ -278,9 +278,7 @@ class PPO:
 
         entropy = distribution.entropy().mean()
         loss = (
-            policy_loss
-            + self.value_coefficient * value_loss
-            - self.entropy_coefficient * entropy
+            policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
         )
         return loss, {
             "loss/policy": policy_loss,

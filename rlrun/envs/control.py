@@ -204,10 +204,10 @@ class ControlEnv:
             return action + space.start
         _require_finite("action", action)
         assert isinstance(space, spaces.Box)
-        # Clipped in the environment's own precision: float32(0.1) lies above a float64 bound 0.1.
-        native = action.astype(space.dtype).reshape(self.num_envs, *space.shape)
+        shaped = action.reshape(self.num_envs, *space.shape)
+        # Compared in the finer precision of the two: float32(0.1) lies above a float64 bound 0.1.
         # Two ufuncs take half the time of np.clip on arrays of this size.
-        return np.minimum(np.maximum(native, space.low), space.high)
+        return np.minimum(np.maximum(shaped, space.low), space.high)
 
 
 def flatten_batch(space: gym.Space, batch: Any) -> NDArray[np.float32]:

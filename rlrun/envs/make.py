@@ -1,5 +1,6 @@
 """Any environment that is registered with Gymnasium, by its id."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ class GymEnv:
     """A Gymnasium environment, N of which are stepped one after the other.
 
     Attributes:
-        id: as in ``gymnasium.make``; ``module:Id`` imports the module first.
+        id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
         max_episode_steps: steps after which an episode is truncated; None: as registered.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
         fresh_each_episode: make the environment anew for every episode, because its own reset
@@ -30,16 +31,21 @@ class GymEnv:
     fresh_each_episode: bool
 
     def __post_init__(self):
-        """Check the ranges, and that there is such an environment."""
+        """Check the range, and that there is such an environment."""
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        module, _, name = self.id.rpartition(":")
+        if module and module not in sys.modules:
+            # Not imported from here: an id that is read back from a run directory must not run
+            # code that nobody asked for.
+            raise ValueError(f"id {self.id!r} needs plugins=[{module}]")
         try:
             # The warning that an id is out of date comes again with the environment.
             with warnings.catch_warnings(action="ignore"):
-                gym.spec(self.id)
-        except (Error, ImportError, ValueError) as error:
+                gym.spec(name)
+        except Error as error:
             raise ValueError(
-                f"id {self.id!r} is not registered with Gymnasium{_remedy(self.id)}"
+                f"id {self.id!r} is not registered with Gymnasium{_remedy(name)}"
             ) from error
 
     def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv:
@@ -71,17 +77,12 @@ class GymEnv:
 
     def _make(self, render_mode: str | None) -> gym.Env:
         """``gymnasium.make``, with one line for every way in which it fails."""
+        # Not every environment takes a render_mode, so None is not passed on.
+        rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         try:
             return gym.make(
-                self.id,
-                max_episode_steps=self.max_episode_steps,
-                render_mode=render_mode,
-                **self.options,
+                self.id, max_episode_steps=self.max_episode_steps, **rendering, **self.options
             )
-        except (UnregisteredEnv, DeprecatedEnv) as error:
-            raise UserError(
-                f"env.id={self.id} is not registered{_did_you_mean(self.id)}"
-            ) from error
         except DependencyNotInstalled as error:
             raise UserError(f"{self.id} needs a package: {_one_line(error)}") from error
         except Exception as error:
@@ -119,10 +120,10 @@ class FreshEachEpisode(gym.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
 
-def _remedy(env_id: str) -> str:
+def _remedy(name: str) -> str:
     """Ends a message with the registered id that looks most like this one, if any does."""
     ids = {registered.lower(): registered for registered in gym.registry}
-    match = nearest(env_id.rpartition(":")[2], ids)
+    match = nearest(name, ids)
     if match is None:
         return "; plugins=[package] imports the package that registers it"
     return f"; did you mean '{ids[match]}'?"

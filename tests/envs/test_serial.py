@@ -346,7 +346,7 @@ def test_failure_names_the_environment(where, when):
         for action in random_actions(env, 20):
             env.step(action)
 
-    with pytest.raises(EnvironmentFailure, match="environment 2 .seed 42.*corridor") as failure:
+    with pytest.raises(EnvironmentFailure, match=r"environment 2 \(seed 42\).*corridor") as failure:
         run()
     assert (failure.value.index, failure.value.seed) == (2, 42)
     assert isinstance(failure.value.__cause__, ZeroDivisionError)
@@ -358,7 +358,7 @@ def test_failure_while_loading_names_the_environment():
     for action in random_actions(original, 4):
         original.step(action)
     broken = SerialVectorEnv([Corridor, lambda: Breaks("step", 2)])
-    with pytest.raises(EnvironmentFailure, match="environment 1 .seed 41.*corridor"):
+    with pytest.raises(EnvironmentFailure, match=r"environment 1 \(seed 41\).*corridor"):
         broken.load_state_dict(original.state_dict())
 
 

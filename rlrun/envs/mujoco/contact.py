@@ -121,6 +121,7 @@ class ContactForceBatch:
         nstate, kinds = library.mjb_nstate(self._batch), int(mujoco.mjtWarning.mjNWARNING)
         self.state = _view(library.mjb_state(self._batch), c_double, (nsim, nstate))
         self.warning = _view(library.mjb_warning(self._batch), c_int, (nsim, kinds, 2))
+        self._contact_forces = self.bind("cfrc_ext")
         self._status = _view(library.mjb_status(self._batch), c_int, (nsim,))
 
     def bind(self, name: str) -> NDArray[np.float64]:
@@ -150,18 +151,16 @@ class ContactForceBatch:
         # Computes nothing, but copies out the bound fields, which mjb_apply does not.
         self._check(library.mjb_forward(self._batch, None, 0, NO_STAGE))
 
-    def reset(self, ids: NDArray[np.integer], stage: int) -> None:
-        """Set simulations to the model's defaults, then compute the stages of a step up to one."""
-        rows = np.ascontiguousarray(ids, np.int32)
-        self._check(
-            self._library.mjb_reset(self._batch, rows.ctypes.data, len(rows), None, int(stage))
-        )
+    def reset(self, *, stage: int) -> None:
+        """Set all simulations to the model's defaults, then compute the stages up to one."""
+        self._check(self._library.mjb_reset(self._batch, None, 0, None, int(stage)))
 
     def forward(self, ids: NDArray[np.integer]) -> None:
-        """Compute the derived fields of simulations; the contact forces stay as they are."""
+        """Compute the derived fields of some simulations; contact forces are 0 before a step."""
         rows = np.ascontiguousarray(ids, np.int32)
         last_stage = int(mujoco.mjtStage.mjSTAGE_ACC)
         self._check(self._library.mjb_forward(self._batch, rows.ctypes.data, len(rows), last_stage))
+        self._contact_forces[rows] = 0.0
 
     def _check(self, failures: int) -> None:
         """Raise a SimulationError if simulations failed in the last call."""

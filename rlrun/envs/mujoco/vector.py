@@ -67,6 +67,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._model = model = load_model(task.xml_file)
         batch_type = ContactForceBatch if "cfrc_ext" in task.reads else Batch
         self._batch = batch_type(model, num_envs, min(threads, num_envs))
+        # Integration state of a simulation at the model's defaults, as mj_resetData leaves it.
+        self._default_state = self._batch.state[0].copy()
         # [N, 4], live: how often each simulation came upon a bad number since its reset.
         self._bad_numbers = self._batch.warning[:, BAD_NUMBERS, 1]
         self._ctrl = self._batch.bind("ctrl")
@@ -129,6 +131,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         for index, value in enumerate(seeds):
             if value is not None:
                 self._generators[index], self._seeds[index] = seeding.np_random(value)
+        self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)  # clears the warnings
         self._begin_episodes(np.arange(self.num_envs))
         self._remember()
         self._reset_needed = False
@@ -163,9 +166,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
 
         infos: dict[str, Any] = {}
         ended = terminated | truncated
-        if ended.any():
-            rows = np.flatnonzero(ended)
-            final_obs = np.full(self.num_envs, None, dtype=object)
+        if np.count_nonzero(ended):
+            (rows,) = ended.nonzero()
+            final_obs = np.empty(self.num_envs, dtype=object)  # filled with None
             for row in rows:
                 final_obs[row] = obs[row]
             infos = {"final_obs": final_obs, "_final_obs": ended}
@@ -221,7 +224,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()`` of the same task and number of environments."""
-        self._batch.reset(np.arange(self.num_envs), stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)  # clears the warnings
         self._batch.state[:] = state["simulations"].numpy()
         for name, field in self._before_fields.items():
             field[:] = state["before"][name].numpy()
@@ -234,7 +237,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
     def _begin_episodes(self, rows: NDArray[np.intp]) -> None:
         """Reset some environments, as Gymnasium's ``reset`` does; the others stay untouched."""
         qpos, qvel = self._state.qpos, self._state.qvel
-        self._batch.reset(rows, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._batch.state[rows] = self._default_state
         for row in rows:
             qpos[row], qvel[row] = self._task.draw_start(self._model, self._generators[row])
         self._simulate(self._batch.forward, rows)

@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from rlrun.envs.mujoco.tasks.task import Bools, Floats, State
-from rlrun.envs.mujoco.tasks.terms import clip, finite, gaussian_velocity_start, squared_norm
+from rlrun.envs.mujoco.tasks.terms import clip, finite, flat, gaussian_velocity_start, squared_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Ant:
         parts = [state.qpos[:, hidden:], state.qvel]
         if self.include_cfrc_ext_in_observation:
             forces = clip(state.cfrc_ext[:, 1:], self.contact_force_range)  # without the world
-            parts.append(forces.reshape(len(forces), -1))
+            parts.append(flat(forces))
         return np.concatenate(parts, axis=1)
 
     def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
@@ -55,8 +55,7 @@ class Ant:
         body = after.model.body(self.main_body).id
         velocity = (after.xpos[:, body, 0] - before.xpos[:, body, 0]) / after.dt
         forces = clip(after.cfrc_ext, self.contact_force_range)
+        control_cost = self.ctrl_cost_weight * squared_norm(action)
+        contact_cost = self.contact_cost_weight * squared_norm(flat(forces))
         gain = velocity * self.forward_reward_weight + healthy * self.healthy_reward
-        cost = self.ctrl_cost_weight * squared_norm(
-            action
-        ) + self.contact_cost_weight * squared_norm(forces)
-        return gain - cost, ~healthy & self.terminate_when_unhealthy
+        return gain - (control_cost + contact_cost), ~healthy & self.terminate_when_unhealthy

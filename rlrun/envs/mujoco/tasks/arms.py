@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from rlrun.envs.mujoco.tasks.task import Bools, Floats, State
-from rlrun.envs.mujoco.tasks.terms import never, squared_norm
+from rlrun.envs.mujoco.tasks.terms import distance, never, squared_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +45,16 @@ class Reacher:
                 np.sin(angles),
                 state.qpos[:, 2:],
                 state.qvel[:, :2],
-                _between(state, "target", "fingertip")[:, :2],
+                (_place(state, "fingertip") - _place(state, "target"))[:, :2],
             ),
             axis=1,
         )
 
     def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
         """− distance of the tip to the target − control cost."""
-        distance = np.sqrt(squared_norm(_between(after, "target", "fingertip")))
+        miss = distance(_place(after, "fingertip"), _place(after, "target"))
         cost = self.reward_control_weight * squared_norm(action)
-        return -distance * self.reward_dist_weight - cost, never(after)
+        return -self.reward_dist_weight * miss - cost, never(after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +87,16 @@ class Pusher:
 
     def observe(self, state: State) -> Floats:
         """Positions and velocities of the arm's joints; places of its tip, cylinder and goal."""
-        places = [state.xpos[:, state.body_ids[name]] for name in ("tips_arm", "object", "goal")]
+        places = [_place(state, name) for name in ("tips_arm", "object", "goal")]
         return np.concatenate((state.qpos[:, :7], state.qvel[:, :7], *places), axis=1)
 
     def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
         """− distance cylinder to goal − distance tip to cylinder − control cost."""
-        tip_distance = np.sqrt(squared_norm(_between(after, "tips_arm", "object")))
-        goal_distance = np.sqrt(squared_norm(_between(after, "goal", "object")))
+        tip, cylinder = _place(after, "tips_arm"), _place(after, "object")
+        far = self.reward_dist_weight * distance(cylinder, _place(after, "goal"))
+        near = self.reward_near_weight * distance(cylinder, tip)
         cost = self.reward_control_weight * squared_norm(action)
-        reward = (
-            -goal_distance * self.reward_dist_weight - cost - tip_distance * self.reward_near_weight
-        )
-        return reward, never(after)
+        return -far - cost - near, never(after)
 
 
 def _draw_cylinder(rng: np.random.Generator) -> Floats:
@@ -106,6 +104,6 @@ def _draw_cylinder(rng: np.random.Generator) -> Floats:
     return np.array([rng.uniform(-0.3, 0.0), rng.uniform(-0.2, 0.2)])
 
 
-def _between(state: State, start: str, end: str) -> Floats:
-    """Vector from one body to another [N, 3], m."""
-    return state.xpos[:, state.body_ids[end]] - state.xpos[:, state.body_ids[start]]
+def _place(state: State, body: str) -> Floats:
+    """Position of a body [N, 3], m."""
+    return state.xpos[:, state.body_ids[body]]

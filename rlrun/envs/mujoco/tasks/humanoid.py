@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 
 from rlrun.envs.mujoco.tasks.task import Bools, Floats, State
-from rlrun.envs.mujoco.tasks.terms import clip, inside, never, squared_norm, uniform_start
+from rlrun.envs.mujoco.tasks.terms import clip, flat, inside, never, squared_norm, uniform_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,12 @@ class Humanoid:
         """Forward speed + healthy reward − control cost − contact cost; ends when unhealthy."""
         healthy = inside(after.qpos[:, 2], self.healthy_z_range)
         velocity = (_center_of_mass_x(after) - _center_of_mass_x(before)) / after.dt
+        # Of MuJoCo's float64 copy of the action, as in Gymnasium.
+        control_cost = self.ctrl_cost_weight * squared_norm(after.ctrl)
+        contact_cost = self.contact_cost_weight * squared_norm(flat(after.cfrc_ext))
+        contact_cost = clip(contact_cost, self.contact_cost_range)
         gain = self.forward_reward_weight * velocity + healthy * self.healthy_reward
-        # The control cost is that of MuJoCo's float64 copy of the action, as in Gymnasium.
-        cost = self.ctrl_cost_weight * squared_norm(after.ctrl) + clip(
-            self.contact_cost_weight * squared_norm(after.cfrc_ext), self.contact_cost_range
-        )
-        return gain - cost, ~healthy & self.terminate_when_unhealthy
+        return gain - (control_cost + contact_cost), ~healthy & self.terminate_when_unhealthy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,8 @@ class HumanoidStandup:
         """
         height = after.qpos[:, 2] / after.model.opt.timestep
         control_cost = self.ctrl_cost_weight * squared_norm(after.ctrl)
-        impact_cost = clip(
-            self.impact_cost_weight * squared_norm(after.cfrc_ext), self.impact_cost_range
-        )
+        impact_cost = self.impact_cost_weight * squared_norm(flat(after.cfrc_ext))
+        impact_cost = clip(impact_cost, self.impact_cost_range)
         return height - control_cost - impact_cost + 1.0, never(after)
 
 
@@ -111,13 +110,13 @@ def _observe_bodies(task: Humanoid | HumanoidStandup, state: State) -> Floats:
     hidden = 2 if task.exclude_current_positions_from_observation else 0
     parts = [state.qpos[:, hidden:], state.qvel]
     if task.include_cinert_in_observation:
-        parts.append(state.cinert[:, 1:].reshape(len(state.qpos), -1))
+        parts.append(flat(state.cinert[:, 1:]))
     if task.include_cvel_in_observation:
-        parts.append(state.cvel[:, 1:].reshape(len(state.qpos), -1))
+        parts.append(flat(state.cvel[:, 1:]))
     if task.include_qfrc_actuator_in_observation:
         parts.append(state.qfrc_actuator[:, 6:])
     if task.include_cfrc_ext_in_observation:
-        parts.append(state.cfrc_ext[:, 1:].reshape(len(state.qpos), -1))
+        parts.append(flat(state.cfrc_ext[:, 1:]))
     return np.concatenate(parts, axis=1)
 
 

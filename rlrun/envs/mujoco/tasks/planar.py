@@ -9,6 +9,7 @@ import numpy as np
 from rlrun.envs.mujoco.tasks.task import Bools, Floats, State
 from rlrun.envs.mujoco.tasks.terms import (
     clip,
+    every,
     forward_velocity,
     gaussian_velocity_start,
     inside,
@@ -57,8 +58,8 @@ class Hopper:
         healthy = (
             inside(after.qpos[:, 1], self.healthy_z_range)
             & inside(after.qpos[:, 2], self.healthy_angle_range)
-            & inside(after.qpos[:, 2:], self.healthy_state_range).all(axis=1)
-            & inside(after.qvel, self.healthy_state_range).all(axis=1)
+            & every(inside(after.qpos[:, 2:], self.healthy_state_range))
+            & every(inside(after.qvel, self.healthy_state_range))
         )
         gain = self.forward_reward_weight * forward_velocity(before, after)
         cost = self.ctrl_cost_weight * squared_norm(action)

@@ -10,9 +10,8 @@ def uniform_start(
     model: mujoco.MjModel, rng: np.random.Generator, scale: float
 ) -> tuple[Floats, Floats]:
     """Draw q ~ q₀ + U(−scale, scale), then q̇ ~ U(−scale, scale)."""
-    qpos = model.qpos0 + rng.uniform(-scale, scale, size=model.nq)
-    qvel = rng.uniform(-scale, scale, size=model.nv)
-    return qpos, qvel
+    noise = rng.uniform(-scale, scale, size=model.nq + model.nv)
+    return model.qpos0 + noise[: model.nq], noise[model.nq :]
 
 
 def gaussian_velocity_start(
@@ -30,8 +29,22 @@ def forward_velocity(before: State, after: State) -> Floats:
 
 
 def squared_norm(vectors: Floats) -> Floats:
-    """Σ v² over all axes but the first, [N, …] -> [N]."""
-    return np.square(vectors).reshape(len(vectors), -1).sum(axis=1)
+    """Σ v² of each row, [N, K] -> [N], in the vectors' float type and NumPy's order of summation.
+
+    That order decides the last digit in float32, so that this is not ``np.vecdot``.
+    """
+    return np.add.reduce(np.square(vectors), axis=1)
+
+
+def distance(start: Floats, end: Floats) -> Floats:
+    """Euclidean distance between points, [N, 3] -> [N]."""
+    difference = end - start
+    return np.sqrt(np.vecdot(difference, difference))
+
+
+def flat(fields: Floats) -> Floats:
+    """All numbers of each simulation in one row, [N, …] -> [N, K]."""
+    return fields.reshape(len(fields), -1)
 
 
 def clip(values: Floats, bounds: tuple[float, float]) -> Floats:
@@ -43,12 +56,17 @@ def clip(values: Floats, bounds: tuple[float, float]) -> Floats:
 def inside(values: Floats, bounds: tuple[float, float]) -> Bools:
     """Whether low < value < high; NaN is outside."""
     low, high = bounds
-    return np.logical_and(low < values, values < high)
+    return (values > low) & (values < high)
 
 
 def finite(state: State) -> Bools:
     """Whether all joint positions and velocities are finite [N]."""
-    return np.isfinite(state.qpos).all(axis=1) & np.isfinite(state.qvel).all(axis=1)
+    return every(np.isfinite(state.qpos)) & every(np.isfinite(state.qvel))
+
+
+def every(conditions: Bools) -> Bools:
+    """Whether a whole row is true, [N, K] -> [N]; ``all`` would take half as long again."""
+    return np.logical_and.reduce(conditions, axis=1)
 
 
 def never(state: State) -> Bools:

@@ -1,0 +1,18 @@
+import pytest
+
+from rlrun.loggers.interface import RunInfo
+
+
+@pytest.fixture
+def info(tmp_path):
+    return RunInfo(
+        directory=tmp_path,
+        name="ppo-hopper-s3",
+        algo="ppo",
+        env="hopper",
+        seed=3,
+        total_steps=1_000,
+        config={"seed": 3, "algo": {"gamma": 0.99, "hidden": [64, 64]}},
+        group="ppo-hopper",
+        tags=["paper", "v1"],
+    )

@@ -1,6 +1,5 @@
 """Training loops, each a page of verbs."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from rlrun.errors import EnvironmentFailure
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 def on_policy(run: "Run") -> None:
     """Collect a rollout with the current policy, learn from it, discard it; and again."""
     algorithm = run.algorithm
-    estimate = partial(run.experiment.advantage, gamma=algorithm.gamma)
     collector = Collector(
         run.env,
         horizon=algorithm.horizon,
@@ -39,7 +37,7 @@ def on_policy(run: "Run") -> None:
             run.save(before)
             raise
         with run.clock("time/update_s"):
-            metrics = algorithm.update(rollout, estimate, progress=run.progress)
+            metrics = algorithm.update(rollout, progress=run.progress)
         run.log_iteration(metrics, steps=rollout.reward.numel())
         run.evaluate_if_due()
         run.save_if_due()

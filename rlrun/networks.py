@@ -7,6 +7,7 @@ that it passes through ``torch.compile``, ``torch.func`` and devices like any ot
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import gymnasium as gym
@@ -25,7 +26,7 @@ def mlp(sizes: Sequence[int], *, output_gain: float, generator: torch.Generator)
         generator: source of the initial weights.
     """
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
         linear = nn.Linear(fan_in, fan_out)
         gain = output_gain if last else math.sqrt(2.0)

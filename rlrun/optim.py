@@ -12,11 +12,11 @@ from torch import Tensor
 
 
 class AdamState(NamedTuple):
-    """What Adam remembers: first moment m [P], second moment v [P], number of steps [] (float)."""
+    """What Adam remembers: first moment m [P], second moment v [P], steps taken t [] (float)."""
 
     m: Tensor
     v: Tensor
-    count: Tensor
+    t: Tensor
 
     @classmethod
     def zeros_like(cls, parameters: Tensor) -> "AdamState":
@@ -49,12 +49,12 @@ def adam(
     Returns:
         The new parameters and state; the arguments are left as they are.
     """
-    count = state.count + 1
+    t = state.t + 1
     m = torch.lerp(state.m, gradient, 1 - beta1)  # m ← β₁ m + (1 − β₁) g
     v = torch.lerp(state.v, gradient.square(), 1 - beta2)  # v ← β₂ v + (1 − β₂) g²
-    m_hat = m / (1 - beta1**count)
-    v_hat = v / (1 - beta2**count)
-    return parameters - learning_rate * m_hat / (v_hat.sqrt() + epsilon), AdamState(m, v, count)
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    return parameters - learning_rate * m_hat / (v_hat.sqrt() + epsilon), AdamState(m, v, t)
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:

@@ -26,7 +26,6 @@ from rlrun.normalize import ObservationNormalizer
 from rlrun.seeding import Streams, evaluation_seed
 from rlrun.signals import StopFlag
 
-
 # Largest share of a run's time that goes into curves.png.
 DRAWING_SHARE = 0.02
 
@@ -84,6 +83,20 @@ class Run:
         UserError: the parts do not fit together. Nothing has been written by then.
     """
 
+    # What belongs to the directory, from the moment that `execute` is called.
+    directory: Path
+    record: dict[str, Any]
+    store: CheckpointStore
+    loggers: Loggers
+    stop: StopFlag
+    # Seconds of the current iteration by name; moments on the clocks of `perf_counter` and
+    # `monotonic`.
+    _seconds: dict[str, float]
+    _ticked: float
+    _drawn: float
+    _drawing_s: float
+    _saved: tuple[int, float]
+
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
         hardware.prepare()
@@ -104,6 +117,7 @@ class Run:
             self.env.action_space,
             hardware=hardware,
             streams=self.streams,
+            estimator=experiment.advantage,
             compiled=self.compiled,
         )
         self.observation_normalizer = ObservationNormalizer(
@@ -300,7 +314,7 @@ class Run:
         self.store = CheckpointStore(
             directory / "checkpoints", keep=self.experiment.checkpoint.keep
         )
-        self._seconds: dict[str, float] = {}
+        self._seconds = {}
         self._drawn, self._drawing_s = -math.inf, 0.0
         console = Console(stderr=True)
         states = self._checkpoint.state["loggers"] if self._checkpoint else {}

@@ -143,7 +143,9 @@ def plugin(tmp_path, monkeypatch):
 
 def test_targets_outside_rlrun_need_a_plugin(plugin):
     override = f"env._target_={plugin}.UsersEnv"
-    with pytest.raises(UserError, match=r"is not part of rlrun; allow it with plugins=\[users_package\]"):
+    with pytest.raises(
+        UserError, match=r"is not part of rlrun; allow it with plugins=\[users_package\]"
+    ):
         loaded("env=cartpole", override)
     env = loaded("env=cartpole", override, f"plugins=[{plugin}]").env
     assert type(env).__name__ == "UsersEnv"

@@ -1,6 +1,6 @@
 import struct
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,15 +56,13 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "curves.png"
     metrics = run_metrics(20, 5)
     draw_curves(metrics, path, "a run")
-    drawers = [
-        threading.Thread(target=lambda: [draw_curves(metrics, path, "a run") for _ in range(3)])
-        for _ in range(2)
-    ]
-    for drawer in drawers:
-        drawer.start()
-    while any(drawer.is_alive() for drawer in drawers):
-        assert is_png(path.read_bytes())
-        time.sleep(0.001)
+    with ThreadPoolExecutor(2) as pool:
+        drawings = [pool.submit(draw_curves, metrics, path, "a run") for _ in range(6)]
+        while not all(drawing.done() for drawing in drawings):
+            assert is_png(path.read_bytes())
+            time.sleep(0.001)
+    for drawing in drawings:
+        drawing.result()
     assert list(tmp_path.iterdir()) == [path]
 
 

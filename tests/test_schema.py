@@ -42,7 +42,7 @@ def estimator(
     return rollout, gamma, lam
 
 
-def node(**changes: Any) -> dict[str, Any]:
+def learner_node(**changes: Any) -> dict[str, Any]:
     return {
         "_target_": f"{__name__}.Learner",
         "learning_rate": 3e-4,
@@ -60,7 +60,7 @@ def node(**changes: Any) -> dict[str, Any]:
 
 
 def test_builds_what_the_node_describes():
-    assert build(node(), "algo", HERE) == Learner(
+    assert build(learner_node(), "algo", HERE) == Learner(
         learning_rate=3e-4,
         epochs=10,
         verbose=False,
@@ -91,15 +91,17 @@ def test_builds_what_the_node_describes():
     ],
 )
 def test_converts_to_the_annotated_type(key, value, expected):
-    converted = vars(build(node(**{key: value}), "algo", HERE))[key]
+    converted = vars(build(learner_node(**{key: value}), "algo", HERE))[key]
     assert converted == expected
     assert type(converted) is type(expected)
 
 
 def test_a_nested_target_is_built():
     schedule = {"_target_": f"{__name__}.Schedule", "start": 1.0, "end": 0.0}
-    assert build(node(schedule=schedule), "algo", HERE).schedule == Schedule(start=1.0, end=0.0)
-    built = build(node(options={"inner": schedule}), "algo", HERE)
+    assert build(learner_node(schedule=schedule), "algo", HERE).schedule == Schedule(
+        start=1.0, end=0.0
+    )
+    built = build(learner_node(options={"inner": schedule}), "algo", HERE)
     assert built.options == {"inner": Schedule(start=1.0, end=0.0)}
 
 
@@ -156,7 +158,7 @@ def test_a_nested_target_is_built():
 )
 def test_a_mistake_ends_in_one_line(key, value, message):
     with pytest.raises(UserError) as caught:
-        build(node(**{key: value}), "algo", HERE)
+        build(learner_node(**{key: value}), "algo", HERE)
     line = str(caught.value)
     assert message is None or message in line
     assert line.startswith("algo")
@@ -188,7 +190,10 @@ def test_a_partial_gets_its_other_arguments_later():
         ({"rollout": []}, "advantage.rollout: no such setting"),
         ({"lam": "x"}, "advantage.lam: expected a number, got 'x'"),
         ({"_partial_": False}, "advantage._partial_ must be true here"),
-        ({"_target_": f"{__name__}.node"}, "node does not take the argument 'rollout'"),
+        (
+            {"_target_": f"{__name__}.learner_node"},
+            "learner_node does not take the argument 'rollout'",
+        ),
     ],
 )
 def test_mistakes_in_a_partial(changes, message):
@@ -204,9 +209,9 @@ def test_a_partial_names_its_missing_constant():
 
 
 def test_nodes_are_not_changed():
-    node = node()
+    node = learner_node()
     build(node, "algo", HERE)
-    assert node == node()
+    assert node == learner_node()
 
 
 def test_nearest_word():

@@ -11,6 +11,7 @@ statistics are fixed during an iteration; the value loss is not clipped unless a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value
 
 from rlrun import loops
+from rlrun.errors import UserError
 from rlrun.hardware import Hardware
 from rlrun.networks import ActorCritic, FlatParameters
 from rlrun.objectives import (
@@ -32,8 +34,6 @@ from rlrun.objectives import (
 from rlrun.optim import AdamState, adam, clip_by_norm
 from rlrun.rollout import Rollout, minibatches
 from rlrun.seeding import Streams
-
-Estimate = Callable[[Rollout], tuple[Tensor, Tensor]]
 
 # Minibatch updates in one compiled call: the cost of a call is shared, the time to compile grows.
 UPDATES_PER_CALL = 8
@@ -107,6 +107,7 @@ class PPO:
         *,
         hardware: Hardware,
         streams: Streams,
+        estimator: Callable[..., tuple[Tensor, Tensor]] | None,
         compiled: bool,
     ) -> None:
         """Build the networks and the optimiser.
@@ -116,8 +117,15 @@ class PPO:
             action_space: of one environment.
             hardware: where the learner lives.
             streams: initial weights, exploration and shuffles.
+            estimator: called as ``estimator(rollout, gamma=gamma)``.
             compiled: whether to compile the update, at the call of :meth:`warm_up`.
+
+        Raises:
+            UserError: there is no estimator.
         """
+        if estimator is None:
+            raise UserError("ppo needs an estimator: advantage=gae, say")
+        self.estimate = partial(estimator, gamma=self.gamma)
         self.streams = streams
         self.device = hardware.torch_device()
         self.network = ActorCritic(
@@ -145,17 +153,14 @@ class PPO:
         count = self.num_envs * self.horizon // self.minibatch_size
         self.updates_per_call = max(n for n in range(1, UPDATES_PER_CALL + 1) if count % n == 0)
         self.take_steps = hardware.compiled(self._take_steps) if compiled else self._take_steps
-        discrete = isinstance(action_space, gym.spaces.Discrete)
+        # What one sampled action looks like: int64 [] or float32 [A].
+        action = self.network.policy(torch.zeros(obs_size, device=self.device)).mode()
         shape = (self.updates_per_call, self.minibatch_size)
         # One tensor each: compiled code is specialised to which of its inputs share memory.
         logp, value, advantage, target = (torch.zeros(shape, device=self.device) for _ in range(4))
         self.example = Minibatch(
             obs=torch.zeros(*shape, obs_size, device=self.device),
-            action=torch.zeros(
-                shape + action_space.shape,
-                dtype=torch.int64 if discrete else torch.float32,
-                device=self.device,
-            ),
+            action=torch.zeros((*shape, *action.shape), dtype=action.dtype, device=self.device),
             logp=logp,
             value=value,
             advantage=advantage,
@@ -194,12 +199,11 @@ class PPO:
     # ------------------------------------------------------------------ updating
 
     @torch.no_grad()
-    def update(self, rollout: Rollout, estimate: Estimate, *, progress: float) -> dict[str, Tensor]:
+    def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
         """Improve policy and critic on one rollout, for several epochs of minibatches.
 
         Args:
             rollout: what the current policy did, [T, N].
-            estimate: rollout -> (advantage, value target), each [T, N].
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
@@ -208,7 +212,7 @@ class PPO:
         decay = 1.0 - progress if self.anneal_learning_rate else 1.0
         learning_rate = torch.tensor(self.learning_rate * decay, device=self.device)
         theta, state = self.parameters.vector, self.adam
-        advantage, target = estimate(rollout)
+        advantage, target = self.estimate(rollout)
         quality = explained_variance(rollout.value, target)
         history = []
         for epoch in range(self.epochs):
@@ -216,7 +220,7 @@ class PPO:
                 self.parameters.vector.copy_(theta)
                 value, next_value = self.value(rollout.obs), self.value(rollout.next_obs)
                 rollout = replace(rollout, value=value, next_value=next_value)
-                advantage, target = estimate(rollout)
+                advantage, target = self.estimate(rollout)
             rows = minibatches(
                 rollout.mask, size=self.minibatch_size, generator=self.streams.minibatch
             )

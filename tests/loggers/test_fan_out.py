@@ -1,5 +1,8 @@
 """Loggers: what one logger does wrong must not reach the run or the other loggers."""
 
+import subprocess
+import sys
+
 import pytest
 
 from rlrun.errors import UserError
@@ -124,3 +127,11 @@ def test_a_users_mistake_stops_the_run_before_it_starts(info):
     with pytest.raises(UserError, match="no key"):
         loggers.open({"opened": Spec(opened), "mistaken": Spec(UserError("no key"))}, info)
     assert opened.calls == [("close", "failed")]
+
+
+def test_a_loggers_package_is_imported_when_it_is_opened():
+    program = (
+        "import sys, rlrun.curves, rlrun.loggers.wandb, rlrun.loggers.tensorboard\n"
+        "assert not {'wandb', 'tensorboard', 'torch', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

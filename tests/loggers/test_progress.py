@@ -54,6 +54,23 @@ def test_a_phase_is_announced_and_timed_without_a_terminal():
     assert console.file.getvalue().splitlines()[1:] == ["compiling the update ...", "... took 0:00"]
 
 
+def test_the_time_of_a_phase_does_not_count_for_the_speed(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    console = plain_console()
+    progress = Progress(1_000, 0, console)
+    for step in range(10, 60, 10):  # ten a second, with a minute of compiling in between
+        clock[0] += 1.0
+        progress.log({}, step)
+        if step == 30:
+            with progress.status("compiling the update"):
+                clock[0] += 60.0
+    progress.log({"eval/return": 1.0}, 50)
+    text = console.file.getvalue()
+    assert "... took 1:00" in text
+    assert text.splitlines()[-1].endswith("10 steps/s · 1:35 left · evaluation 1.000")
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_display_fits_the_terminal(width):
     console = terminal(width)

@@ -1,0 +1,180 @@
+"""Trains seeds x environments and compares the returns with the published ones.
+
+    python benchmarks/returns.py                                    # everything, two at a time
+    python benchmarks/returns.py --envs hopper --seeds 0 1 2        # a part of it
+    python benchmarks/returns.py --name gamma --envs swimmer algo.gamma=0.999
+    python benchmarks/returns.py --summarize-only                   # tables from what is there
+
+Every run is a process of its own, ``rlrun algo=… env=… seed=…``, in outputs/returns/<name>/. The
+same command again goes on where it was stopped: finished runs are kept, killed ones resumed. The
+JSON, table and figure are written anew after each run, from all finished runs of that name.
+
+Protocol: the figure of a run is the mean of its evaluations (greedy policy, frozen normalisers,
+environments of their own) in the last 10 % of its steps; the figure of a method is the mean and the
+interquartile mean over seeds, with a stratified-bootstrap 95 % interval from 3 seeds on.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from returns_report import ENVIRONMENTS, TOTAL_STEPS, read_record, write_report
+
+from rlrun.directory import lock
+from rlrun.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: the settings as typed on rlrun's command line, and the directory it is made in."""
+
+    directory: Path
+    overrides: list[str]
+
+    @property
+    def name(self) -> str:
+        """The run in a word: <env>_s<seed>."""
+        return self.directory.name
+
+    @property
+    def log(self) -> Path:
+        """What the run's process prints."""
+        return self.directory.with_suffix(".log")
+
+
+def make_jobs(
+    root: Path,
+    *,
+    algo: str,
+    envs: list[str],
+    seeds: list[int],
+    total_steps: int | None,
+    overrides: list[str],
+) -> list[Job]:
+    """List the runs, environment by environment, so that a benchmark stopped early has whole rows.
+
+    Args:
+        root: directory of the runs, from the repository's root.
+        algo: choice of rlrun's group ``algo``.
+        envs: choices of its group ``env``, the most important first.
+        seeds: seeds for each of them.
+        total_steps: environment steps of every run; None: each environment's own budget.
+        overrides: more settings for every run.
+    """
+    jobs = []
+    for env in envs:
+        steps = total_steps or TOTAL_STEPS[env]
+        for seed in seeds:
+            directory = root / f"{env}_s{seed}"
+            settings = [
+                f"algo={algo}",
+                f"env={env}",
+                f"seed={seed}",
+                f"total_steps={steps}",
+                # Two runs of one thread each use two cores better than one run of two threads.
+                "hardware.threads=1",
+                "logger=none",
+                f"run_dir={directory}",
+            ]
+            jobs.append(Job(directory, settings + overrides))
+    return jobs
+
+
+def words_for(job: Job) -> list[str] | None:
+    """Return rlrun's words to start or continue a run; None if it is finished.
+
+    Raises:
+        UserError: the directory has a run with other settings, or one that is running now.
+    """
+    record = read_record(job.directory)
+    if record is None:
+        if job.directory.exists():  # killed before its first step: there is nothing to continue
+            with lock(job.directory):
+                shutil.rmtree(job.directory)
+        return job.overrides
+    written = yaml.safe_load((job.directory / "overrides.yaml").read_text())
+    if written != job.overrides:
+        raise UserError(f"was started with {' '.join(written)}: choose another --name")
+    if record["status"] == "finished" and record["step"] >= record["total_steps"]:
+        return None
+    return ["resume", str(job.directory)]
+
+
+def run_all(jobs: list[Job], *, parallel: int, report_to: Path) -> list[str]:
+    """Run what is not finished, ``parallel`` processes at a time.
+
+    Args:
+        jobs: in the order in which they start.
+        parallel: processes side by side.
+        report_to: path of the report without its suffix.
+
+    Returns:
+        One line for each job that failed.
+    """
+    rlrun = str(Path(sys.executable).with_name("rlrun"))
+    waiting, failures = deque(jobs), []
+    running: dict[Job, subprocess.Popen] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                job = waiting.popleft()
+                try:
+                    words = words_for(job)
+                except UserError as error:
+                    failures.append(f"{job.name}: {error}")
+                    continue
+                if words is None:
+                    print(f"{job.name}: is finished", flush=True)
+                    continue
+                print(f"{job.name}: rlrun {' '.join(words)}", flush=True)
+                job.log.parent.mkdir(parents=True, exist_ok=True)
+                with job.log.open("a") as log:
+                    # In a session of its own, so that Ctrl-C reaches it through us, and once.
+                    running[job] = subprocess.Popen(
+                        [rlrun, *words],
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+            time.sleep(0.2)
+            for job in [job for job, process in running.items() if process.poll() is not None]:
+                code = running.pop(job).returncode
+                if code == 0:
+                    print(f"{job.name}: finished", flush=True)
+                    write_report(job.directory.parent, report_to)
+                else:
+                    last_words = (job.log.read_text().splitlines() or [""])[-1]
+                    failures.append(f"{job.name}: exit code {code}: {last_words} ({job.log})")
+                    print(failures[-1], flush=True)
+    finally:
+        for process in running.values():
+            process.terminate()  # rlrun finishes its iteration and writes a checkpoint
+        for process in running.values():
+            process.wait()
+    return failures
+
+
+def main() -> None:
+    """Run the benchmark; exit with 1 if one of its runs failed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--name", default="ppo", help="of this benchmark (default ppo)")
+    parser.add_argument("--algo", default="ppo")
+    parser.add_argument("--envs", nargs="+", default=list(ENVIRONMENTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--total-steps", type=int, help="of every run (default: the table's)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--summarize-only", action="store_true", help="train nothing")
+    parser.add_argument("overrides", nargs="*", metavar="override", help="as for rlrun: name=value")
+    arguments = parser.parse_intermixed_args()

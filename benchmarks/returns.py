@@ -15,7 +15,6 @@ interquartile mean over seeds, with a stratified-bootstrap 95 % interval from 3 
 """
 
 import argparse
-import json
 import shutil
 import signal
 import subprocess
@@ -26,12 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from returns_report import ENVIRONMENTS, TOTAL_STEPS, read_record, write_report
+from returns_report import BUDGETS, is_finished, write_report
 
 from rlrun.directory import lock
 from rlrun.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Job:
     """One run: the settings as typed on rlrun's command line, and the directory it is made in."""
 
     directory: Path
-    overrides: list[str]
+    overrides: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -73,7 +70,7 @@ def make_jobs(
     """
     jobs = []
     for env in envs:
-        steps = total_steps or TOTAL_STEPS[env]
+        steps = total_steps or BUDGETS[env]
         for seed in seeds:
             directory = root / f"{env}_s{seed}"
             settings = [
@@ -86,7 +83,7 @@ def make_jobs(
                 "logger=none",
                 f"run_dir={directory}",
             ]
-            jobs.append(Job(directory, settings + overrides))
+            jobs.append(Job(directory, (*settings, *overrides)))
     return jobs
 
 
@@ -96,27 +93,25 @@ def words_for(job: Job) -> list[str] | None:
     Raises:
         UserError: the directory has a run with other settings, or one that is running now.
     """
-    record = read_record(job.directory)
-    if record is None:
+    record = job.directory / "run.json"
+    if not record.exists():
         if job.directory.exists():  # killed before its first step: there is nothing to continue
             with lock(job.directory):
                 shutil.rmtree(job.directory)
-        return job.overrides
+        return list(job.overrides)
     written = yaml.safe_load((job.directory / "overrides.yaml").read_text())
-    if written != job.overrides:
+    if written != list(job.overrides):
         raise UserError(f"was started with {' '.join(written)}: choose another --name")
-    if record["status"] == "finished" and record["step"] >= record["total_steps"]:
-        return None
-    return ["resume", str(job.directory)]
+    return None if is_finished(record) else ["resume", str(job.directory)]
 
 
-def run_all(jobs: list[Job], *, parallel: int, report_to: Path) -> list[str]:
+def run_all(jobs: list[Job], *, parallel: int, report: Path) -> list[str]:
     """Run what is not finished, ``parallel`` processes at a time.
 
     Args:
         jobs: in the order in which they start.
         parallel: processes side by side.
-        report_to: path of the report without its suffix.
+        report: path of the report without its suffix.
 
     Returns:
         One line for each job that failed.
@@ -152,7 +147,7 @@ def run_all(jobs: list[Job], *, parallel: int, report_to: Path) -> list[str]:
                 code = running.pop(job).returncode
                 if code == 0:
                     print(f"{job.name}: finished", flush=True)
-                    write_report(job.directory.parent, report_to)
+                    write_report(job.directory.parent, report)
                 else:
                     last_words = (job.log.read_text().splitlines() or [""])[-1]
                     failures.append(f"{job.name}: exit code {code}: {last_words} ({job.log})")
@@ -167,14 +162,44 @@ def run_all(jobs: list[Job], *, parallel: int, report_to: Path) -> list[str]:
 
 def main() -> None:
     """Run the benchmark; exit with 1 if one of its runs failed."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        epilog="Words of the form name=value are settings for every run, as for rlrun.",
+    )
     parser.add_argument("--name", default="ppo", help="of this benchmark (default ppo)")
-    parser.add_argument("--algo", default="ppo")
-    parser.add_argument("--envs", nargs="+", default=list(ENVIRONMENTS))
+    parser.add_argument("--algo", default="ppo", help="(default ppo)")
+    parser.add_argument("--envs", nargs="+", default=list(BUDGETS), help="(default: all known)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--total-steps", type=int, help="of every run (default: the table's)")
+    parser.add_argument("--total-steps", type=int, help="of a run (default: the environment's)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--summarize-only", action="store_true", help="train nothing")
-    parser.add_argument("overrides", nargs="*", metavar="override", help="as for rlrun: name=value")
-    arguments = parser.parse_intermixed_args()
+    # A setting after `--envs a b` is no environment.
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
+    arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
+    unknown = set(arguments.envs) - set(BUDGETS)
+    if unknown and arguments.total_steps is None:
+        parser.error(f"no budget for {', '.join(sorted(unknown))}: give --total-steps")
+
+    root = Path("outputs", "returns", arguments.name)
+    report = arguments.output / f"returns_{arguments.name}"
+    failures = []
+    if not arguments.summarize_only:
+        jobs = make_jobs(
+            root,
+            algo=arguments.algo,
+            envs=arguments.envs,
+            seeds=arguments.seeds,
+            total_steps=arguments.total_steps,
+            overrides=overrides,
+        )
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in `finally`
+        failures = run_all(jobs, parallel=arguments.jobs, report=report)
+    print(write_report(root, report))
+    for failure in failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

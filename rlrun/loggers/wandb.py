@@ -140,7 +140,11 @@ class WandbRun:
         self._run.log_artifact(artifact, aliases=aliases)
 
     def close(self, status: str) -> None:
-        """Finish the run; online, this waits ``finish_seconds`` at most for the upload."""
+        """Finish the run; online, this waits ``finish_seconds`` at most for the upload.
+
+        The service writes the last rows milliseconds later; a process that exits in the ordinary
+        way waits for it.
+        """
         self._run.finish(exit_code=EXIT_CODES[status])
 
     def state_dict(self) -> dict[str, Any]:

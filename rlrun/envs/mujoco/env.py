@@ -1,10 +1,13 @@
 """The environment spec that ``conf/env/*.yaml`` names for a MuJoCo task."""
 
 import copy
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
 
 from rlrun import schema
 from rlrun.envs.mujoco.tasks import TASKS
@@ -18,9 +21,9 @@ class MujocoEnv:
 
     Attributes:
         id: Gymnasium's id, "Hopper-v5".
-        max_episode_steps: steps after which an episode is truncated; None for Gymnasium's limit.
-        options: keyword arguments of Gymnasium's class, by name ("forward_reward_weight"); those
-            that are not given have Gymnasium's defaults.
+        max_episode_steps: steps after which an episode is truncated; None: as registered.
+        options: keyword arguments of Gymnasium's class ("forward_reward_weight"); one that is not
+            given has Gymnasium's default.
     """
 
     id: str
@@ -31,16 +34,18 @@ class MujocoEnv:
         """Check the id, the limit and the options.
 
         Raises:
-            UserError: no such task or option, or a value of the wrong type.
-            ValueError: a value out of range.
+            UserError: no such task or option, or an option's value does not fit.
+            ValueError: the limit is out of range.
         """
         if self.id not in TASKS:
-            raise UserError(f"env.id: no MuJoCo task '{self.id}'{did_you_mean(self.id, TASKS)}")
+            raise UserError(f"env.id: '{self.id}' is no MuJoCo task{did_you_mean(self.id, TASKS)}")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
-        task = TASKS[self.id]
-        options = schema.check_arguments(task, self.options, "env.options", packages=[])
-        self._task = schema.call(task, options, "env.options")
+        options = schema.check_arguments(
+            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options", packages=[]
+        )
+        _check_values(options)
+        self._task = TASKS[self.id](**options)
         self._gymnasium_spec = copy.deepcopy(gym.spec(self.id))
         self._gymnasium_spec.kwargs |= options
         if self.max_episode_steps is not None:
@@ -51,22 +56,41 @@ class MujocoEnv:
 
         Args:
             num_envs: N.
-            threads: threads that simulate.
+            threads: threads that simulate, the caller's included.
 
         Raises:
-            UserError: the model file cannot be read.
+            UserError: the model cannot be read, or does not fit the task.
         """
         try:
             return MujocoVectorEnv(
                 self._task, num_envs=num_envs, threads=threads, spec=self._gymnasium_spec
             )
         except (OSError, ValueError) as error:
-            raise UserError(f"env.options.xml_file: {error}") from error
+            raise UserError(f"env.options.xml_file: {' '.join(str(error).split())}") from error
+        except KeyError as error:
+            raise UserError(f"env.options: the model lacks a body: {error.args[0]}") from error
 
     def make_single(self, *, render_mode: str | None) -> gym.Env:
-        """Make one plain Gymnasium environment, with the same limit and options.
+        """Make one plain Gymnasium environment with the same limit and options.
 
         Args:
-            render_mode: Gymnasium's: "rgb_array", "human", None …
+            render_mode: as in ``gymnasium.make``, e.g. "rgb_array" for video.
         """
         return gym.make(self._gymnasium_spec, render_mode=render_mode)
+
+
+def gymnasium_options(env_id: str) -> dict[str, Any]:
+    """Return the options of Gymnasium's class for a task, with its default values."""
+    gymnasium_class = load_env_creator(str(gym.spec(env_id).entry_point))
+    arguments = inspect.signature(gymnasium_class).parameters
+    return {name: arguments[name].default for name in inspect.signature(TASKS[env_id]).parameters}
+
+
+def _check_values(options: Mapping[str, Any]) -> None:
+    """Raise a UserError for an option of the right type whose value makes no sense."""
+    for name, value in options.items():
+        if isinstance(value, tuple) and not (len(value) == 2 and value[0] < value[1]):
+            raise UserError(f"env.options.{name}: expected [low, high], got {list(value)}")
+    for name, least in (("frame_skip", 1), ("reset_noise_scale", 0)):
+        if name in options and not options[name] >= least:
+            raise UserError(f"env.options.{name} must be at least {least}, got {options[name]}")

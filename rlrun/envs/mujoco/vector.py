@@ -36,6 +36,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
     the reward) are left out.
 
     A simulation that diverges raises, where MuJoCo resets it with a warning and Gymnasium goes on.
+
+    Attributes:
+        task: what is simulated and paid for.
     """
 
     def __init__(
@@ -59,11 +62,12 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         Raises:
             OSError: the model file is not there.
             ValueError: the model file is not a valid model.
+            KeyError: the model lacks a body that the task looks for.
         """
         self.spec = self._spec = spec
         self.render_mode = render_mode
         self.num_envs = num_envs
-        self._task = task
+        self.task = task
         self._model = model = load_model(task.xml_file)
         batch_type = ContactForceBatch if "cfrc_ext" in task.reads else Batch
         self._batch = batch_type(model, num_envs, min(threads, num_envs))
@@ -89,7 +93,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._painter: gym.Env | None = None
 
         low, high = model.actuator_ctrlrange.astype(np.float32).T
+        # Both are evaluated here, so that a model that lacks what the task looks for fails at once.
         obs_size = task.observe(self._state).shape[1]
+        task.outcome(self._before, np.zeros((num_envs, model.nu), np.float32), self._state)
         self.single_action_space = gym.spaces.Box(low, high, dtype=np.float32)
         self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_size,), np.float64)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -135,7 +141,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._begin_episodes(np.arange(self.num_envs))
         self._remember()
         self._reset_needed = False
-        return self._task.observe(self._state), {}
+        return self.task.observe(self._state), {}
 
     def step(self, actions: Floats) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
         """Advance every environment by one step; those that end begin their next episode.
@@ -158,9 +164,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
             raise ValueError(f"actions of shape {action.shape} for {self.action_space.shape}")
 
         self._ctrl[:] = action
-        self._simulate(self._batch.step, nstep=self._task.frame_skip)
-        obs = self._task.observe(self._state)
-        reward, terminated = self._task.outcome(self._before, action, self._state)
+        self._simulate(self._batch.step, nstep=self.task.frame_skip)
+        obs = self.task.observe(self._state)
+        reward, terminated = self.task.outcome(self._before, action, self._state)
         self._elapsed += 1
         truncated = self._elapsed >= self._time_limit
 
@@ -174,7 +180,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
             infos = {"final_obs": final_obs, "_final_obs": ended}
             self._begin_episodes(rows)
             # The other rows have not changed, so that observing all is observing these rows.
-            obs = self._task.observe(self._state)
+            obs = self.task.observe(self._state)
         self._remember()
         return obs, reward, terminated, truncated, infos
 
@@ -239,7 +245,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         qpos, qvel = self._state.qpos, self._state.qvel
         self._batch.state[rows] = self._default_state
         for row in rows:
-            qpos[row], qvel[row] = self._task.draw_start(self._model, self._generators[row])
+            qpos[row], qvel[row] = self.task.draw_start(self._model, self._generators[row])
         self._simulate(self._batch.forward, rows)
         self._elapsed[rows] = 0
 

@@ -20,19 +20,19 @@ class Ant:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "xpos", "cfrc_ext")
     compares: ClassVar[tuple[str, ...]] = ("xpos",)
 
-    xml_file: str = "ant.xml"
-    frame_skip: int = 5
-    forward_reward_weight: float = 1.0
-    ctrl_cost_weight: float = 0.5
-    contact_cost_weight: float = 5e-4
-    healthy_reward: float = 1.0
-    main_body: int | str = 1
-    terminate_when_unhealthy: bool = True
-    healthy_z_range: tuple[float, float] = (0.2, 1.0)
-    contact_force_range: tuple[float, float] = (-1.0, 1.0)
-    reset_noise_scale: float = 0.1
-    exclude_current_positions_from_observation: bool = True
-    include_cfrc_ext_in_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    forward_reward_weight: float
+    ctrl_cost_weight: float
+    contact_cost_weight: float
+    healthy_reward: float
+    main_body: int | str
+    terminate_when_unhealthy: bool
+    healthy_z_range: tuple[float, float]
+    contact_force_range: tuple[float, float]
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
+    include_cfrc_ext_in_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw noise around the standing pose: positions uniform, velocities normal."""

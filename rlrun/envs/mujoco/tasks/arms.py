@@ -20,10 +20,10 @@ class Reacher:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "xpos")
     compares: ClassVar[tuple[str, ...]] = ()
 
-    xml_file: str = "reacher.xml"
-    frame_skip: int = 2
-    reward_dist_weight: float = 1.0
-    reward_control_weight: float = 1.0
+    xml_file: str
+    frame_skip: int
+    reward_dist_weight: float
+    reward_control_weight: float
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw the arm around its rest, and a target in the disc of radius 0.2 m."""
@@ -67,11 +67,11 @@ class Pusher:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "xpos")
     compares: ClassVar[tuple[str, ...]] = ()
 
-    xml_file: str = "pusher_v5.xml"
-    frame_skip: int = 5
-    reward_near_weight: float = 0.5
-    reward_dist_weight: float = 1.0
-    reward_control_weight: float = 0.1
+    xml_file: str
+    frame_skip: int
+    reward_near_weight: float
+    reward_dist_weight: float
+    reward_control_weight: float
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw the cylinder's place, more than 0.17 m from the goal, and the arm's velocity."""

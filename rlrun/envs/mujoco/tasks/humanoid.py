@@ -23,21 +23,21 @@ class Humanoid:
     )
     compares: ClassVar[tuple[str, ...]] = ("xipos",)
 
-    xml_file: str = "humanoid.xml"
-    frame_skip: int = 5
-    forward_reward_weight: float = 1.25
-    ctrl_cost_weight: float = 0.1
-    contact_cost_weight: float = 5e-7
-    contact_cost_range: tuple[float, float] = (-float("inf"), 10.0)
-    healthy_reward: float = 5.0
-    terminate_when_unhealthy: bool = True
-    healthy_z_range: tuple[float, float] = (1.0, 2.0)
-    reset_noise_scale: float = 1e-2
-    exclude_current_positions_from_observation: bool = True
-    include_cinert_in_observation: bool = True
-    include_cvel_in_observation: bool = True
-    include_qfrc_actuator_in_observation: bool = True
-    include_cfrc_ext_in_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    forward_reward_weight: float
+    ctrl_cost_weight: float
+    contact_cost_weight: float
+    contact_cost_range: tuple[float, float]
+    healthy_reward: float
+    terminate_when_unhealthy: bool
+    healthy_z_range: tuple[float, float]
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
+    include_cinert_in_observation: bool
+    include_cvel_in_observation: bool
+    include_qfrc_actuator_in_observation: bool
+    include_cfrc_ext_in_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw uniform noise around the standing pose."""
@@ -72,18 +72,18 @@ class HumanoidStandup:
     )
     compares: ClassVar[tuple[str, ...]] = ()
 
-    xml_file: str = "humanoidstandup.xml"
-    frame_skip: int = 5
-    uph_cost_weight: float = 1.0
-    ctrl_cost_weight: float = 0.1
-    impact_cost_weight: float = 0.5e-6
-    impact_cost_range: tuple[float, float] = (-float("inf"), 10.0)
-    reset_noise_scale: float = 1e-2
-    exclude_current_positions_from_observation: bool = True
-    include_cinert_in_observation: bool = True
-    include_cvel_in_observation: bool = True
-    include_qfrc_actuator_in_observation: bool = True
-    include_cfrc_ext_in_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    uph_cost_weight: float
+    ctrl_cost_weight: float
+    impact_cost_weight: float
+    impact_cost_range: tuple[float, float]
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
+    include_cinert_in_observation: bool
+    include_cvel_in_observation: bool
+    include_qfrc_actuator_in_observation: bool
+    include_cfrc_ext_in_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw uniform noise around the lying pose."""

@@ -29,9 +29,9 @@ class InvertedPendulum:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     compares: ClassVar[tuple[str, ...]] = ()
 
-    xml_file: str = "inverted_pendulum.xml"
-    frame_skip: int = 2
-    reset_noise_scale: float = 0.01
+    xml_file: str
+    frame_skip: int
+    reset_noise_scale: float
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw uniform noise around the upright pole."""
@@ -57,10 +57,10 @@ class InvertedDoublePendulum:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel", "site_xpos", "qfrc_constraint")
     compares: ClassVar[tuple[str, ...]] = ()
 
-    xml_file: str = "inverted_double_pendulum.xml"
-    frame_skip: int = 5
-    healthy_reward: float = 10.0
-    reset_noise_scale: float = 0.1
+    xml_file: str
+    frame_skip: int
+    healthy_reward: float
+    reset_noise_scale: float
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw noise around the upright poles: positions uniform, velocities normal."""

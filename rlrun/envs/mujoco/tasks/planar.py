@@ -32,17 +32,17 @@ class Hopper:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     compares: ClassVar[tuple[str, ...]] = ("qpos",)
 
-    xml_file: str = "hopper.xml"
-    frame_skip: int = 4
-    forward_reward_weight: float = 1.0
-    ctrl_cost_weight: float = 1e-3
-    healthy_reward: float = 1.0
-    terminate_when_unhealthy: bool = True
-    healthy_state_range: tuple[float, float] = (-100.0, 100.0)
-    healthy_z_range: tuple[float, float] = (0.7, float("inf"))
-    healthy_angle_range: tuple[float, float] = (-0.2, 0.2)
-    reset_noise_scale: float = 5e-3
-    exclude_current_positions_from_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    forward_reward_weight: float
+    ctrl_cost_weight: float
+    healthy_reward: float
+    terminate_when_unhealthy: bool
+    healthy_state_range: tuple[float, float]
+    healthy_z_range: tuple[float, float]
+    healthy_angle_range: tuple[float, float]
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw uniform noise around the standing pose."""
@@ -77,16 +77,16 @@ class Walker2d:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     compares: ClassVar[tuple[str, ...]] = ("qpos",)
 
-    xml_file: str = "walker2d_v5.xml"
-    frame_skip: int = 4
-    forward_reward_weight: float = 1.0
-    ctrl_cost_weight: float = 1e-3
-    healthy_reward: float = 1.0
-    terminate_when_unhealthy: bool = True
-    healthy_z_range: tuple[float, float] = (0.8, 2.0)
-    healthy_angle_range: tuple[float, float] = (-1.0, 1.0)
-    reset_noise_scale: float = 5e-3
-    exclude_current_positions_from_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    forward_reward_weight: float
+    ctrl_cost_weight: float
+    healthy_reward: float
+    terminate_when_unhealthy: bool
+    healthy_z_range: tuple[float, float]
+    healthy_angle_range: tuple[float, float]
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw uniform noise around the standing pose."""
@@ -118,12 +118,12 @@ class HalfCheetah:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     compares: ClassVar[tuple[str, ...]] = ("qpos",)
 
-    xml_file: str = "half_cheetah.xml"
-    frame_skip: int = 5
-    forward_reward_weight: float = 1.0
-    ctrl_cost_weight: float = 0.1
-    reset_noise_scale: float = 0.1
-    exclude_current_positions_from_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    forward_reward_weight: float
+    ctrl_cost_weight: float
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw noise around the standing pose: positions uniform, velocities normal."""
@@ -150,12 +150,12 @@ class Swimmer:
     reads: ClassVar[tuple[str, ...]] = ("qpos", "qvel")
     compares: ClassVar[tuple[str, ...]] = ("qpos",)
 
-    xml_file: str = "swimmer.xml"
-    frame_skip: int = 4
-    forward_reward_weight: float = 1.0
-    ctrl_cost_weight: float = 1e-4
-    reset_noise_scale: float = 0.1
-    exclude_current_positions_from_observation: bool = True
+    xml_file: str
+    frame_skip: int
+    forward_reward_weight: float
+    ctrl_cost_weight: float
+    reset_noise_scale: float
+    exclude_current_positions_from_observation: bool
 
     def draw_start(self, model: mujoco.MjModel, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Draw uniform noise around the stretched pose."""

@@ -58,7 +58,7 @@ class State:
 
 
 class Task(Protocol):
-    """One task; its dataclass fields are the options of Gymnasium's class, with its defaults.
+    """One task; its dataclass fields are the options of Gymnasium's class, by the same names.
 
     Attributes:
         reads: names of the ``State`` fields that the task's functions use.

@@ -1,0 +1,249 @@
+"""JSON, table and figure of a returns benchmark, from the directories of its runs."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from rlrun.loggers.jsonl import read_metrics
+from rlrun.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
+
+FINAL_SHARE = 0.1  # of a run's steps, whose evaluations are the run's figure
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+# Environment steps of a run, the most important environment first: this is the order of work.
+# MuJoCo: the 1 M of the published tables. Classic control: the budgets that RL Zoo publishes PPO
+# with (rl-baselines3-zoo, benchmark.md), but for Acrobot.
+BUDGETS = {
+    "hopper": 1_000_000,
+    "walker2d": 1_000_000,
+    "halfcheetah": 1_000_000,
+    "inverted_double_pendulum": 1_000_000,
+    "cartpole": 100_000,
+    "acrobot": 300_000,  # RL Zoo: 1 M; the curve is flat long before
+    "mountain_car": 1_000_000,
+    "pendulum": 300_000,  # RL Zoo: 100 k with tuned values
+    "lunar_lander": 1_000_000,
+    "swimmer": 1_000_000,
+    "reacher": 1_000_000,
+    "inverted_pendulum": 1_000_000,
+    "ant": 1_000_000,
+    "humanoid": 1_000_000,
+}
+
+
+@dataclass(frozen=True)
+class Level:
+    """What others reach, and what rlrun should.
+
+    Attributes:
+        target: mean return over seeds that rlrun has to reach.
+        published: figures with their sources. TS: Tianshou, mean of the last 10 %, 10 seeds; CR:
+            CleanRL, training return, 3 seeds; V5: Kallinteris' validation of the v5 environments
+            with Stable-Baselines3, last 10 %, 10 seeds; Zoo: RL Zoo, one run, ± over episodes.
+    """
+
+    target: float
+    published: str
+
+
+# By algorithm and environment.
+LEVELS = {
+    "ppo": {
+        "hopper": Level(2750, "V5 2757 ± 519; TS v3 2345 ± 489; CR v4 2383 ± 272"),
+        "walker2d": Level(3400, "TS v3 3432 ± 855; CR v4 2288 ± 572"),
+        "halfcheetah": Level(4000, "TS 5733 ± 1257 (best 5784); CR 1443 ± 46"),
+        "inverted_double_pendulum": Level(9200, "TS v2 8193 ± 1181 (best 9231)"),
+        "cartpole": Level(500, "Zoo 500 ± 0; CR 490 ± 6 (500 k)"),
+        "acrobot": Level(-80, "Zoo -73.5 ± 18.2 (1 M); CR -86.4 ± 1.3 (500 k)"),
+        "mountain_car": Level(-110, "Zoo -110.4 ± 19.5; CR -200 (500 k)"),
+        "pendulum": Level(-175, "Zoo -172 ± 104 (100 k)"),
+        "lunar_lander": Level(240, "Zoo v2 242 ± 32"),
+        "swimmer": Level(280, "Zoo 282 ± 10 (γ = 0.9999)"),
+        "reacher": Level(-4.5, "TS v2 -4.5 ± 0.3"),
+        "inverted_pendulum": Level(1000, "TS v2 798 ± 319 (best 1000)"),
+        "ant": Level(1400, "V5 1388 ± 284"),
+        "humanoid": Level(700, "TS v3 748 ± 128; CR v4 716 ± 49; V5 455 ± 36"),
+    }
+}
+
+HEADER = """| environment | steps | seeds | rlrun, mean ± std | IQM [95 %] | published | target | reached |
+|---|--:|--:|--:|--:|---|--:|---|"""
+
+
+def write_report(root: Path, report: Path) -> str:
+    """Write ``<report>.json``, ``.md`` and ``.png`` from the finished runs under a directory.
+
+    Args:
+        root: directory of one benchmark's runs.
+        report: path without a suffix.
+
+    Returns:
+        The table.
+    """
+    runs = [read_run(path.parent) for path in sorted(root.glob("*/run.json")) if is_finished(path)]
+    order = [*BUDGETS, *sorted({run["env"] for run in runs} - set(BUDGETS))]
+    rows = {
+        env: summarize([run for run in runs if run["env"] == env])
+        for env in order
+        if any(run["env"] == env for run in runs)
+    }
+    report.parent.mkdir(parents=True, exist_ok=True)
+    content = {"benchmark": root.name, "environments": rows}
+    report.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
+    table = make_table(rows)
+    report.with_suffix(".md").write_text(table + "\n")
+    if rows:
+        draw(rows, report.with_suffix(".png"))
+    return table
+
+
+def is_finished(path: Path) -> bool:
+    """Tell from a ``run.json`` whether the run has done all of its steps."""
+    record = json.loads(path.read_text())
+    return record["status"] == "finished" and record["step"] >= record["total_steps"]
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """Return what a report needs to know of a finished run."""
+    record = json.loads((directory / "run.json").read_text())
+    evaluations = [
+        (int(row["step"]), row["eval/return"])
+        for row in read_metrics(directory / "metrics.jsonl")
+        if "eval/return" in row
+    ]
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    return {
+        **{key: record[key] for key in ("algo", "env", "env_id", "seed", "total_steps", "step")},
+        "return": final_return(evaluations, record["total_steps"]),
+        "steps_per_s": round(record["step"] / record["time_s"], 1),
+        "time_s": record["time_s"],
+        "compile_s": record.get("compile_s", 0.0),
+        "started": record["started"],
+        "git_commit": record["git_commit"],
+        "versions": record["versions"],
+        "overrides": yaml.safe_load((directory / "overrides.yaml").read_text()),
+        "settings": {key: config[key] for key in config if key not in ("seed", "run_dir")},
+        "evaluations": evaluations,
+    }
+
+
+def final_return(evaluations: list[tuple[int, float]], total_steps: int) -> float:
+    """Average the evaluations (step, return) in the last tenth of a run."""
+    start = (1 - FINAL_SHARE) * total_steps
+    return float(np.mean([value for step, value in evaluations if step >= start]))
+
+
+def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return an environment's figures over its runs (`read_run`), which differ in their seeds."""
+    runs = sorted(runs, key=lambda run: run["seed"])
+    first = runs[0]
+    returns = np.array([run["return"] for run in runs])  # [S]
+    interval = None
+    if len(runs) >= MIN_SEEDS:
+        interval = bootstrap_interval(
+            returns[None],
+            interquartile_mean,
+            confidence=CONFIDENCE,
+            resamples=RESAMPLES,
+            generator=np.random.default_rng(0),
+        )
+    _, curves = common_curve(runs)
+    level = LEVELS.get(first["algo"], {}).get(first["env"])
+    return {
+        "algo": first["algo"],
+        "env_id": first["env_id"],
+        "total_steps": first["total_steps"],
+        "seeds": [run["seed"] for run in runs],
+        "returns": returns.tolist(),
+        "mean": float(returns.mean()),
+        "std": deviation(returns),
+        "iqm": float(interquartile_mean(returns)),
+        "iqm_interval": interval,
+        "max_of_mean": float(curves.mean(axis=0).max()),
+        "published": level and level.published,
+        "target": level and level.target,
+        "reached": level and bool(returns.mean() >= level.target),
+        # Runs of one method differ in nothing but the seed: this has to be true.
+        "same_settings": all(run["settings"] == first["settings"] for run in runs),
+        "settings": first["settings"],
+        "runs": [{key: run[key] for key in run if key != "settings"} for run in runs],
+    }
+
+
+def deviation(values: np.ndarray) -> float | None:
+    """Sample standard deviation of [S] values; None of a single one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def common_curve(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps [P] at which all runs were evaluated, and their returns there, [S, P]."""
+    curves = [dict(run["evaluations"]) for run in runs]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+    return np.array(steps), np.array([[curve[step] for step in steps] for curve in curves])
+
+
+def make_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the Markdown table of the environments' figures (`summarize`)."""
+    lines = [HEADER]
+    for env, row in rows.items():
+        mean = show(row["mean"])
+        if row["std"] is not None:
+            mean += f" ± {show(row['std'])}"
+        iqm = show(row["iqm"])
+        if row["iqm_interval"] is not None:
+            iqm += " [{}, {}]".format(*map(show, row["iqm_interval"]))
+        known = row["target"] is not None
+        cells = [
+            env if row["same_settings"] else f"{env} (runs with different settings!)",
+            f"{row['total_steps']:,}",
+            str(len(row["seeds"])),
+            mean,
+            iqm,
+            row["published"] if known else "",
+            show(row["target"]) if known else "",
+            ("yes" if row["reached"] else "no") if known else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def show(value: float) -> str:
+    """Write a return with the digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw mean ± standard deviation of the evaluation returns of every environment as a PNG."""
+    columns = min(4, len(rows))
+    lines = math.ceil(len(rows) / columns)
+    figure = Figure(figsize=(3.2 * columns, 2.6 * lines), dpi=120, layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in panels[len(rows) :]:
+        axes.remove()
+    for axes, row in zip(panels, rows.values(), strict=False):
+        steps, curves = common_curve(row["runs"])
+        mean = curves.mean(axis=0)
+        if len(curves) > 1:
+            std = curves.std(axis=0, ddof=1)
+            axes.fill_between(steps, mean - std, mean + std, color="#08519c", alpha=0.2, lw=0)
+        axes.plot(steps, mean, color="#08519c", lw=1.6)
+        if row["target"] is not None:
+            axes.axhline(row["target"], color="0.4", lw=1, ls="--")
+        axes.set_title(f"{row['env_id']} ({len(curves)} seeds)", fontsize=10)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.9", lw=0.8)
+        axes.set_xlim(left=0)
+        axes.tick_params(labelsize=8)
+    figure.supxlabel("environment steps", fontsize=10)
+    figure.supylabel("evaluation return, mean ± std over seeds; dashed: target", fontsize=10)
+    FigureCanvasAgg(figure).print_png(path)

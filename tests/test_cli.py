@@ -1,0 +1,451 @@
+"""The command line: what a user types, reads and gets back as an exit code."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlrun import __version__, cli, help
+from rlrun.config import conf_directory
+
+RLRUN = Path(sys.executable).with_name("rlrun")
+
+# A run of a second: 256 environment steps of CartPole.
+TINY = [
+    "env=cartpole",
+    "total_steps=256",
+    "algo.num_envs=2",
+    "algo.horizon=64",
+    "algo.epochs=1",
+    "evaluation.episodes=2",
+    "hardware.compile=off",
+]
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path, monkeypatch):
+    directory = tmp_path / "here"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return directory
+
+
+@pytest.fixture
+def rlrun(monkeypatch, capfd):
+    """Runs a command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rlrun", *words])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit:
+            code = int(exit.code or 0)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def run_directories(root: str = "outputs") -> list[Path]:
+    return sorted(path.parent for path in Path(root).rglob("run.json"))
+
+
+# ---------------------------------------------------------------------- mistakes
+
+
+@pytest.fixture
+def users_conf(tmp_path):
+    """A user's own groups, some of them with a mistake inside."""
+    files = {
+        "algo/broken.yaml": "a: [1\nb: 2\n",
+        "algo/typo.yaml": "defaults:\n  - ppo\n  - _self_\nepoch: 3\n",
+        "algo/no_class.yaml": "_target_: rlrun.algos.ppo.PPOO\n",
+        "algo/foreign.yaml": "_target_: os.system\ncommand: ls\n",
+        "algo/no_choice.yaml": "defaults:\n  - /advantage@_global_.advantage: gaee\n",
+        "algo/no_estimator.yaml": "_target_: rlrun.algos.ppo.PPO\n",
+        "tuned/ppo_cartpole.yaml": "# @package _global_\nalgo:\n  gamma: 0.5\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "conf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(tmp_path / "conf")
+
+
+MISTAKES = {
+    "algo=ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
+    "logger=wandbb": "logger=wandbb: no such logger; did you mean 'wandb'?",
+    "algoo=ppo": "algoo: no such setting; did you mean 'algo'?",
+    "algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
+    "+algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
+    "++algo.epoch=1": "algo.epoch: no such setting; did you mean 'epochs'?",
+    "algo.lr=abc": "algo.lr: no such setting; did you mean 'learning_rate'?",
+    "algo.learning_rate=abc": "algo.learning_rate: expected a number, got 'abc'",
+    "algo.gamma=1.5": "gamma must be in [0, 1], got 1.5",
+    "algo=ppo,a2c": "algo=ppo,a2c: several values for one run; for each: rlrun -m algo=ppo,a2c",
+    "tags=a,b": "for each: rlrun -m tags=a,b, or tags=[a,b] for a list",
+    "algo=[ppo,a2c]": "algo=[ppo,a2c]: a run has one algo; for each: rlrun -m algo=ppo,a2c",
+    "hardware=[cpu,gpu]": "a run has one hardware",
+    "algo=null": "algo=null: a run has one algo",
+    "env.id=Hoper-v5": "did you mean 'Hopper-v5'?",
+    "env=gym": "env.id has no value: give it as env.id=…",
+    "env=gym env.id=CartPol-v1": "did you mean 'CartPole-v1'?",
+    "total_steps=-5": "total_steps must be at least 1, got -5",
+    "total_steps=1.5": "total_steps: expected a whole number, got 1.5",
+    "evaluation.every_step=3": "did you mean 'every_steps'?",
+    "seed=${sed}": "seed: Interpolation key 'sed' not found",
+    "plugins=[gymnasiumm]": "plugins: no module 'gymnasiumm'; did you mean 'gymnasium'?",
+    "hardware.compile=atuo": "expected one of auto, off, on, got 'atuo'; did you mean 'auto'?",
+    "evla x": "no command 'evla'; did you mean 'eval'?",
+    "hopper": "no command 'hopper'; there is eval, list, resume, train (settings are",
+    "algo=ppo hopper": "hopper: settings are written name=value",
+    "algo.hidden_sizes=[64,": "algo.hidden_sizes=[64,:",
+    "--seed 3": "no option --seed; settings are written seed=value",
+    "--multi-run seed=1,2": "no option --multi-run; did you mean --multirun?",
+    "--config-dir nowhere": "--config-dir: no directory",
+    "--config-dir CONF algo=broken": "broken.yaml, line 2: expected ',' or ']'",
+    "--config-dir CONF algo=typo": "algo.epoch: no such setting; did you mean 'epochs'?",
+    "--config-dir CONF algo=no_class": "algo._target_: no 'PPOO' in rlrun.algos.ppo; did you mean",
+    "--config-dir CONF algo=foreign": "algo._target_: 'os.system' is not part of rlrun",
+    "--config-dir CONF algo=no_choice": "gaee: no such advantage; did you mean 'gae'?",
+    "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",
+    "-m algo=ppo,ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
+    "-m algo.gamma=0.9,1.5": "gamma must be in [0, 1], got 1.5",
+    "-m seed=1,2 algo.lrr=1": "algo.lrr: no such setting",
+    "eval": "the following arguments are required: run",
+    "eval nowhere": "no run at 'nowhere'; rlrun list shows the runs",
+    "eval . --episodes ten": "'.' is not a run",
+    "resume nowhere": "no run at 'nowhere'",
+    "list nowhere": "no directory 'nowhere' to list",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(rlrun, users_conf, empty_directory, words):
+    code, _, err = rlrun(*words.replace("CONF", users_conf).split())
+    assert code == 2
+    assert MISTAKES[words] in err
+    assert err.startswith("rlrun: ")
+    assert err.count("\n") == 1
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_a_discrete_head_for_continuous_actions_is_a_mistake(rlrun, empty_directory):
+    # Blackjack's tuple observations pass; Ant's continuous actions have no categorical policy.
+    code, _, err = rlrun("env=gym", "env.id=CartPole-v1", "+env.options.nonsense=1")
+    assert code == 2
+    assert "nonsense" in err
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_the_shell_sees_the_same(users_conf, empty_directory):
+    for words, message in (
+        (["algo=ppoo"], "did you mean 'ppo'?"),
+        (["--config-dir", users_conf, "algo=broken"], "broken.yaml, line 2"),
+        (["evla", "x"], "did you mean 'eval'?"),
+    ):
+        done = subprocess.run([RLRUN, *words], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert done.stdout == ""
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_full_error_shows_the_traceback(rlrun, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    code, _, err = rlrun("algo=ppoo")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("did you mean 'ppo'?\n")
+    assert os.environ["HYDRA_FULL_ERROR"] == "1"
+
+
+# ---------------------------------------------------------------------- help and Hydra's options
+
+
+def test_help_names_every_choice_with_its_line(rlrun):
+    code, out, _ = rlrun("--help")
+    assert code == 0
+    for group in help.GROUPS:
+        for name, line in help.choices(conf_directory() / group).items():
+            assert re.search(rf"^    {name} +{re.escape(line)}$", out, re.MULTILINE)
+    assert len(re.findall(r"^  rlrun ", out.partition("Examples:")[2], re.MULTILINE)) == 6
+    assert "ydra" not in out
+    assert rlrun("-h")[1] == out
+
+
+def test_every_verb_has_its_own_help(rlrun):
+    for verb in ("eval", "resume", "list"):
+        code, out, _ = rlrun(verb, "--help")
+        assert code == 0
+        assert f"usage: rlrun {verb}" in out
+
+
+def test_the_examples_compose(rlrun):
+    examples = help.EXAMPLES.splitlines()[1:]
+    for example in examples:
+        _, *words = example.split()
+        if words[0] not in ("-m", "eval"):
+            code, out, err = rlrun(*words, "--cfg", "job")
+            assert (code, err) == (0, "")
+            assert yaml.safe_load(out)["algo"]["_target_"] == "rlrun.algos.ppo.PPO"
+
+
+def test_version_is_that_of_rlrun(rlrun):
+    assert rlrun("--version") == (0, f"rlrun {__version__}\n", "")
+
+
+def test_cfg_shows_the_composed_config(rlrun, empty_directory):
+    code, out, err = rlrun("env=cartpole", "seed=3", "--cfg", "job")
+    assert (code, err) == (0, "")
+    config = yaml.safe_load(out)
+    assert config["seed"] == 3
+    assert config["env"]["id"] == "CartPole-v1"
+    assert "hydra" not in config
+    assert yaml.safe_load(rlrun("--cfg", "job", "-p", "evaluation")[1])["episodes"] == 10
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_info_shows_the_defaults_tree(rlrun):
+    code, out, _ = rlrun("env=cartpole", "--info", "defaults-tree")
+    assert code == 0
+    assert re.search(r"algo: ppo:\s+advantage: gae", out)
+
+
+def test_config_dir_adds_choices_and_tuned_pairs(rlrun, users_conf):
+    words = ["--config-dir", users_conf, "--cfg", "job"]
+    assert yaml.safe_load(rlrun("algo=typo", *words)[1])["algo"]["epoch"] == 3
+    gamma = {
+        env: yaml.safe_load(rlrun(f"env={env}", *words)[1])["algo"]["gamma"]
+        for env in ("cartpole", "acrobot")
+    }
+    assert gamma["cartpole"] == 0.5
+    assert gamma["acrobot"] != 0.5
+    tuned = rlrun("env=cartpole", "algo.gamma=0.9", *words)[1]
+    assert yaml.safe_load(tuned)["algo"]["gamma"] == 0.9
+
+
+def test_completion_answers(empty_directory):
+    install = subprocess.run([RLRUN, "-sc", "install=bash"], capture_output=True, text=True)
+    assert "hydra_bash_completion rlrun" in install.stdout
+    line = "rlrun env=cartp"
+    query = subprocess.run(
+        [RLRUN, "-sc", "query=bash"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))},
+    )
+    assert query.stdout.split() == ["env=cartpole"]
+    assert list(empty_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["list", "."], ["--cfg", "job"], ["-sc", "install=bash"]]
+)
+def test_what_needs_no_torch_answers_at_once(words):
+    code = "import sys; from rlrun.cli import main; main(); assert 'torch' not in sys.modules"
+    seconds = []
+    for _ in range(3):  # the fastest of three, since other work shares the machine
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def test_train_is_an_alias_and_a_run_is_all_that_it_leaves(rlrun, empty_directory):
+    code, _, err = rlrun("train", *TINY, "run_dir=mine")
+    assert code == 0, err
+    assert [path.name for path in empty_directory.iterdir()] == ["mine"]
+    assert yaml.safe_load(Path("mine/config.yaml").read_text())["env"]["id"] == "CartPole-v1"
+    assert yaml.safe_load(Path("mine/overrides.yaml").read_text()) == [*TINY, "run_dir=mine"]
+
+
+def test_a_run_is_evaluated_listed_and_continued(rlrun):
+    assert rlrun(*TINY)[0] == 0
+    (directory,) = run_directories()
+    assert re.fullmatch(r"\d\d-\d\d-\d\d-\d{6}_ppo_cartpole_s0", directory.name)
+
+    code, out, err = rlrun("eval", str(directory), "--episodes", "2", "--checkpoint", "best")
+    assert code == 0, err
+    assert re.search(r"episodes\s+2\b", out)
+
+    code, _, err = rlrun("resume", str(directory))
+    assert code == 2
+    assert "has done its 256 steps" in err
+
+    code, _, err = rlrun("resume", str(directory), "total_steps=384.0")
+    assert code == 0, err
+    code, out, _ = rlrun("list")
+    assert code == 0
+    assert directory.name in out
+    assert "384/384" in out
+
+    code, _, err = rlrun("eval", str(directory.parent))
+    assert code == 2
+    assert f"did you mean '{directory}'?" in err
+    code, _, err = rlrun("eval", f"{directory}x")
+    assert code == 2
+    assert f"did you mean '{directory}'?" in err
+
+
+def test_resume_takes_only_the_number_of_steps(rlrun):
+    Path("run").mkdir()
+    Path("run/run.json").write_text("{}")
+    assert "only total_steps=N can be given" in rlrun("resume", "run", "seed=3")[2]
+    assert "expected a positive whole number" in rlrun("resume", "run", "total_steps=x")[2]
+
+
+FAILING = """\
+import gymnasium as gym
+
+
+class Failing(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, fail, render_mode=None):
+        self.fail = fail
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample() * 0, {}
+
+    def step(self, action):
+        if self.fail:
+            raise ArithmeticError("the simulator broke")
+        return self.observation_space.sample() * 0, 1.0, True, False, {}
+
+
+gym.register("Failing-v0", Failing)
+"""
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """Words for a user's environment, which raises in its first step if it is told to."""
+    (tmp_path / "failing_package.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    return [*TINY[1:], "env=gym", "env.id=Failing-v0", "plugins=[failing_package]"]
+
+
+def test_an_environment_that_raises_ends_the_run_with_its_own_error(rlrun, failing):
+    code, _, err = rlrun(*failing, "+env.options.fail=true")
+    assert code == 1
+    assert "raise ArithmeticError" in err  # the line of the user's file
+    assert re.search(r"rlrun: environment \d \(seed .*\) raised ArithmeticError: .* broke\n$", err)
+
+
+def test_a_sweep_lists_its_runs_and_goes_on_after_a_failure(rlrun, failing):
+    code, out, err = rlrun("-m", *failing, "+env.options.fail=true,false", "seed=1")
+    assert code == 1
+    assert "rlrun: job 0 failed: environment" in err
+    assert re.search(r"^job 1: .*fail=False seed=1$", out, re.MULTILINE | re.IGNORECASE)
+    (sweep,) = Path("outputs").glob("*/*_sweep")
+    jobs = [json.loads(line) for line in (sweep / "sweep.jsonl").read_text().splitlines()]
+    assert [job["job"] for job in jobs] == [0, 1]
+    assert [job["run"] for job in jobs] == ["000_ppo_gym_s1", "001_ppo_gym_s1"]
+    assert [job["status"] for job in jobs] == ["failed", "finished"]
+    assert "the simulator broke" in jobs[0]["error"]
+    assert jobs[0]["return"] is None
+    assert jobs[1]["return"] == 1.0
+    assert [path.name for path in run_directories()] == ["000_ppo_gym_s1", "001_ppo_gym_s1"]
+    record = json.loads((sweep / "001_ppo_gym_s1" / "run.json").read_text())
+    assert record["status"] == "finished"
+
+
+def test_a_sweep_trains_each_combination(rlrun):
+    code, _, err = rlrun("-m", *TINY, "seed=0,3", "advantage=td,gae")
+    assert code == 0, err
+    (sweep,) = Path("outputs").glob("*/*_sweep")
+    chosen = [
+        (config["seed"], config["advantage"]["_target_"].rpartition(".")[2])
+        for path in run_directories()
+        for config in [yaml.safe_load((path / "config.yaml").read_text())]
+    ]
+    assert chosen == [(0, "td"), (0, "gae"), (3, "td"), (3, "gae")]
+    jobs = [json.loads(line) for line in (sweep / "sweep.jsonl").read_text().splitlines()]
+    for job in jobs:
+        record = json.loads((sweep / job["run"] / "run.json").read_text())
+        assert job["return"] == record["return"]
+
+
+def test_a_signal_is_the_exit_code_and_ends_a_sweep(empty_directory):
+    words = ["-m", *TINY, "total_steps=100_000_000", "seed=0,1"]
+    process = subprocess.Popen([RLRUN, *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(path.stat().st_size for path in Path(".").rglob("metrics.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    (directory,) = run_directories()
+    assert json.loads((directory / "run.json").read_text())["status"] == "interrupted"
+    (line,) = (directory.parent / "sweep.jsonl").read_text().splitlines()
+    assert json.loads(line)["status"] == "interrupted"
+
+
+# ---------------------------------------------------------------------- list
+
+
+@pytest.fixture
+def dead_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_list_tells_what_became_of_each_run(rlrun, dead_process):
+    record = {
+        "status": "running",
+        "step": 2_048,
+        "total_steps": 1_000_000,
+        "return": 12.34,
+        "best_return": None,
+        "time_s": 3_661.2,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    records = {
+        "2026-01-01/a": record,
+        "2026-01-01/b": {**record, "pid": dead_process},
+        "2026-01-01/c": {**record, "pid": dead_process, "host": "another"},
+        "2026-01-01/d_sweep/000_e": {**record, "status": "finished", "return": None},
+    }
+    for name, content in records.items():
+        (Path("outputs") / name).mkdir(parents=True)
+        (Path("outputs") / name / "run.json").write_text(json.dumps(content))
+    (Path("outputs/2026-01-01/f")).mkdir()
+    Path("outputs/2026-01-01/f/run.json").write_text("{")
+    code, out, err = rlrun("list")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if "2026-01-01" in line]
+    assert rows == [
+        ["2026-01-01/a", "running", "2,048/1,000,000", "12.3", "1:01:01"],
+        ["2026-01-01/b", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
+        ["2026-01-01/c", "running", "2,048/1,000,000", "12.3", "1:01:01"],
+        ["2026-01-01/d_sweep/000_e", "finished", "2,048/1,000,000", "1:01:01"],
+        ["2026-01-01/f", "unreadable"],
+    ]
+    assert "d_sweep/000_e" in rlrun("list", "outputs/2026-01-01")[1]
+
+
+def test_list_before_the_first_run(rlrun):
+    code, _, err = rlrun("list")
+    assert code == 2
+    assert "no directory 'outputs' to list" in err
+    Path("outputs").mkdir()
+    assert rlrun("list") == (0, "no runs under outputs\n", "")

@@ -116,7 +116,6 @@ def run_all(jobs: list[Job], *, parallel: int, report: Path) -> list[str]:
     Returns:
         One line for each job that failed.
     """
-    rlrun = str(Path(sys.executable).with_name("rlrun"))
     waiting, failures = deque(jobs), []
     running: dict[Job, subprocess.Popen] = {}
     try:
@@ -130,18 +129,9 @@ def run_all(jobs: list[Job], *, parallel: int, report: Path) -> list[str]:
                     continue
                 if words is None:
                     print(f"{job.name}: is finished", flush=True)
-                    continue
-                print(f"{job.name}: rlrun {' '.join(words)}", flush=True)
-                job.log.parent.mkdir(parents=True, exist_ok=True)
-                with job.log.open("a") as log:
-                    # In a session of its own, so that Ctrl-C reaches it through us, and once.
-                    running[job] = subprocess.Popen(
-                        [rlrun, *words],
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
+                else:
+                    print(f"{job.name}: rlrun {' '.join(words)}", flush=True)
+                    running[job] = start(words, job.log)
             time.sleep(0.2)
             for job in [job for job, process in running.items() if process.poll() is not None]:
                 code = running.pop(job).returncode
@@ -158,6 +148,21 @@ def run_all(jobs: list[Job], *, parallel: int, report: Path) -> list[str]:
         for process in running.values():
             process.wait()
     return failures
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen:
+    """Start rlrun, of this interpreter's installation, with its output appended to ``log``."""
+    rlrun = Path(sys.executable).with_name("rlrun")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        return subprocess.Popen(
+            [str(rlrun), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # A session of its own: Ctrl-C reaches it through us, and once.
+            start_new_session=True,
+        )
 
 
 def main() -> None:
@@ -193,8 +198,11 @@ def main() -> None:
             total_steps=arguments.total_steps,
             overrides=overrides,
         )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end in `finally`
-        failures = run_all(jobs, parallel=arguments.jobs, report=report)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+        try:
+            failures = run_all(jobs, parallel=arguments.jobs, report=report)
+        except KeyboardInterrupt:
+            sys.exit(130)
     print(write_report(root, report))
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)

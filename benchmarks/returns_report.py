@@ -75,8 +75,16 @@ LEVELS = {
     }
 }
 
-HEADER = """| environment | steps | seeds | rlrun, mean ± std | IQM [95 %] | published | target | reached |
-|---|--:|--:|--:|--:|---|--:|---|"""
+COLUMNS = (
+    "environment",
+    "steps",
+    "seeds",
+    "rlrun, mean ± std",
+    "IQM [95 %]",
+    "published",
+    "target",
+    "reached",
+)
 
 
 def write_report(root: Path, report: Path) -> str:
@@ -193,7 +201,7 @@ def common_curve(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
 
 def make_table(rows: dict[str, dict[str, Any]]) -> str:
     """Return the Markdown table of the environments' figures (`summarize`)."""
-    lines = [HEADER]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for env, row in rows.items():
         mean = show(row["mean"])
         if row["std"] is not None:
@@ -238,12 +246,13 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
         axes.plot(steps, mean, color="#08519c", lw=1.6)
         if row["target"] is not None:
             axes.axhline(row["target"], color="0.4", lw=1, ls="--")
-        axes.set_title(f"{row['env_id']} ({len(curves)} seeds)", fontsize=10)
+        axes.set_title(f"{row['env_id']} (n = {len(curves)})", fontsize=10)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.9", lw=0.8)
         axes.set_xlim(left=0)
         axes.tick_params(labelsize=8)
     figure.supxlabel("environment steps", fontsize=10)
-    figure.supylabel("evaluation return, mean ± std over seeds; dashed: target", fontsize=10)
+    figure.supylabel("evaluation return", fontsize=10)
+    figure.suptitle("mean ± std over seeds; dashed: target", fontsize=9, color="0.4")
     FigureCanvasAgg(figure).print_png(path)

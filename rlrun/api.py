@@ -1,18 +1,22 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
+import importlib.util
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from rlrun import directory as run_directory
 from rlrun.checkpoint import CheckpointStore
 from rlrun.config import Experiment, load_run
 from rlrun.envs.control import ControlEnv
-from rlrun.errors import Interrupted, UserError
+from rlrun.envs.serial import SerialVectorEnv
+from rlrun.errors import Interrupted, UserError, near_path
 from rlrun.evaluate import evaluate
 from rlrun.run import Run
 
@@ -31,9 +35,11 @@ def train(experiment: Experiment) -> float:
         Interrupted, EnvironmentFailure, NonFiniteError: see :meth:`rlrun.run.Run.execute`.
     """
     run = Run(experiment, checkpoint=None)
+    record = run_directory.provenance()
     directory = run_directory.make_directory(experiment.parent, experiment.run_dir, run.name)
-    run_directory.write_config(directory, experiment.config, experiment.overrides)
-    return execute(run, directory, run_directory.provenance())
+    with run_directory.lock(directory):
+        run_directory.write_config(directory, experiment.config, experiment.overrides)
+        return execute(run, directory, record)
 
 
 def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] = ()) -> float:
@@ -56,20 +62,23 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         experiment.total_steps = total_steps
     with run_directory.lock(directory):
         store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+        store.repair()
         checkpoint = store.load_last() if store.steps() else None
-    if checkpoint is not None and checkpoint.info["step"] >= experiment.total_steps:
-        done = checkpoint.info["step"]
-        raise UserError(
-            f"{directory} has done its {done:,} steps; go on with "
-            f"`rlrun resume {directory} total_steps={2 * done}`"
-        )
-    run = Run(experiment, checkpoint)
-    run_directory.write_config(directory, experiment.config, experiment.overrides)
-    earlier = json.loads((directory / "run.json").read_text())
-    record = run_directory.provenance()
-    record["resumed"] = [*earlier.get("resumed", []), record["started"]]
-    record["started"] = earlier["started"]
-    return execute(run, directory, record)
+        earlier = json.loads((directory / "run.json").read_text())
+        run = Run(experiment, checkpoint)
+        done = run.counters.step
+        if run.finished and (earlier["status"] == "finished" or total_steps is not None):
+            raise UserError(
+                f"{directory} has done its {done:,} steps; go on with "
+                f"`rlrun resume {directory} total_steps={2 * done}`"
+            )
+        if checkpoint is not None and run.at_its_best:
+            store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
+        run_directory.write_config(directory, experiment.config, experiment.overrides)
+        record = run_directory.provenance()
+        record["resumed"] = [*earlier.get("resumed", []), record["started"]]
+        record["started"] = earlier["started"]
+        return execute(run, directory, record)
 
 
 def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
@@ -86,8 +95,9 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
     try:
         final_return = run.execute(directory, record)
     except Interrupted:
-        print(f"Stopped at step {run.counters.step:,}, after a checkpoint. To go on:")
-        print(f"  rlrun resume {directory}")
+        print(f"Stopped after {run.counters.step:,} steps, which are saved in {directory}.")
+        if not run.finished:
+            print(f"To go on: rlrun resume {directory}")
         raise
     counters = run.counters
     print(
@@ -127,11 +137,18 @@ def evaluate_run(
     Raises:
         UserError: there is no such checkpoint, or the video cannot be made.
     """
+    if video is not None:
+        check_video(video)
     experiment = load_run(directory, plugins)
+    # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
+    experiment.hardware = replace(experiment.hardware, device="cpu")
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
-    run = Run(experiment, loaded)
-    result = evaluate(run.act_greedily, run.make_evaluation_env(episodes), seed=seed)
+    run = Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))
+    env = run.make_evaluation_env(episodes)
+    result = evaluate(run.act_greedily, env, seed=seed)
+    for used in (env, run.env):
+        used.close()
     returns = np.array(result.returns)
     if video is not None:
         film(run, seed=seed, path=video)
@@ -147,35 +164,71 @@ def evaluate_run(
     }
 
 
+def check_video(path: Path) -> None:
+    """Refuse a video that could not be written, before any episode is played.
+
+    Raises:
+        UserError: no package for videos, no such directory, or not an mp4 file.
+    """
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError("videos need a package: pip install 'rlrun[video]'")
+    if path.suffix != ".mp4":
+        raise UserError(f"a video's name ends in .mp4, got '{path}'")
+    if not path.parent.is_dir():
+        raise UserError(f"no directory '{path.parent}' for the video{near_path(path.parent)}")
+
+
+@torch.inference_mode()
 def film(run: Run, *, seed: int, path: Path) -> None:
-    """Write a video of one episode of the greedy policy.
+    """Write a video of one episode of the greedy policy, up to the last state it acts in.
 
     Args:
         run: with the policy to show.
         seed: of the environment.
-        path: video file; its ending chooses the format.
+        path: mp4 file.
 
     Raises:
-        UserError: a package for videos is missing, or there is no way to draw here.
+        UserError: there is no way to draw here.
     """
-    try:
-        import imageio.v3
-        import imageio_ffmpeg  # noqa: F401  (imageio's plugin for mp4)
-    except ImportError as error:
-        raise UserError("videos need: pip install 'rlrun[video]'") from error
+    from imageio_ffmpeg import write_frames
+
     spec = run.experiment.env
-    env = spec.make_single(render_mode="rgb_array")
-    space = env.observation_space
-    obs, _ = env.reset(seed=seed)
-    frames, ended = [env.render()], False
+    # Wrapped as in training, so that observations and actions mean the same.
+    vector_env = SerialVectorEnv([lambda: spec.make_single(render_mode="rgb_array")])
+    env = ControlEnv(vector_env)
+    obs, ended = env.reset(seed), False
+    frame = _draw(vector_env)
+    height, width, _ = frame.shape
+    writer = write_frames(
+        path,
+        (width, height),
+        fps=vector_env.metadata.get("render_fps", 30),
+        macro_block_size=2,  # H.264 wants even sizes; the default would scale to multiples of 16
+    )
+    writer.send(None)  # starts the generator
     try:
         while not ended:
-            flat = torch.from_numpy(ControlEnv.flatten(space, obs)).unsqueeze(0)
-            action = ControlEnv.unflatten(env.action_space, run.act_greedily(flat)[0].numpy())
-            obs, _, terminated, truncated, _ = env.step(action)
-            frames.append(env.render())
-            ended = terminated or truncated
+            writer.send(np.ascontiguousarray(frame))
+            step = env.step(run.act_greedily(torch.from_numpy(obs)).numpy())
+            obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
+            frame = _draw(vector_env)  # once it has ended, of the next episode
     finally:
+        writer.close()
         env.close()
-    rate = env.metadata.get("render_fps", 30)
-    imageio.v3.imwrite(path, np.stack(frames), fps=rate)
+
+
+def _draw(env: SerialVectorEnv) -> NDArray[np.uint8]:
+    """Draw the one environment, [height, width, 3].
+
+    Raises:
+        UserError: it cannot be drawn, or not on this machine.
+    """
+    try:
+        (frame,) = env.render()
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        remedy = "on a machine without a display set MUJOCO_GL=egl"
+        raise UserError(f"no video: {reason}; {remedy}") from error
+    if not isinstance(frame, np.ndarray):
+        raise UserError("no video: this environment has no render_mode=rgb_array")
+    return frame

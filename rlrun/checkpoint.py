@@ -9,8 +9,8 @@ that a directory of the final name is always whole; a checksum catches what a di
 import hashlib
 import json
 import os
+import pickle
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from rlrun.errors import UserError
+from rlrun.errors import CheckpointNotWritten, UserError, warn
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
@@ -65,45 +65,58 @@ class CheckpointStore:
             The checkpoint's directory.
 
         Raises:
-            OSError: it could not be written (a full disk, say); earlier checkpoints are as before.
+            CheckpointNotWritten: the disk is full, say; earlier checkpoints are as before.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.repair()
         final = self.directory / f"step-{step:012d}"
-        temporary = self.directory / f".writing-{final.name}-{os.getpid()}"
-        for leftover in self.directory.glob(".*-step-*"):  # of a process that was killed here
-            shutil.rmtree(leftover)
-        temporary.mkdir()
+        temporary = self.directory / f".writing-{final.name}"
+        replaced = self.directory / f".replaced-{final.name}"
         try:
+            temporary.mkdir(parents=True)
             contiguous = {
                 name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()
             }
-            safetensors.torch.save_file(contiguous, temporary / WEIGHTS)
-            torch.save(state, temporary / STATE)
+            (temporary / WEIGHTS).write_bytes(safetensors.torch.save(contiguous))
+            with (temporary / STATE).open("wb") as file:
+                torch.save(state, file)
             digests = {name: _sha256(temporary / name) for name in (WEIGHTS, STATE)}
             manifest = {"step": step, **info, "sha256": digests}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
             for name in (WEIGHTS, STATE, MANIFEST):
                 _fsync(temporary / name)
             _fsync(temporary)
-            if final.exists():
-                # The same step again (an evaluation, then an interrupt): the newer one replaces it.
-                replaced = self.directory / f".replaced-{final.name}-{os.getpid()}"
+            if final.exists():  # this step was saved before, or is a damaged one's second try
                 final.rename(replaced)
-                temporary.rename(final)
-                shutil.rmtree(replaced)
-            else:
-                temporary.rename(final)
+            temporary.rename(final)
             _fsync(self.directory)
-        except BaseException:
+        except (OSError, RuntimeError) as error:
+            # torch.save hides the disk's answer behind an error of its own.
+            answer = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(answer, OSError):
+                raise
+            raise CheckpointNotWritten(f"{final} could not be written: {answer}") from error
+        finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        shutil.rmtree(replaced, ignore_errors=True)
         self._rotate()
         return final
+
+    def repair(self) -> None:
+        """Clear up after a process that was killed while it wrote here.
+
+        For the run's own process only: it holds the run's lock, so nobody else is writing.
+        """
+        for replaced in self.directory.glob(".replaced-step-*"):
+            original = self.directory / replaced.name.removeprefix(".replaced-")
+            if not original.exists():  # killed between the two renames
+                replaced.rename(original)
+        for leftover in self.directory.glob(".*-step-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def mark_best(self, checkpoint: Path) -> None:
         """Make a checkpoint the one that ``best`` stands for."""
         link = self.directory / "best"
-        temporary = self.directory / f".best-{os.getpid()}"
+        temporary = self.directory / ".best"
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(checkpoint.name)
         temporary.replace(link)
@@ -123,8 +136,8 @@ class CheckpointStore:
         for path in reversed(self.steps()):
             try:
                 return load(path)
-            except (OSError, ValueError, RuntimeError) as error:
-                print(f"rlrun: skipping {path}: {error}", file=sys.stderr)
+            except ValueError as error:
+                warn(f"{path} is passed over: {error}")
         raise UserError(f"no readable checkpoint in {self.directory}")
 
     def load_best(self) -> Checkpoint:
@@ -138,15 +151,15 @@ class CheckpointStore:
             raise UserError(f"no best checkpoint yet in {self.directory}; use --checkpoint last")
         try:
             return load(link.resolve())
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{link.resolve()} is damaged: {error}") from error
+        except ValueError as error:
+            raise UserError(f"{link.resolve()} cannot be read: {error}") from error
 
     def _rotate(self) -> None:
-        """Remove all but the newest ``keep`` and the best."""
+        """Remove all but the newest ``keep`` and the best; what resists, at a later call."""
         best = (self.directory / "best").resolve()
         for path in self.steps()[: -self.keep]:
             if path.resolve() != best:
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def load(path: Path) -> Checkpoint:
@@ -156,16 +169,20 @@ def load(path: Path) -> Checkpoint:
         path: its directory.
 
     Raises:
-        OSError: a file is missing.
-        ValueError: a checksum or the manifest does not fit.
+        ValueError: a file is missing, damaged, or holds more than data.
     """
-    manifest = json.loads((path / MANIFEST).read_text())
-    for name, digest in manifest["sha256"].items():
-        if _sha256(path / name) != digest:
-            raise ValueError(f"{name} does not match its checksum")
-    weights = safetensors.torch.load_file(path / WEIGHTS)
-    # weights_only: a checkpoint from elsewhere cannot run code.
-    state = torch.load(path / STATE, weights_only=True)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name in (WEIGHTS, STATE):
+            if _sha256(path / name) != manifest["sha256"][name]:
+                raise ValueError(f"{name} does not match its checksum")
+        weights = safetensors.torch.load_file(path / WEIGHTS)
+        # weights_only: a checkpoint from elsewhere cannot run code.
+        state = torch.load(path / STATE, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{STATE} holds more than data and was not read") from error
+    except Exception as error:  # whatever its files' readers make of a file that is not one
+        raise ValueError(str(error)) from error
     return Checkpoint(path, manifest, weights, state)
 
 

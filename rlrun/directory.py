@@ -14,7 +14,7 @@ from typing import IO, Any
 import yaml
 
 from rlrun import __version__
-from rlrun.errors import UserError
+from rlrun.errors import UserError, warn
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "hydra-core", "omegaconf", "wandb")
 
@@ -28,23 +28,20 @@ def make_directory(parent: Path, run_dir: str | None, name: str) -> Path:
         name: what the run is, at the end of the directory's name.
 
     Raises:
-        UserError: the directory asked for has a run in it.
+        UserError: the directory asked for exists, or none can be made there.
     """
-    if run_dir is not None:
-        directory = Path(run_dir)
+    while True:
+        directory = Path(run_dir or parent / f"{datetime.now():%H-%M-%S-%f}_{name}")
         try:
             directory.mkdir(parents=True)
         except FileExistsError as error:
-            raise UserError(
-                f"run_dir={run_dir} exists: continue it with `rlrun resume {run_dir}`"
-            ) from error
-        return directory
-    while True:
-        directory = parent / f"{datetime.now():%H-%M-%S-%f}_{name}"
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            continue  # another run began in this very microsecond
+            if run_dir is None:
+                continue  # another run began in this very microsecond
+            is_run = (directory / "run.json").exists()
+            remedy = f"continue it with `rlrun resume {run_dir}`" if is_run else "choose a new name"
+            raise UserError(f"run_dir={run_dir} exists: {remedy}") from error
+        except OSError as error:
+            raise UserError(f"the run's directory cannot be made: {error}") from error
         return directory
 
 
@@ -83,14 +80,20 @@ def lock(directory: Path) -> IO[str]:
         The open lock file, to be kept and closed.
 
     Raises:
-        UserError: another process runs there.
+        UserError: another process runs there, or the directory cannot be written to.
     """
-    file = (directory / ".lock").open("w")
+    try:
+        file = (directory / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written to: {error}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
         raise UserError(f"{directory} is in use by a process that is still running") from error
+    except OSError as error:
+        # Some clusters' file systems have no locks; that is no reason not to train there.
+        warn(f"{directory} cannot be locked: {error}")
     return file
 
 
@@ -106,6 +109,12 @@ def _git_commit() -> str | None:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave an empty file of that name
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

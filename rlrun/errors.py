@@ -1,5 +1,6 @@
 """The ways in which a run ends other than by reaching its last step."""
 
+import contextlib
 import difflib
 import sys
 import traceback
@@ -34,6 +35,10 @@ class EnvironmentFailure(RuntimeError):
 
 class NonFiniteError(RuntimeError):
     """A quantity that the run depends on became NaN or infinite."""
+
+
+class CheckpointNotWritten(RuntimeError):
+    """The disk took no checkpoint (it is full, say); the earlier ones are as they were."""
 
 
 class Interrupted(Exception):
@@ -91,6 +96,15 @@ def near_path(path: Path) -> str:
     return f"; did you mean '{path.parent / name}'?" if name else ""
 
 
+def warn(message: str) -> None:
+    """Says on stderr what went wrong beside the run, which goes on.
+
+    Nobody may be there to read it: a terminal that was closed must not end the run.
+    """
+    with contextlib.suppress(OSError):
+        print(f"warning: {message}", file=sys.stderr)
+
+
 def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False) -> None:
     """Says on stderr in one line how a command or a job failed.
 
@@ -102,8 +116,8 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         prefix: the beginning of the line.
         with_traceback: show the traceback of an error that was foreseen, too.
     """
-    foreseen = isinstance(error, (UserError, EnvironmentFailure, NonFiniteError, JobFailed))
-    if with_traceback or not foreseen:
+    foreseen = (UserError, EnvironmentFailure, NonFiniteError, CheckpointNotWritten, JobFailed)
+    if with_traceback or not isinstance(error, foreseen):
         traceback.print_exception(error)
     elif isinstance(error, EnvironmentFailure):
         traceback.print_exception(error.__cause__)

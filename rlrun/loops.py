@@ -34,7 +34,7 @@ def on_policy(run: "Run") -> None:
             with run.clock("time/collect_s"):
                 rollout = collector.collect(algorithm)
         except EnvironmentFailure:
-            run.save(before)
+            run.rescue(before)
             raise
         with run.clock("time/update_s"):
             metrics = algorithm.update(rollout, progress=run.progress)

@@ -17,7 +17,7 @@ from rlrun.checkpoint import Checkpoint, CheckpointStore
 from rlrun.config import Experiment
 from rlrun.curves import draw_curves
 from rlrun.envs.control import ControlEnv
-from rlrun.errors import Interrupted, NonFiniteError, UserError
+from rlrun.errors import CheckpointNotWritten, Interrupted, NonFiniteError, UserError, warn
 from rlrun.evaluate import evaluate
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
@@ -163,6 +163,13 @@ class Run:
         self._saved = (self.counters.step, time.monotonic())
         return path
 
+    def rescue(self, state: dict | None = None) -> None:
+        """Write a checkpoint before an error ends the run, without getting in that error's way."""
+        try:
+            self.save(state)
+        except CheckpointNotWritten as error:
+            warn(str(error))
+
     def save_if_due(self) -> None:
         """Write a checkpoint if the last one is old, or if this iteration is the last one."""
         step, moment = self._saved
@@ -173,9 +180,21 @@ class Run:
     # ------------------------------------------------------------------ progress
 
     @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.counters.step >= self.experiment.total_steps
+
+    @property
+    def at_its_best(self) -> bool:
+        """Whether no evaluated policy was better than the present one."""
+        counters = self.counters
+        evaluated = counters.evaluated == counters.step
+        return evaluated and counters.last_return == counters.best_return
+
+    @property
     def goes_on(self) -> bool:
         """Whether there are steps left and nobody asked to stop."""
-        return self.counters.step < self.experiment.total_steps and self.stop.signal is None
+        return not self.finished and self.stop.signal is None
 
     @property
     def progress(self) -> float:
@@ -228,12 +247,7 @@ class Run:
         lost = [name for name, value in values.items() if not math.isfinite(value)]
         lost += [n for n, w in self.algorithm.weights().items() if not w.isfinite().all()]
         if lost:
-            kept = self.store.steps()
-            last = kept[-1] if kept else "none: the run can be started again"
-            raise NonFiniteError(
-                f"{lost[0]} is not finite after update {self.counters.update} "
-                f"(step {self.counters.step}); the last good checkpoint is {last}"
-            )
+            raise NonFiniteError(f"{lost[0]} is not finite")
 
     def _log(self, values: dict[str, float]) -> None:
         self._tick()
@@ -243,17 +257,22 @@ class Run:
     def evaluate_if_due(self) -> None:
         """Evaluate after every so many steps, and once the last step is done."""
         step, every = self.counters.step, self.experiment.evaluation.every_steps
-        last = step >= self.experiment.total_steps
-        if step // every > max(self.counters.evaluated, 0) // every or last:
+        if step // every > max(self.counters.evaluated, 0) // every or self.finished:
             self.evaluate()
 
     def evaluate(self) -> None:
         """Play whole episodes with the greedy policy; keep the best policy's checkpoint."""
-        if self._evaluation_env is None:
-            self._evaluation_env = self.make_evaluation_env(self.experiment.evaluation.episodes)
         start = time.perf_counter()
         seed = evaluation_seed(self.streams.evaluation, self.counters.step)
-        metrics = evaluate(self.act_greedily, self._evaluation_env, seed=seed).metrics()
+        try:
+            if self._evaluation_env is None:
+                self._evaluation_env = self.make_evaluation_env(self.experiment.evaluation.episodes)
+            metrics = evaluate(self.act_greedily, self._evaluation_env, seed=seed).metrics()
+        except NonFiniteError:
+            raise  # perhaps the weights' fault
+        except Exception:
+            self.rescue()
+            raise
         metrics["time/evaluate_s"] = time.perf_counter() - start
         self.counters.evaluated = self.counters.step
         self.counters.last_return = metrics["eval/return"]
@@ -279,13 +298,20 @@ class Run:
 
     def draw_if_due(self) -> None:
         """Draw the learning curves, unless drawing would take more than its share of the time."""
-        waited = time.perf_counter() - self._drawn
-        if waited > self._drawing_s / DRAWING_SHARE or not self.goes_on:
-            start = time.perf_counter()
-            rows = read_metrics(self.directory / "metrics.jsonl")
-            draw_curves(rows, self.directory / "curves.png", title=self.name)
+        start = time.perf_counter()
+        if start - self._drawn > self._drawing_s / DRAWING_SHARE:
+            self.draw()
             self._drawn = time.perf_counter()
             self._drawing_s = self._drawn - start
+
+    def draw(self) -> None:
+        """Draw the learning curves so far; a picture that fails does not stop the run."""
+        try:
+            rows = read_metrics(self.directory / "metrics.jsonl")
+            if rows:
+                draw_curves(rows, self.directory / "curves.png", title=self.name)
+        except Exception as error:
+            warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
 
     # ------------------------------------------------------------------ running
 
@@ -296,10 +322,10 @@ class Run:
         return f"{experiment.algo_name}_{experiment.env_name}_s{experiment.seed}"
 
     def execute(self, directory: Path, record: dict[str, Any]) -> float:
-        """Train to the end, in a directory that is this run's alone.
+        """Train to the end.
 
         Args:
-            directory: the run's directory.
+            directory: the run's directory, locked by this process.
             record: what ``run.json`` says besides the run's state.
 
         Returns:
@@ -307,7 +333,9 @@ class Run:
 
         Raises:
             Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
-            EnvironmentFailure, NonFiniteError: see there.
+            EnvironmentFailure: an environment raised; the state before that is saved.
+            NonFiniteError: a number is lost; the last checkpoint is the one before that.
+            CheckpointNotWritten: the disk is full, say; the earlier checkpoints are there.
         """
         self.directory = directory
         self.record = record
@@ -325,25 +353,45 @@ class Run:
             states,
         )
         status, error = "failed", None
-        with run_directory.lock(directory), StopFlag() as self.stop:
+        with StopFlag() as self.stop:
             try:
+                # First of all, so that a run can be resumed from its first moment.
+                self.write_record("running")
                 self.loggers.open(self.experiment.loggers, self._info())
                 self._compile(progress)
                 self._ticked = time.perf_counter()
                 self._saved = (self.counters.step, time.monotonic())
-                self.write_record("running")
                 self.algorithm.loop(self)
-                status = "finished" if self.stop.signal is None else "interrupted"
-            except Exception as raised:
+                if self.finished and self.counters.evaluated < self.counters.step:
+                    self.evaluate()  # which an earlier process had begun when it ended
+                status = "finished" if self.finished else "interrupted"
+            except NonFiniteError as raised:
+                kept = self.store.steps()
+                error = (
+                    f"{raised} after update {self.counters.update} (step {self.counters.step}); "
+                    f"the last good checkpoint is {kept[-1] if kept else 'none'}"
+                )
+                raise NonFiniteError(error) from raised
+            except BaseException as raised:
                 error = f"{type(raised).__name__}: {raised}"
                 raise
             finally:
-                self.write_record(status, error)
-                self.loggers.close(status)
-                self.env.close()
+                self._end(status, error)
         if self.stop.signal is not None:
             raise Interrupted(self.stop.signal)
         return self.counters.last_return
+
+    def _end(self, status: str, error: str | None) -> None:
+        """Leave a true record; what fails on the way must not hide how the run ended."""
+        self.draw()
+        try:
+            self.write_record(status, error)
+        except OSError as full:
+            warn(f"run.json does not say '{status}': {full}")
+        self.loggers.close(status)
+        for env in (self.env, self._evaluation_env):
+            if env is not None:
+                env.close()
 
     def _compile(self, progress: Progress) -> None:
         """Compile the update before the clock starts, and say so while it lasts."""
@@ -354,6 +402,8 @@ class Run:
             with progress.status("compiling the update (half a minute once, then cached)"):
                 self.algorithm.warm_up()
         except Exception as error:
+            if self.stop.signal is not None:
+                return  # Ctrl-C in a terminal reaches the compiler, too
             if self.experiment.hardware.compile == "on":
                 raise UserError(f"hardware.compile=on: {error}") from error
             progress.message(f"not compiled, since the compiler failed: {error}")

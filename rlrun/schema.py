@@ -138,49 +138,34 @@ def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> An
     if isinstance(value, Mapping) and "_target_" in value:
         value = build(value, path, packages)
     kind = typing.get_origin(expected) or expected
-    members = typing.get_args(expected)
-    if kind is Any or (kind is Callable and callable(value)):
+    members = typing.get_args(expected) or (Any,)
+    if kind is Any:
         return value
     if kind in (Union, UnionType):
         return convert_union(value, expected, path, packages)
     if kind is Literal:
         return convert_literal(value, members, path)
+    if kind in (list, tuple) and isinstance(value, list):
+        places = [f"{path}[{index}]" for index in range(len(value))]
+        return kind(
+            convert(member, members[0], place, packages)
+            for member, place in zip(value, places, strict=True)
+        )
+    if kind is dict and isinstance(value, dict):
+        return {
+            key: convert(member, members[-1], join(path, str(key)), packages)
+            for key, member in value.items()
+        }
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return call(expected, check_arguments(expected, value, path, packages), path)
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if kind is float and type(value) is int:
         return float(value)
-    if kind is None or kind is NoneType:
-        fits = value is None
-    elif kind is int:
-        fits = type(value) is int  # a bool is an int to isinstance
-    elif kind is Callable:
-        fits = False
-    else:
-        fits = isinstance(value, kind)
-    if fits and kind in (list, dict) and members:
-        return convert_members(value, members[-1], path, packages)
-    if kind is tuple and isinstance(value, list):
-        return tuple(convert_members(value, members[0], path, packages))
-    if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-        return call(kind, check_arguments(kind, value, path, packages), path)
-    if not fits:
+    # To isinstance, a bool is an int.
+    if not (type(value) is int if kind is int else isinstance(value, kind)):
         raise UserError(f"{path}: expected {describe(expected)}, got {show(value)}")
     return value
-
-
-def convert_members(
-    value: list | dict, expected: Any, path: str, packages: Sequence[str]
-) -> list | dict:
-    """Checks each member of a list or dict against one type annotation."""
-    if isinstance(value, dict):
-        return {
-            key: convert(member, expected, join(path, str(key)), packages)
-            for key, member in value.items()
-        }
-    return [
-        convert(member, expected, f"{path}[{index}]", packages)
-        for index, member in enumerate(value)
-    ]
 
 
 def convert_union(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
@@ -229,12 +214,13 @@ def locate(target: Any, path: str, packages: Sequence[str]) -> Callable:
             f"{path}: '{target}' is not part of rlrun; allow it with plugins=[{package}]"
         )
     module_name, _, name = target.rpartition(".")
-    found = vars(import_module(module_name, path)).get(name)
+    module = import_module(module_name, path)
+    found = vars(module).get(name)
     # What a module merely imports from elsewhere (os.system) is no part of the package.
-    if not callable(found) or found.__module__.partition(".")[0] not in packages:
+    if not callable(found) or str(found.__module__).partition(".")[0] not in packages:
         own = [
-            key
-            for key, value in vars(importlib.import_module(module_name)).items()
+            word
+            for word, value in vars(module).items()
             if callable(value) and value.__module__ == module_name
         ]
         raise UserError(f"{path}: no '{name}' in {module_name}{did_you_mean(name, own)}")
@@ -273,7 +259,7 @@ def describe(expected: Any) -> str:
     kind = typing.get_origin(expected) or expected
     if dataclasses.is_dataclass(kind):
         return TYPE_NAMES[dict]
-    return TYPE_NAMES.get(NoneType if kind is None else kind, str(expected))
+    return TYPE_NAMES.get(kind, str(expected))
 
 
 def show(value: Any) -> str:

@@ -21,7 +21,10 @@ class StopFlag:
     def __enter__(self) -> "StopFlag":
         """Take the signals over."""
         for number in HANDLED:
-            self._previous[number] = signal.signal(number, self._handle)
+            # A shell script's background job ignores Ctrl-C, and goes on doing so. A handler that
+            # Python does not know (None) could not be put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

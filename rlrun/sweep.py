@@ -84,7 +84,7 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
     """
     number = settings.job.num
     overrides = [str(word) for word in settings.overrides.task]
-    directory = Path(settings.runtime.output_dir)
+    directory = Path(settings.sweep.dir)
     print(f"job {number}: {' '.join(overrides)}", flush=True)
     entry: dict[str, Any] = {"job": number, "overrides": overrides, "run": None}
     try:

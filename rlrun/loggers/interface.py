@@ -4,13 +4,12 @@ A logger *specification* is what a ``conf/logger/*.yaml`` names as its ``_target
 dataclass of settings. ``open`` turns it into a `Logger` when the run starts or is resumed.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rlrun.errors import UserError
+from rlrun.errors import UserError, warn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +156,4 @@ class Loggers:
         self._warn(name, error)
 
     def _warn(self, name: str, error: Exception) -> None:
-        print(
-            f"warning: logger {name!r} is switched off: {type(error).__name__}: {error}",
-            file=sys.stderr,
-        )
+        warn(f"logger {name!r} is switched off: {type(error).__name__}: {error}")

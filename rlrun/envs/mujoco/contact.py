@@ -5,8 +5,8 @@ forces that Ant and Humanoid observe and pay for. ``mujoco.batch.Batch`` (4.0) h
 a step leaves ``cfrc_ext`` as it was. The C library below it does: ``mjb_apply`` (mjbatch.h) runs a
 function on every simulation, on the batch's threads. This module calls that library through ctypes,
 with the few functions that a vector environment needs. (The public detour, ``Batch.get_data`` and
-``mujoco.mj_rnePostConstraint`` one simulation after the other, gives the same numbers at 7 µs each
-on one thread: a tenth of Ant's time with two threads, half of it with sixteen.)
+``mujoco.mj_rnePostConstraint`` one simulation after the other, takes 7 µs for each on the caller's
+thread: with two threads that is a tenth of Ant's physics, and with more threads a larger part.)
 
 ``mjb_apply`` calls ``function(model, data, simulation, argument)``. ``mj_rnePostConstraint`` takes
 the first two of these; in the calling conventions of x86-64 and ARM64, the platforms that MuJoCo is
@@ -108,6 +108,7 @@ class ContactForceBatch:
             RuntimeError: MuJoCo could not make the batch.
         """
         self._library = library = _library()
+        self._add_forces = ctypes.cast(library.mj_rnePostConstraint, c_void_p)
         self._template = mujoco.MjData(model)  # for the shapes of fields
         message = ctypes.create_string_buffer(1000)
         # Persistent: each simulation keeps the contacts of its step until the forces are computed.
@@ -146,8 +147,7 @@ class ContactForceBatch:
         """Advance every simulation by substeps, then compute its contact forces."""
         library = self._library
         self._check(library.mjb_step(self._batch, None, 0, nstep, NO_STAGE))
-        function = ctypes.cast(library.mj_rnePostConstraint, c_void_p)
-        self._check(library.mjb_apply(self._batch, None, 0, function, None, 0))
+        self._check(library.mjb_apply(self._batch, None, 0, self._add_forces, None, 0))
         # Computes nothing, but copies out the bound fields, which mjb_apply does not.
         self._check(library.mjb_forward(self._batch, None, 0, NO_STAGE))
 

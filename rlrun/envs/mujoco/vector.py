@@ -38,8 +38,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
     A simulation that diverges raises, where MuJoCo resets it with a warning and Gymnasium goes on.
 
     Attributes:
+        spec: Gymnasium's spec of one environment.
         task: what is simulated and paid for.
     """
+
+    spec: EnvSpec
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
             task: what is simulated and paid for.
             num_envs: N, number of environments.
             threads: threads that simulate, the caller's included.
-            spec: Gymnasium's spec of one environment; its ``max_episode_steps`` is the time limit.
+            spec: Gymnasium's of one environment; its ``max_episode_steps`` is the time limit.
             render_mode: None or "rgb_array".
 
         Raises:
@@ -64,7 +67,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
             ValueError: the model file is not a valid model.
             KeyError: the model lacks a body that the task looks for.
         """
-        self.spec = self._spec = spec
+        self.spec = spec
         self.render_mode = render_mode
         self.num_envs = num_envs
         self.task = task
@@ -73,14 +76,13 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._batch = batch_type(model, num_envs, min(threads, num_envs))
         # Integration state of a simulation at the model's defaults, as mj_resetData leaves it.
         self._default_state = self._batch.state[0].copy()
-        # [N, 4], live: how often each simulation came upon a bad number since its reset.
+        # [N, 4], live: how often each simulation came upon a bad number since ``reset``.
         self._bad_numbers = self._batch.warning[:, BAD_NUMBERS, 1]
         self._ctrl = self._batch.bind("ctrl")
-        self._state = State(
-            model, task.frame_skip, {name: self._batch.bind(name) for name in task.reads}
-        )
+        fields = {name: self._batch.bind(name) for name in task.reads}
+        self._state = State(model, task.frame_skip, fields)
         # What the reward compares with: copies, as the fields themselves change with the step.
-        self._compared = {name: self._batch.bind(name) for name in task.compares}
+        self._compared = {name: fields[name] for name in task.compares}
         self._before_fields = {name: field.copy() for name, field in self._compared.items()}
         self._before = State(model, task.frame_skip, self._before_fields)
 
@@ -189,7 +191,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         if self.render_mode is None:
             return None
         if self._painter is None:
-            self._painter = gym.make(self._spec, render_mode=self.render_mode)
+            self._painter = gym.make(self.spec, render_mode=self.render_mode)
         painter: Any = self._painter.unwrapped
         frames = []
         for state in self._batch.state:

@@ -1,0 +1,429 @@
+"""The MuJoCo tasks against ``gymnasium.make``, and what a vector environment owes its users."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+import yaml
+from gymnasium.envs.mujoco import mujoco_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+from rlrun.config import conf_directory
+from rlrun.envs.mujoco import contact
+from rlrun.envs.mujoco.env import MujocoEnv, gymnasium_options
+from rlrun.envs.mujoco.tasks import TASKS
+from rlrun.envs.mujoco.vector import MujocoVectorEnv
+from rlrun.errors import EnvironmentFailure, UserError
+
+
+def make(env_id, *, num_envs=3, threads=2, limit=None, **options) -> MujocoVectorEnv:
+    spec = MujocoEnv(id=env_id, max_episode_steps=limit, options=options)
+    return spec.make(num_envs=num_envs, threads=threads)
+
+
+def make_gymnasium(env_id, *, num_envs=3, limit=None, **options) -> SyncVectorEnv:
+    return SyncVectorEnv(
+        [lambda: gym.make(env_id, max_episode_steps=limit, **options)] * num_envs,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+    )
+
+
+def draw_actions(env, steps, seed=0):
+    """Actions beyond the control range, as an unclipped Gaussian policy gives them."""
+    space, rng = env.action_space, np.random.default_rng(seed)
+    return rng.normal(0.0, space.high, (steps, *space.shape)).astype(np.float32)
+
+
+def assert_close(value, expected):
+    np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-12)
+
+
+def assert_same_physics(env, reference):
+    """Time, joint positions and velocities are equal to the last bit."""
+    for state, single in zip(env.state_dict()["simulations"].numpy(), reference.envs, strict=True):
+        data = single.unwrapped.data
+        expected = np.concatenate(([data.time], data.qpos, data.qvel))
+        np.testing.assert_array_equal(state[: len(expected)], expected)
+
+
+def assert_same_step(step, expected):
+    """Two results of ``step`` are equal, final observations included."""
+    for value, expected_value in zip(step[:4], expected[:4], strict=True):
+        assert value.shape == expected_value.shape
+        assert value.dtype == expected_value.dtype
+        assert_close(value, expected_value)
+    assert ("final_obs" in step[4]) == ("final_obs" in expected[4])
+    if "final_obs" in step[4]:
+        np.testing.assert_array_equal(step[4]["_final_obs"], expected[4]["_final_obs"])
+        for obs, expected_obs in zip(step[4]["final_obs"], expected[4]["final_obs"], strict=True):
+            if expected_obs is None:
+                assert obs is None
+            else:
+                assert_close(obs, expected_obs)
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_equals_gymnasium(env_id):
+    env, reference = make(env_id, limit=300), make_gymnasium(env_id, limit=300)
+    assert env.single_observation_space == reference.single_observation_space
+    assert env.single_action_space == reference.single_action_space
+    assert env.observation_space == reference.observation_space
+    assert env.action_space == reference.action_space
+
+    assert_close(env.reset(seed=7)[0], reference.reset(seed=7)[0])
+    truncations = 0
+    for actions in draw_actions(env, 1000):
+        step = env.step(actions)
+        assert_same_step(step, reference.step(actions))
+        assert_same_physics(env, reference)
+        truncations += step[3].sum()
+    # A random policy drops the poles and the two-legged robots before the limit.
+    falls = ("Hopper-v5", "Humanoid-v5", "Walker2d-v5")
+    assert truncations >= 9 or "Pendulum" in env_id or env_id in (*falls, "Ant-v5")
+    # Without a seed each environment goes on with its own random numbers.
+    assert_close(env.reset()[0], reference.reset()[0])
+    assert_same_physics(env, reference)
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_options_do_what_they_do_in_gymnasium(env_id):
+    """With every option but the model changed."""
+    change = {
+        bool: lambda value: not value,
+        int: lambda value: value + 1,
+        float: lambda value: 1.5 * value,
+        tuple: lambda value: (1.5 * value[0], 0.8 * value[1]),
+        str: lambda value: value,
+    }
+    defaults = gymnasium_options(env_id)
+    options = {name: change[type(value)](value) for name, value in defaults.items()}
+    env, reference = make(env_id, **options), make_gymnasium(env_id, **options)
+    assert_close(env.reset(seed=1)[0], reference.reset(seed=1)[0])
+    for actions in draw_actions(env, 60):
+        assert_same_step(env.step(actions), reference.step(actions))
+
+
+@pytest.mark.parametrize("env_id", ["Ant-v5", "Humanoid-v5", "HumanoidStandup-v5"])
+def test_contact_forces_are_those_of_the_step_and_zero_after_a_reset(env_id):
+    env = make(env_id, limit=40)
+    contact_columns = slice(-6 * 13, None)  # of 13 bodies, the last ones observed
+    assert not env.reset(seed=0)[0][:, contact_columns].any()
+    largest, resets = 0.0, 0
+    for actions in draw_actions(env, 80):
+        obs, _, terminated, truncated, _ = env.step(actions)
+        ended = terminated | truncated
+        largest = max(largest, np.abs(obs[:, contact_columns]).max())
+        assert not obs[ended, contact_columns].any()
+        resets += ended.sum()
+    assert largest > 0.1
+    assert resets >= 3
+
+
+def test_float64_actions_cost_what_they_cost_in_gymnasium():
+    env, reference = make("HalfCheetah-v5"), make_gymnasium("HalfCheetah-v5")
+    env.reset(seed=0), reference.reset(seed=0)
+    for actions in draw_actions(env, 20).astype(np.float64) / 3.0:
+        assert_same_step(env.step(actions), reference.step(actions))
+
+
+def test_seeds_can_be_given_one_by_one():
+    env, reference = make("Reacher-v5"), make_gymnasium("Reacher-v5")
+    first, _ = env.reset(seed=[5, 3, 5])
+    assert_close(first, reference.reset(seed=[5, 3, 5])[0])
+    np.testing.assert_array_equal(first[0], first[2])
+    assert env.np_random_seed == (5, 3, 5)
+    with pytest.raises(ValueError, match="2 seeds for 3 environments"):
+        env.reset(seed=[1, 2])
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_continues_bit_for_bit_from_a_saved_state(env_id):
+    """In the middle of an episode, in another process's environment with other threads."""
+    env = make(env_id, limit=25)
+    env.reset(seed=3)
+    actions = draw_actions(env, 90)
+    for action in actions[:35]:
+        env.step(action)
+    file = io.BytesIO()
+    torch.save(env.state_dict(), file)
+    file.seek(0)
+
+    restored = make(env_id, limit=25, threads=1)
+    restored.load_state_dict(torch.load(file, weights_only=True))
+    for action in actions[35:]:
+        step, expected = restored.step(action), env.step(action)
+        assert_same_step(step, expected)
+        for value, expected_value in zip(step[:4], expected[:4], strict=True):
+            np.testing.assert_array_equal(value, expected_value)
+    assert torch.equal(restored.state_dict()["simulations"], env.state_dict()["simulations"])
+    np.testing.assert_array_equal(restored.reset()[0], env.reset()[0])
+    assert restored.np_random_seed == (3, 4, 5)
+
+
+def test_a_saved_state_is_a_copy():
+    env = make("Hopper-v5")
+    env.reset(seed=0)
+    actions = draw_actions(env, 60)
+    saved = env.state_dict()
+    first = [env.step(action)[0] for action in actions]
+    env.load_state_dict(saved)
+    again = [env.step(action)[0] for action in actions]
+    np.testing.assert_array_equal(first, again)
+
+
+def test_returned_arrays_are_not_changed_by_later_steps():
+    env = make("Hopper-v5", limit=5)
+    results: list[np.ndarray] = [env.reset(seed=0)[0]]
+    copies = [results[0].copy()]
+    for action in draw_actions(env, 12):
+        *batches, infos = env.step(action)
+        arrays: list[np.ndarray] = [*batches]
+        arrays += [row for row in infos.get("final_obs", ()) if row is not None]
+        results += arrays
+        copies += [array.copy() for array in arrays]
+    for result, copy in zip(results, copies, strict=True):
+        np.testing.assert_array_equal(result, copy)
+
+
+def test_is_a_vector_env_that_gymnasium_can_wrap():
+    env = make("Hopper-v5", limit=50)
+    assert isinstance(env, gym.vector.VectorEnv)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert env.metadata["render_fps"] == 125
+    assert env.spec.id == "Hopper-v5"
+    assert env.spec.max_episode_steps == 50
+    assert gym.spec("Hopper-v5").max_episode_steps == 1000  # Gymnasium's own is untouched
+    assert repr(env) == "MujocoVectorEnv(Hopper-v5, num_envs=3)"
+
+    wrapped = RecordEpisodeStatistics(env)
+    obs, infos = wrapped.reset(seed=0)
+    assert infos == {}
+    returns, lengths = np.zeros(3), np.zeros(3, int)
+    episodes = 0
+    for actions in draw_actions(env, 100):
+        obs, rewards, terminated, truncated, infos = wrapped.step(actions)
+        assert obs in wrapped.observation_space
+        returns += rewards
+        lengths += 1
+        for index in np.flatnonzero(terminated | truncated):
+            assert infos["episode"]["r"][index] == pytest.approx(returns[index])
+            assert infos["episode"]["l"][index] == lengths[index]
+            assert infos["final_obs"][index] in wrapped.single_observation_space
+            returns[index] = lengths[index] = 0
+            episodes += 1
+        if not (terminated | truncated).any():
+            assert infos == {}
+    assert episodes >= 6
+    wrapped.close()
+
+
+def test_the_registered_limit_truncates():
+    env = make("Reacher-v5")
+    env.reset(seed=0)
+    truncated = [env.step(action)[3].all() for action in draw_actions(env, 100)]
+    assert np.flatnonzero(truncated).tolist() == [49, 99]
+
+
+def test_make_single_has_the_same_limit_and_options():
+    spec = MujocoEnv(
+        id="Walker2d-v5", max_episode_steps=7, options={"terminate_when_unhealthy": False}
+    )
+    single, env = spec.make_single(render_mode=None), spec.make(num_envs=1, threads=1)
+    obs, _ = single.reset(seed=4)
+    assert_close(env.reset(seed=4)[0][0], obs)
+    for action in draw_actions(env, 7):
+        obs, reward, terminated, truncated, _ = single.step(action[0])
+        step = env.step(action)
+        assert step[1][0] == pytest.approx(reward, abs=1e-12)
+        assert (step[2][0], step[3][0]) == (terminated, truncated)
+    assert truncated
+    assert_close(step[4]["final_obs"][0], obs)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one of each kind of batch
+def test_nan_as_action_names_the_environment(env_id, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    env = make(env_id)
+    env.reset(seed=10)
+    before = env.state_dict()
+    actions = draw_actions(env, 1)[0]
+    bad = actions.copy()
+    bad[1, 0] = np.nan
+    with pytest.raises(EnvironmentFailure, match="CTRL at ACTUATOR 0") as failure:
+        env.step(bad)
+    assert (failure.value.index, failure.value.seed) == (1, 11)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(actions)
+    env.load_state_dict(before)
+    env.step(actions)
+    assert list(tmp_path.iterdir()) == []  # no MUJOCO_LOG.TXT
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
+def test_a_diverged_simulation_names_the_environment(env_id):
+    env = make(env_id)
+    env.reset(seed=10)
+    state = env.state_dict()
+    state["simulations"][2, 1] = 1e12  # the first joint position, after the time
+    env.load_state_dict(state)
+    with pytest.raises(EnvironmentFailure, match="QPOS at DOF 0") as failure:
+        env.step(draw_actions(env, 1)[0])
+    assert (failure.value.index, failure.value.seed) == (2, 12)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "asset", "memory"), [("Hopper-v5", "hopper.xml", "4K"), ("Ant-v5", "ant.xml", "10K")]
+)
+def test_an_error_of_mujoco_names_the_environment(env_id, asset, memory, tmp_path):
+    """In a model with too little memory for the contacts of a fallen robot."""
+    model = (Path(mujoco_env.__file__).parent / "assets" / asset).read_text()
+    path = tmp_path / asset
+    path.write_text(re.sub(r"(<mujoco.*?>)", rf'\1<size memory="{memory}"/>', model, count=1))
+    env = make(env_id, xml_file=str(path), terminate_when_unhealthy=False)
+    env.reset(seed=10)
+
+    def fall():
+        for actions in draw_actions(env, 300):
+            env.step(actions)
+
+    with pytest.raises(EnvironmentFailure, match=r"raised SimulationError: .*memory") as failure:
+        fall()
+    assert failure.value.seed == 10 + failure.value.index
+    with pytest.raises(gym.error.ResetNeeded):
+        fall()
+
+
+def test_misuse_is_refused():
+    env = make("Hopper-v5")
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="no reset options"):
+        env.reset(options={"reset_mask": np.ones(3, bool)})
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=re.escape("(2, 3) for (3, 3)")):
+        env.step(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("Hoper-v5", {}, "env.id: 'Hoper-v5' is no MuJoCo task; did you mean 'Hopper-v5'?"),
+        (
+            "Hopper-v5",
+            {"foward_reward_weight": 2.0},
+            "env.options.foward_reward_weight: no such setting; "
+            "did you mean 'forward_reward_weight'?",
+        ),
+        (
+            "Hopper-v5",
+            {"healthy_reward": "high"},
+            "env.options.healthy_reward: expected a number, got 'high'",
+        ),
+        (
+            "Hopper-v5",
+            {"healthy_z_range": [0.7]},
+            "env.options.healthy_z_range: expected [low, high], got [0.7]",
+        ),
+        (
+            "Hopper-v5",
+            {"healthy_z_range": [2.0, 0.7]},
+            "env.options.healthy_z_range: expected [low, high], got [2.0, 0.7]",
+        ),
+        ("Ant-v5", {"frame_skip": 0}, "env.options.frame_skip must be at least 1, got 0"),
+        (
+            "Ant-v5",
+            {"reset_noise_scale": -0.1},
+            "env.options.reset_noise_scale must be at least 0, got -0.1",
+        ),
+        (
+            "Ant-v5",
+            {"xml_file": "/no/such.xml"},
+            "env.options.xml_file: File /no/such.xml does not exist",
+        ),
+        (
+            "Reacher-v5",
+            {"xml_file": "hopper.xml"},
+            "env.options: the model lacks a body: fingertip",
+        ),
+    ],
+)
+def test_mistakes_end_in_one_line(env_id, options, message):
+    with pytest.raises(UserError) as error:
+        MujocoEnv(id=env_id, max_episode_steps=None, options=options).make(num_envs=1, threads=1)
+    assert str(error.value) == message
+
+
+def test_the_limit_is_checked():
+    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
+        MujocoEnv(id="Hopper-v5", max_episode_steps=0, options={})
+
+
+def test_a_library_without_the_function_is_named(monkeypatch):
+    monkeypatch.setitem(contact.SIGNATURES, "mjb_gone", (None, []))
+    with pytest.raises(ImportError, match=r"has no mjb_gone, .* rlrun needs mujoco>=4\.0,<5"):
+        contact._library.__wrapped__()
+
+
+def test_every_yaml_has_gymnasiums_values():
+    ids = set()
+    for path in (conf_directory() / "env").glob("*.yaml"):
+        config = yaml.safe_load(path.read_text())
+        if config.pop("_target_") != f"{MujocoEnv.__module__}.{MujocoEnv.__name__}":
+            continue
+        spec = MujocoEnv(**config)
+        assert spec.max_episode_steps is None
+        as_lists = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in gymnasium_options(spec.id).items()
+        }
+        assert spec.options == as_lists
+        ids.add(spec.id)
+    assert ids == set(TASKS)
+
+
+def test_renders_what_gymnasium_renders():
+    """In a process of its own, as MuJoCo takes the kind of OpenGL when it is imported."""
+    program = """
+        import gymnasium as gym, numpy as np
+        from rlrun.envs.mujoco.env import MujocoEnv
+
+        single = gym.make("Hopper-v5", render_mode="rgb_array")
+        single.reset(seed=1)
+        try:
+            single.render()
+        except Exception as error:
+            raise SystemExit(77) from error  # there is no OpenGL
+        env = MujocoEnv(id="Hopper-v5", max_episode_steps=None, options={}).make(
+            num_envs=2, threads=1
+        )
+        assert env.render() is None
+        env.render_mode = "rgb_array"
+        env.reset(seed=0)
+        for _ in range(10):
+            env.step(np.ones((2, 3)))
+            single.step(np.ones(3))
+        frames = env.render()
+        assert len(frames) == 2
+        # The camera follows the robot as it was a substep ago; the frames differ in few pixels.
+        assert (frames[1] == single.render()).mean() > 0.99
+        assert (frames[1] != frames[0]).any()
+        env.close()
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "MUJOCO_GL": "egl"},
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode == 77:
+        pytest.skip("no OpenGL here")
+    assert result.returncode == 0, result.stderr

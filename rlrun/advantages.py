@@ -37,7 +37,7 @@ def gae(rollout: Rollout, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """
     delta = td_errors(rollout, gamma)
     done = rollout.terminated | rollout.truncated
-    decay = torch.where(done, 0.0, gamma * lam)
+    decay = gamma * lam * (~done).to(delta.dtype)
     advantage = reverse_linear_recurrence(delta, decay)
     return advantage, advantage + rollout.value
 
@@ -73,7 +73,8 @@ def nstep(rollout: Rollout, *, gamma: float, n: int) -> tuple[Tensor, Tensor]:
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     delta = td_errors(rollout, gamma)
-    goes_on = torch.where(rollout.terminated | rollout.truncated, 0.0, gamma)
+    done = rollout.terminated | rollout.truncated
+    goes_on = gamma * (~done).to(delta.dtype)
     advantage, weight = delta.clone(), goes_on
     for reach in range(1, min(n, len(delta))):
         # weight_t = γ^reach while no episode ended in t … t + reach − 1, else 0
@@ -101,5 +102,5 @@ def baseline_value(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     # The reward-to-go of a cut row ends with γ V(s_{t+1}), unless s_{t+1} is terminal.
     completes = cut & ~rollout.terminated
     reward = rollout.reward + gamma * torch.where(completes, rollout.next_value, 0.0)
-    reward_to_go = reverse_linear_recurrence(reward, torch.where(done, 0.0, gamma))
+    reward_to_go = reverse_linear_recurrence(reward, gamma * (~done).to(reward.dtype))
     return reward_to_go - rollout.value, reward_to_go

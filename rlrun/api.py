@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,7 +225,8 @@ def _draw(env: SerialVectorEnv) -> NDArray[np.uint8]:
         UserError: it cannot be drawn, or not on this machine.
     """
     try:
-        (frame,) = env.render()
+        with warnings.catch_warnings(action="ignore"):  # GLFW's, which the error repeats
+            (frame,) = env.render()
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         remedy = "on a machine without a display set MUJOCO_GL=egl"

@@ -245,7 +245,7 @@ class PPO:
             **means,
             "value/explained_variance": quality,
             "schedule/learning_rate": learning_rate,
-            "updates": torch.tensor(len(history) * self.updates_per_call),
+            "updates": torch.tensor(len(history) * self.updates_per_call, device=self.device),
         }
 
     def _take_steps(

@@ -1,0 +1,134 @@
+"""Times the parts of PPO's iteration in rlrun; `throughput.py --profile` runs it.
+
+    python benchmarks/breakdown.py outputs/2026-11-21/10-00-00-000000_ppo_hopper_s0
+
+Goes on from the run's last checkpoint, so that the states are those of a policy that has learned
+something. The parts are rlrun's own functions at work, each behind a stopwatch; what a part calls
+is taken off its own time. Nothing is written to the run. Prints one line of JSON: µs per
+environment step of each part, µs per minibatch update, seconds per evaluation.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from rlrun.checkpoint import CheckpointStore
+from rlrun.config import load_run
+from rlrun.envs.control import ControlEnv
+from rlrun.envs.mujoco.vector import MujocoVectorEnv
+from rlrun.evaluate import evaluate
+from rlrun.normalize import RewardNormalizer
+from rlrun.rollout import Collector
+from rlrun.run import Run
+
+
+class Stopwatches:
+    """Seconds spent in methods, without those spent in watched methods that they call."""
+
+    def __init__(self):
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.calls: defaultdict[str, int] = defaultdict(int)
+        self._inside = [0.0]  # seconds of watched calls made within each open call
+
+    def watch(self, owner: Any, method: str, name: str) -> None:
+        """Put a stopwatch around ``owner.method``, from now on."""
+        function = getattr(owner, method)
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            self._inside.append(0.0)
+            start = time.perf_counter()
+            result = function(*arguments, **keywords)
+            elapsed = time.perf_counter() - start
+            self.seconds[name] += elapsed - self._inside.pop()
+            self._inside[-1] += elapsed
+            self.calls[name] += 1
+            return result
+
+        setattr(owner, method, timed)
+
+    def clear(self) -> None:
+        """Start all of them at zero."""
+        self.seconds.clear()
+        self.calls.clear()
+
+
+def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
+    """Go on with a run for some iterations.
+
+    Args:
+        directory: the run's.
+        iterations: how many to time, after one that is not.
+    """
+    experiment = load_run(directory)
+    store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    run = Run(experiment, store.load_last())
+    algorithm = run.algorithm
+    if run.compiled:
+        algorithm.warm_up()
+    vector_env = experiment.env.make(
+        num_envs=algorithm.num_envs, threads=experiment.hardware.physics_threads
+    )
+    env = ControlEnv(vector_env)
+    collector = Collector(
+        env,
+        horizon=algorithm.horizon,
+        observation_normalizer=run.observation_normalizer,
+        reward_normalizer=RewardNormalizer(
+            algorithm.num_envs,
+            gamma=algorithm.gamma,
+            clip=algorithm.normalizer_clip,
+            enabled=algorithm.normalize_reward,
+        ),
+        device=algorithm.device,
+    )
+    collector.reset(seed=0)
+
+    watches = Stopwatches()
+    if isinstance(vector_env, MujocoVectorEnv):
+        watches.watch(vector_env._batch, "step", "physics")
+        watches.watch(vector_env, "step", "observations, rewards, endings, resets")
+    else:
+        watches.watch(vector_env, "step", "Gymnasium's environments")
+    watches.watch(env, "step", "flattening, checks, episode statistics")
+    watches.watch(algorithm, "act", "policy")
+    watches.watch(algorithm, "judge", "log-probabilities and values of the rollout")
+    watches.watch(algorithm, "value", "log-probabilities and values of the rollout")
+    watches.watch(collector, "collect", "rest of collecting: normalisation, buffers")
+    watches.watch(algorithm, "take_steps", "minibatch updates")
+    watches.watch(algorithm, "update", "rest of updating: advantages, shuffles, gathering")
+    for iteration in range(iterations + 1):
+        if iteration == 1:
+            watches.clear()
+        algorithm.update(collector.collect(algorithm), progress=run.progress)
+
+    steps = iterations * algorithm.num_envs * algorithm.horizon
+    updates = watches.calls["minibatch updates"] * algorithm.updates_per_call
+    evaluation_env = run.make_evaluation_env(experiment.evaluation.episodes)
+    start = time.perf_counter()
+    evaluation = evaluate(run.act_greedily, evaluation_env, seed=0)
+    return {
+        "us_per_step": {name: s / steps * 1e6 for name, s in watches.seconds.items()},
+        "us_per_minibatch": watches.seconds["minibatch updates"] / updates * 1e6,
+        "evaluation_s": time.perf_counter() - start,
+        "evaluation_episodes": experiment.evaluation.episodes,
+        "evaluation_length": sum(evaluation.lengths) / len(evaluation.lengths),
+        "compiled": run.compiled,
+        "physics_threads": experiment.hardware.physics_threads,
+        "iterations": iterations,
+    }
+
+
+def main() -> None:
+    """Measure, and print the result as the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", type=Path, help="directory of a PPO run with a checkpoint")
+    parser.add_argument("--iterations", type=int, default=20)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.run, iterations=arguments.iterations)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Compares the speed of PPO in rlrun with that of other libraries on this machine.
+
+    python benchmarks/throughput.py --peer-python peers/bin/python      # rlrun and peers in turn
+    python benchmarks/throughput.py --env cartpole --peer-python peers/bin/python
+    python benchmarks/throughput.py --profile                           # where rlrun's time goes
+
+All train with the same settings: 2,048 steps an iteration, 10 epochs, minibatches of 64, two 64-64
+tanh networks. They run one process at a time, for several rounds in alternating order; a ratio is
+taken within a round. Start-up, compilation and the first iteration do not count. rlrun is measured
+as a user runs it, with evaluation, checkpoints, curves and logging, and also without evaluation;
+the peers neither evaluate nor normalise, and get the number of torch threads that suits them best.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from measure import (
+    ENV_IDS,
+    HERE,
+    MODULES,
+    Measurement,
+    describe_machine,
+    measure_peer,
+    measure_rlrun,
+    run_process,
+    split_time,
+)
+from peers import STEPS_PER_ITERATION
+
+from rlrun.hardware import available_cores
+from rlrun.loggers.jsonl import read_metrics
+
+PEER_NUM_ENVS = (1, 8)
+CALIBRATION_STEPS = 4 * STEPS_PER_ITERATION  # to choose a peer's number of threads
+MEMORY_STEPS = (20_000, 200_000)  # lengths of the runs whose memory is compared
+
+
+def find_peers(python: str, peers: Sequence[str]) -> list[str]:
+    """Return the peers that the interpreter can import; say which it cannot."""
+    found = []
+    for peer in peers:
+        command = [python, "-c", f"import {MODULES[peer]}"]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            found.append(peer)
+        else:
+            print(f"{peer}: left out, {python} cannot import {MODULES[peer]}", file=sys.stderr)
+    return found
+
+
+def compare(contenders: dict[str, Callable[[], Measurement]], rounds: int) -> list[dict]:
+    """Measure every contender once a round, forwards and backwards in turn, against drift."""
+    results = []
+    for number in range(rounds):
+        names = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
+        results.append({name: contenders[name]() for name in names})
+        speeds = (f"{name} {results[-1][name]['steps_per_s']:,.0f}" for name in contenders)
+        print(f"round {number + 1}, steps/s: {', '.join(speeds)}", flush=True)
+    return results
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return median, lowest and highest."""
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+def summarize(rounds: list[dict[str, Measurement]]) -> dict[str, Any]:
+    """Return every contender's speed over the rounds, and rlrun's speed as multiples of it."""
+    summary = {}
+    for name in rounds[0]:
+        own = [each[name]["steps_per_s"] for each in rounds]
+        summary[name] = {
+            "steps_per_s": spread(own),
+            "rlrun_is_times": spread(
+                [
+                    each["rlrun"]["steps_per_s"] / speed
+                    for each, speed in zip(rounds, own, strict=True)
+                ]
+            ),
+            "return": statistics.median(each[name]["return"] for each in rounds),
+            "peak_mib": max(each[name]["peak_mib"] for each in rounds),
+        }
+    return summary
+
+
+def make_table(summary: dict[str, Any]) -> str:
+    """Return the Markdown table of `summarize`."""
+    lines = [
+        "| | steps/s (lowest to highest) | rlrun is × | training return | peak MiB |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, row in summary.items():
+        speed, ratio = row["steps_per_s"], row["rlrun_is_times"]
+        lines.append(
+            f"| {name} "
+            f"| {speed['median']:,.0f} ({speed['lowest']:,.0f} to {speed['highest']:,.0f}) "
+            f"| {ratio['median']:.1f} ({ratio['lowest']:.1f} to {ratio['highest']:.1f}) "
+            f"| {row['return']:.0f} | {row['peak_mib']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def profile(env: str, directory: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Measure where rlrun's time goes, and that its memory does not grow with the steps."""
+    runs = {
+        steps: measure_rlrun(
+            env, directory / str(steps), total_steps=steps, evaluate=True, overrides=overrides
+        )
+        for steps in MEMORY_STEPS
+    }
+    longest = directory / str(max(MEMORY_STEPS))
+    parts = run_process([sys.executable, str(HERE / "breakdown.py"), str(longest)])
+    return {
+        "run": runs[max(MEMORY_STEPS)],
+        "us_per_step": split_time(read_metrics(longest / "metrics.jsonl")),
+        "parts": json.loads(parts.output.splitlines()[-1]),
+        "peak_mib": {steps: run["peak_mib"] for steps, run in runs.items()},
+    }
+
+
+def make_profile_table(result: dict[str, Any]) -> str:
+    """Return the Markdown tables of `profile`."""
+    parts = result["parts"]
+    lines = ["| whole run | µs per environment step |", "|---|--:|"]
+    lines += [f"| {name} | {us:.1f} |" for name, us in result["us_per_step"].items()]
+    lines += ["", "| part of an iteration | µs per environment step |", "|---|--:|"]
+    lines += [f"| {name} | {us:.1f} |" for name, us in parts["us_per_step"].items()]
+    peaks = (f"{mib:.0f} MiB in {steps:,} steps" for steps, mib in result["peak_mib"].items())
+    lines += [
+        "",
+        f"One minibatch update takes {parts['us_per_minibatch']:.0f} µs; an evaluation of "
+        f"{parts['evaluation_episodes']} episodes of {parts['evaluation_length']:.0f} steps takes "
+        f"{parts['evaluation_s']:.2f} s; {result['run']['compile_s']:.0f} s to compile.",
+        f"Peak memory: {', '.join(peaks)}.",
+    ]
+    return "\n".join(lines)
+
+
+def make_contenders(
+    env: str,
+    *,
+    steps: int,
+    peers: Sequence[str],
+    python: str,
+    scratch: Path,
+    overrides: Sequence[str],
+) -> dict[str, Callable[[], Measurement]]:
+    """Return for each line of the table a function that measures it once."""
+
+    def rlrun(evaluate: bool) -> Measurement:
+        return measure_rlrun(
+            env,
+            Path(tempfile.mkdtemp(dir=scratch), "run"),
+            total_steps=STEPS_PER_ITERATION + steps,
+            evaluate=evaluate,
+            overrides=overrides,
+        )
+
+    contenders: dict[str, Callable[[], Measurement]] = {
+        "rlrun": partial(rlrun, evaluate=True),
+        "rlrun without evaluation": partial(rlrun, evaluate=False),
+    }
+    for peer in peers:
+        for num_envs in PEER_NUM_ENVS:
+            run = partial(measure_peer, python, peer, env, num_envs=num_envs)
+            speeds = {
+                threads: run(steps=CALIBRATION_STEPS, threads=threads)["steps_per_s"]
+                for threads in sorted({1, available_cores()})
+            }
+            best = max(speeds, key=lambda threads: speeds[threads])
+            name = f"{peer.upper()}, {num_envs} environment{'s' if num_envs > 1 else ''}"
+            tried = ", ".join(f"{threads}: {speed:,.0f}" for threads, speed in speeds.items())
+            print(f"{name}: {best} of torch's threads (steps/s with {tried})", flush=True)
+            contenders[name] = partial(run, steps=steps, threads=best)
+    return contenders
+
+
+def main() -> None:
+    """Measure, print the table, and write it and a JSON with every round."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        epilog="Words of the form name=value are settings for rlrun.",
+    )
+    parser.add_argument("--env", choices=ENV_IDS, default="hopper")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100_000, help="timed in each process")
+    parser.add_argument("--peers", nargs="*", choices=MODULES, default=list(MODULES))
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers")
+    parser.add_argument("--profile", action="store_true", help="rlrun alone: where its time goes")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
+    arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
+
+    env = arguments.env
+    report: dict[str, Any] = {"env_id": ENV_IDS[env], "overrides": overrides}
+    report["machine"] = describe_machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.profile:
+            path = arguments.output / f"profile_{env}"
+            report |= profile(env, Path(scratch), overrides)
+            table = make_profile_table(report)
+        else:
+            path = arguments.output / f"throughput_{env}"
+            contenders = make_contenders(
+                env,
+                steps=arguments.steps,
+                peers=find_peers(arguments.peer_python, arguments.peers),
+                python=arguments.peer_python,
+                scratch=Path(scratch),
+                overrides=overrides,
+            )
+            rounds = compare(contenders, arguments.rounds)
+            summary = summarize(rounds)
+            report |= {"steps": arguments.steps, "summary": summary, "rounds": rounds}
+            table = make_table(summary)
+    print(table)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table + "\n")
+
+
+if __name__ == "__main__":
+    main()

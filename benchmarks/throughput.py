@@ -13,6 +13,7 @@ the peers neither evaluate nor normalise, and get the number of torch threads th
 
 import argparse
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from rlrun.hardware import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
 PEER_NUM_ENVS = (1, 8)
-CALIBRATION_STEPS = 4 * STEPS_PER_ITERATION  # to choose a peer's number of threads
+CALIBRATION_STEPS = 2 * STEPS_PER_ITERATION  # to choose a peer's number of threads
 MEMORY_STEPS = (20_000, 200_000)  # lengths of the runs whose memory is compared
 
 
@@ -198,6 +199,7 @@ def main() -> None:
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
     arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the process being measured, too
     env = arguments.env
     report: dict[str, Any] = {"env_id": ENV_IDS[env], "overrides": overrides}
     report["machine"] = describe_machine()

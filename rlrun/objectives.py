@@ -56,4 +56,5 @@ def clip_fraction(log_ratio: Tensor, clip: float) -> Tensor:
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """Return 1 − Var(target − V) / Var(target), []: 1 is a perfect critic, 0 a constant one."""
-    return 1 - (target - value).var() / target.var().clamp_min(1e-12)
+    error, total = (target - value).var(correction=0), target.var(correction=0)
+    return 1 - error / total.clamp_min(1e-12)

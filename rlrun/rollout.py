@@ -114,6 +114,8 @@ class Collector:
     def collect(self, actor: Actor) -> Rollout:
         """Run the actor for a horizon of steps in every environment.
 
+        Columns of the rollout may be the collector's own buffers: they hold until the next call.
+
         Raises:
             EnvironmentFailure: an environment raised.
             NonFiniteError: an observation, a reward or an action is not finite.

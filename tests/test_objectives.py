@@ -82,7 +82,7 @@ def test_kl_estimate_by_hand():
 def test_kl_estimate_is_that_of_the_exact_gaussians():
     count = 200_000
     old = DiagonalGaussian(torch.zeros(count, 2, dtype=torch.float64), torch.tensor([0.0, -0.5]))
-    new = DiagonalGaussian(old.mean + torch.tensor([0.2, -0.1]), torch.tensor([0.1, -0.6]))
+    new = DiagonalGaussian(old.mean + torch.tensor([0.2, -0.1]), torch.tensor([0.3, -0.3]))
     action = old.mean + old.log_std.exp() * torch.randn(
         count, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )

@@ -90,6 +90,13 @@ class PPO:
         for name in ("learning_rate", "adam_epsilon", "clip", "max_grad_norm", "normalizer_clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("value_clip", "target_kl"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive or null, got {getattr(self, name)}")
+        if self.value_coefficient < 0:
+            raise ValueError(f"value_coefficient must be at least 0, got {self.value_coefficient}")
+        if any(width < 1 for width in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes must be at least 1 each, got {self.hidden_sizes}")
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {self.gamma}")
         rows = self.num_envs * self.horizon
@@ -234,7 +241,8 @@ class PPO:
                 history.append(metrics)
             # The policy has gone far enough from the one that collected the data.
             if self.target_kl is not None:
-                kl = torch.cat([m["policy/kl"] for m in history[-len(rows) :]]).mean()
+                calls = len(rows) // self.updates_per_call
+                kl = torch.cat([m["policy/kl"] for m in history[-calls:]]).mean()
                 if kl > 1.5 * self.target_kl:
                     break
         self.parameters.vector.copy_(theta)

@@ -1,0 +1,145 @@
+"""Runs for the tests: in this process, or in one of their own that signals can be sent to."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from rlrun.config import Experiment, conf_directory
+from rlrun.hydra_bridge import load_job
+
+# An iteration of about 10 ms, where an algorithm has these settings.
+SMALL = {"num_envs": 2, "horizon": 32, "epochs": 2, "minibatch_size": 32}
+PLAIN = ("hardware.compile=off", "hardware.threads=1", "evaluation.episodes=2")
+
+# A process that has imported what a run needs, and forks a child for each that is asked for.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    [
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "rlrun.api",
+        "rlrun.commands",
+        "rlrun.envs.make",
+        "rlrun.envs.mujoco.env",
+        "rlrun.launch",
+        "torch._dynamo",
+    ]
+)
+
+
+def small(env: str, *words: str, algo: str = "ppo") -> list[str]:
+    """Words of a command line for a run with short iterations."""
+    settings = yaml.safe_load((conf_directory() / "algo" / f"{algo}.yaml").read_text())
+    sizes = [f"algo.{name}={value}" for name, value in SMALL.items() if name in settings]
+    return [f"algo={algo}", f"env={env}", *PLAIN, *sizes, *words]
+
+
+def experiment(words: list[str]) -> Experiment:
+    """What the command line makes of these words."""
+    with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        composed = hydra.compose("config", words, return_hydra_config=True)
+    cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    return load_job(cfg, composed.hydra, Path("outputs"))
+
+
+class Process:
+    """`rlrun` with some words in a process (and process group) of its own."""
+
+    def __init__(self, words: list[str], directory: Path):
+        """Start it in a directory, where its output goes to a file."""
+        self.output_file = directory / f"output-{time.monotonic_ns()}.txt"
+        arguments = (words, directory, self.output_file)
+        self._process = SERVER.Process(target=_main, args=arguments, daemon=True)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def wait_for_rows(self, directory: Path, count: int) -> None:
+        """Wait until a run has logged this often."""
+        deadline = time.monotonic() + 60
+        while len(_lines(directory / "metrics.jsonl")) < count:
+            assert self._process.is_alive(), self.output()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit code, or minus the signal that killed it."""
+        self._process.join(60)
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+    def output(self) -> str:
+        """What it has written on stdout and stderr."""
+        return self.output_file.read_text()
+
+
+def _main(words: list[str], directory: Path, output: Path) -> None:
+    os.chdir(directory)
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # as a shell starts a command
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(file, stream.fileno())
+    sys.argv = ["rlrun", *words]
+
+    from rlrun import cli
+
+    cli.main()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def record(directory: Path) -> dict[str, Any]:
+    """A run's run.json."""
+    return json.loads((directory / "run.json").read_text())
+
+
+def metrics(directory: Path) -> list[dict[str, float]]:
+    """A run's metrics without those that a clock measured."""
+    rows = [json.loads(line) for line in _lines(directory / "metrics.jsonl")]
+    clocks = ("time", "speed")
+    return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """A run's checkpoints, oldest first."""
+    return sorted((directory / "checkpoints").glob("step-*"))
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two nests of containers are not the same, bit for bit."""
+    if type(one) is not type(other):
+        return [path]
+    if isinstance(one, dict):
+        if one.keys() != other.keys():
+            return [path]
+        return [d for key in one for d in differences(one[key], other[key], f"{path}.{key}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [path]
+        return [d for i in range(len(one)) for d in differences(one[i], other[i], f"{path}[{i}]")]
+    if isinstance(one, torch.Tensor):
+        same = one.dtype == other.dtype and one.shape == other.shape
+        same = same and one.numpy().tobytes() == other.numpy().tobytes()
+    elif isinstance(one, float):
+        same = one == other or (math.isnan(one) and math.isnan(other))
+    else:
+        same = one == other
+    return [] if same else [path]

@@ -1,0 +1,177 @@
+"""N steps = N/2, killed or stopped, resumed, N/2: the same bits, for every algorithm."""
+
+import signal
+
+import pytest
+import torch
+from running import (
+    Process,
+    checkpoints,
+    differences,
+    experiment,
+    metrics,
+    record,
+    small,
+)
+
+from rlrun import api
+from rlrun.checkpoint import load
+from rlrun.config import conf_directory
+from rlrun.errors import UserError
+
+ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+ENVIRONMENTS = ["cartpole", "hopper"]
+# 60 iterations of PPO, with evaluations after 15, 30, 45 and 60 of them.
+STEPS = ["total_steps=3840", "evaluation.every_steps=960"]
+NEVER = "checkpoint.every_seconds=3600"
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def env(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=ALGORITHMS)
+def algo(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(algo, env, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("reference") / "run"
+    words = small(env, *STEPS, NEVER, f"run_dir={directory}", algo=algo)
+    api.train(experiment(words))
+    return directory
+
+
+def content(path):
+    """A checkpoint's weights and state without what a clock measured or a file is long."""
+    checkpoint = load(path)
+    state = dict(checkpoint.state)
+    del state["loggers"]
+    state["counters"] = {**state["counters"], "time_s": None}
+    return {"weights": checkpoint.weights, **state}
+
+
+def assert_same_run(directory, reference):
+    assert metrics(directory) == metrics(reference)
+    for one, other in zip(checkpoints(directory)[-1:], checkpoints(reference)[-1:], strict=True):
+        assert one.name == other.name
+        assert differences(content(one), content(other)) == []
+    best, expected = (path / "checkpoints" / "best" for path in (directory, reference))
+    assert best.resolve().name == expected.resolve().name
+    assert differences(content(best), content(expected)) == []
+    now, then = record(directory), record(reference)
+    for name in ("status", "step", "total_steps", "return", "best_return", "error"):
+        assert now[name] == then[name], name
+    assert len(now["resumed"]) == 1
+
+
+def find(state, name):
+    """The first entry of that name in a nest of dicts."""
+    if not isinstance(state, dict):
+        return None
+    found = (find(value, name) for value in state.values())
+    return state.get(name, next((value for value in found if value is not None), None))
+
+
+KILLED = (signal.SIGKILL, -signal.SIGKILL, "running", "checkpoint.every_seconds=0")
+# One signal for each environment: what follows is the same.
+STOPPED = {
+    "cartpole": (signal.SIGINT, 128 + signal.SIGINT, "interrupted", NEVER),
+    "hopper": (signal.SIGTERM, 128 + signal.SIGTERM, "interrupted", NEVER),
+}
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_half_a_run_and_the_other_half_are_the_run(algo, env, uninterrupted, tmp_path, killed):
+    number, code, status, every = KILLED if killed else STOPPED[env]
+    directory = tmp_path / "run"
+    words = small(env, *STEPS, every, f"run_dir={directory}", algo=algo)
+    process = Process(words, tmp_path)
+    process.wait_for_rows(directory, 20)
+    process.send(number)
+    assert process.wait() == code
+    assert record(directory)["status"] == status
+    middle = load(checkpoints(directory)[-1]).state
+    step = middle["counters"]["step"]
+    assert 0 < step < 3840
+    assert (find(middle, "lengths") > 0).any(), "no episode is in its middle"
+    if not killed:  # it ended in order: nothing of what it did is lost
+        assert record(directory)["step"] == metrics(directory)[-1]["step"] == step
+        assert (directory / "curves.png").exists()
+        assert f"rlrun resume {directory}" in process.output()
+
+    api.resume(directory, total_steps=None)
+    assert_same_run(directory, uninterrupted)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(algo, env, uninterrupted, tmp_path):
+    directory = tmp_path / "run"
+    process = Process(small(env, *STEPS, NEVER, f"run_dir={directory}", algo=algo), tmp_path)
+    process.wait_for_rows(directory, 2)
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert checkpoints(directory) == []
+    api.resume(directory, total_steps=None)
+    assert_same_run(directory, uninterrupted)
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path, capsys):
+    words = small("cartpole", "total_steps=256", "checkpoint.every_seconds=0")
+    whole, directory = tmp_path / "whole", tmp_path / "run"
+    for path in (whole, directory):
+        api.train(experiment([*words, f"run_dir={path}"]))
+    newest = checkpoints(directory)[-1]
+    damaged = newest / "state.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    leftover = directory / "checkpoints" / ".writing-step-000000999999"
+    leftover.mkdir()
+    capsys.readouterr()
+    api.resume(directory, total_steps=None)
+    message = f"{newest} is passed over: state.pt does not match its checksum"
+    assert message in capsys.readouterr().err
+    assert not leftover.exists()
+    assert_same_run(directory, whole)
+
+
+def test_a_finished_run_goes_on_to_a_later_end(tmp_path):
+    directory = tmp_path / "run"
+    api.train(experiment(small("cartpole", "total_steps=256", f"run_dir={directory}")))
+    before = metrics(directory)
+    weights = load(checkpoints(directory)[-1]).weights
+
+    for total in (None, 256, 128):
+        with pytest.raises(UserError, match="has done its 256 steps"):
+            api.resume(directory, total_steps=total)
+    assert metrics(directory) == before
+
+    api.resume(directory, total_steps=512)
+    after = metrics(directory)
+    assert after[: len(before)] == before
+    steps = [row["step"] for row in after if "loss/total" in row]
+    assert steps == list(range(64, 513, 64))
+    assert [row["step"] for row in after if "eval/return" in row] == [256, 512]
+    assert record(directory)["total_steps"] == 512
+    assert record(directory)["status"] == "finished"
+    assert not torch.equal(
+        weights["policy.logits.0.weight"],
+        load(checkpoints(directory)[-1]).weights["policy.logits.0.weight"],
+    )
+    # The new total is the run's own now.
+    with pytest.raises(UserError, match="has done its 512 steps"):
+        api.resume(directory, total_steps=None)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(tmp_path):
+    directory = tmp_path / "run"
+    api.train(experiment(small("cartpole", "total_steps=256", f"run_dir={directory}")))
+    rows, files = metrics(directory), checkpoints(directory)
+    # What is on the disk at that moment: everything but the last writing of run.json and `best`.
+    text = (directory / "run.json").read_text().replace('"finished"', '"running"')
+    (directory / "run.json").write_text(text)
+    (directory / "checkpoints" / "best").unlink()
+    api.resume(directory, total_steps=None)
+    assert record(directory)["status"] == "finished"
+    assert (metrics(directory), checkpoints(directory)) == (rows, files)
+    assert (directory / "checkpoints" / "best").resolve() == files[-1].resolve()

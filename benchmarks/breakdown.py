@@ -11,7 +11,6 @@ environment step of each part, µs per minibatch update, seconds per evaluation.
 import argparse
 import json
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,22 @@ from rlrun.run import Run
 
 
 class Stopwatches:
-    """Seconds spent in methods, without those spent in watched methods that they call."""
+    """Time methods, without the watched methods that they call.
+
+    Attributes:
+        seconds: spent, by name.
+        calls: number of them, by name.
+    """
 
     def __init__(self):
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.calls: defaultdict[str, int] = defaultdict(int)
+        self.seconds: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
         self._inside = [0.0]  # seconds of watched calls made within each open call
 
     def watch(self, owner: Any, method: str, name: str) -> None:
         """Put a stopwatch around ``owner.method``, from now on."""
         function = getattr(owner, method)
+        self.seconds[name], self.calls[name] = 0.0, 0
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
             self._inside.append(0.0)
@@ -49,10 +54,10 @@ class Stopwatches:
 
         setattr(owner, method, timed)
 
-    def clear(self) -> None:
+    def reset(self) -> None:
         """Start all of them at zero."""
-        self.seconds.clear()
-        self.calls.clear()
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+        self.calls = dict.fromkeys(self.calls, 0)
 
 
 def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     watches.watch(algorithm, "update", "rest of updating: advantages, shuffles, gathering")
     for iteration in range(iterations + 1):
         if iteration == 1:
-            watches.clear()
+            watches.reset()
         algorithm.update(collector.collect(algorithm), progress=run.progress)
 
     steps = iterations * algorithm.num_envs * algorithm.horizon

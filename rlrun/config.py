@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlrun import schema
 from rlrun.errors import UserError
+from rlrun.ranges import at_least
 
 
 def conf_directory() -> Path:
@@ -105,13 +106,6 @@ class Experiment:
         """Check the ranges."""
         at_least(0, seed=self.seed)
         at_least(1, total_steps=self.total_steps)
-
-
-def at_least(minimum: float, **values: float) -> None:
-    """Raises a ValueError that names the first value below the minimum."""
-    for name, value in values.items():
-        if value < minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
 # What an algorithm calls an estimator with; the rest is the estimator's own, from its YAML.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from rlrun import directory as run_directory
@@ -21,7 +20,7 @@ from rlrun.errors import CheckpointNotWritten, Interrupted, NonFiniteError, User
 from rlrun.evaluate import evaluate
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
-from rlrun.loggers.progress import Progress
+from rlrun.loggers.progress import Progress, StandardError
 from rlrun.normalize import ObservationNormalizer
 from rlrun.seeding import Streams, evaluation_seed
 from rlrun.signals import StopFlag
@@ -344,10 +343,9 @@ class Run:
         )
         self._seconds = {}
         self._drawn, self._drawing_s = -math.inf, 0.0
-        console = Console(stderr=True)
         states = self._checkpoint.state["loggers"] if self._checkpoint else {}
         offset = states["jsonl"]["offset"] if self._checkpoint else None
-        progress = Progress(self.experiment.total_steps, self.counters.step, console)
+        progress = Progress(self.experiment.total_steps, self.counters.step, StandardError())
         self.loggers = Loggers(
             {"jsonl": JsonlLogger(directory / "metrics.jsonl", offset), "progress": progress},
             states,

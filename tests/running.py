@@ -15,6 +15,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from rlrun.checkpoint import load
 from rlrun.config import Experiment, conf_directory
 from rlrun.hydra_bridge import load_job
 
@@ -36,6 +37,12 @@ SERVER.set_forkserver_preload(
         "torch._dynamo",
     ]
 )
+
+
+def fragile(directory: Path, *words: str) -> list[str]:
+    """Words for a run of tests/fragile.py, which a file in this directory breaks."""
+    package = ["env.id=Fragile-v0", "plugins=[fragile]", f"+env.options.directory={directory}"]
+    return small("gym", *package, *words)
 
 
 def small(env: str, *words: str, algo: str = "ppo") -> list[str]:
@@ -121,6 +128,30 @@ def metrics(directory: Path) -> list[dict[str, float]]:
 def checkpoints(directory: Path) -> list[Path]:
     """A run's checkpoints, oldest first."""
     return sorted((directory / "checkpoints").glob("step-*"))
+
+
+def assert_same_run(directory: Path, reference: Path) -> None:
+    """Check that a run that was resumed once equals one that was never interrupted."""
+    assert metrics(directory) == metrics(reference)
+    last, expected = (checkpoints(path)[-1] for path in (directory, reference))
+    assert last.name == expected.name
+    assert differences(content(last), content(expected)) == []
+    best, expected = ((path / "checkpoints" / "best").resolve() for path in (directory, reference))
+    assert best.name == expected.name
+    assert differences(content(best), content(expected)) == []
+    now, then = record(directory), record(reference)
+    for name in ("status", "step", "total_steps", "return", "best_return", "error"):
+        assert now[name] == then[name], name
+    assert len(now["resumed"]) == 1
+
+
+def content(path: Path) -> dict[str, Any]:
+    """A checkpoint's weights and state, without what a clock measured and the files' lengths."""
+    checkpoint = load(path)
+    state = dict(checkpoint.state)
+    del state["loggers"]
+    state["counters"] = {**state["counters"], "time_s": None}
+    return {"weights": checkpoint.weights, **state}
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:

@@ -157,7 +157,7 @@ def test_a_hostile_checkpoint_runs_no_code(store, tmp_path, with_torch):
     if with_torch:
         torch.save({"counters": Hostile(trap)}, path / STATE)
     else:
-        (path / STATE).write_bytes(pickle.dumps({"counters": Hostile(trap)}))
+        (path / STATE).write_bytes(pickle.dumps({"counters": Hostile(trap)}, protocol=2))
     # Whoever made it knows how to make its checksum, too.
     checksums = {
         name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in (WEIGHTS, STATE)
@@ -247,5 +247,6 @@ def test_kill_9_at_any_moment_leaves_the_newest_whole_checkpoint(tmp_path):
         assert reported <= step <= reported + 1
         for tensor in (loaded.weights["layer.weight"], loaded.state["moments"][0]):
             assert (tensor == step).all()
-        if step > 3:
+        if (directory / "best").is_symlink():
             assert store.load_best().info["step"] % 3 == 0
+    assert (directory / "best").is_symlink()

@@ -74,14 +74,6 @@ def test_an_error_leaves_no_temporary_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_long_run_is_drawn_quickly(tmp_path):
-    metrics = run_metrics(50_000, 2_500)
-    draw_curves(metrics[:10], tmp_path / "curves.png", "imports")
-    start = time.process_time()
-    draw_curves(metrics, tmp_path / "curves.png", "a run")
-    assert time.process_time() - start < 0.4
-
-
 def test_columns_take_the_rows_that_have_the_first_value():
     rows = [{"a": 1.0, "b": 2.0}, {"b": 3.0}, {"a": float("nan"), "b": 4.0}, {"a": 5.0}]
     np.testing.assert_array_equal(columns(rows, ["a", "b"]), [[1.0, 5.0], [2.0, np.nan]])

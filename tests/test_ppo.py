@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gymnasium import spaces
-from tiny import CPU, Corridor, Counting, PointMass, control, learner, ppo
+from tiny import Corridor, PointMass, control, learner, ppo
 from torch.nn.utils import clip_grad_norm_
 
 from rlrun.algos.ppo import Minibatch
 from rlrun.errors import UserError
 from rlrun.hardware import find_compiler
+from rlrun.networks import Categorical
 from rlrun.seeding import Streams
 
 ENVS = {"discrete": Corridor, "continuous": PointMass}
@@ -109,7 +109,7 @@ def test_no_estimator_is_the_users_mistake():
 def plain_loss(algorithm, batch: Minibatch) -> torch.Tensor:
     """The loss of the paper, on the network's own parameters and torch's distributions."""
     distribution, value = algorithm.network(batch.obs)
-    if hasattr(distribution, "logits"):
+    if isinstance(distribution, Categorical):
         policy = torch.distributions.Categorical(logits=distribution.logits)
         logp, entropy = policy.log_prob(batch.action), policy.entropy()
     else:
@@ -256,7 +256,7 @@ def test_several_steps_a_call_equal_as_many_calls(make_env):
     [(32, 4, 8), (64, 4, 8), (32, 8, 4), (32, 32, 1), (36, 4, 3), (44, 4, 1)],
 )
 def test_minibatches_are_divided_evenly_among_the_calls(rows, size, calls):
-    # 9 minibatches a epoch: 3 calls of 3; 11: no number from 2 to 8 divides it
+    # 9 minibatches an epoch: 3 calls of 3; 11: no number from 2 to 8 divides it
     algorithm, _ = learner(control(Corridor, 4), horizon=rows // 4, minibatch_size=size)
     assert algorithm.updates_per_call == calls
 
@@ -285,16 +285,18 @@ def epoch_kls(**settings) -> list[float]:
     return [math.fsum(kls[i : i + calls]) / calls for i in range(0, len(kls), calls)]
 
 
-# 4 or 1 minibatches a call, which the epoch's mean must not depend on.
-@pytest.mark.parametrize("size", [4, 8, 32])
+# 8, 4 and 1 minibatches a call, which the mean over an epoch must not depend on.
+@pytest.mark.parametrize("size", [2, 8, 32])
 def test_target_kl_stops_after_the_first_epoch_beyond_it(size):
-    settings = {"epochs": 8, "minibatch_size": size, "learning_rate": 5e-3}
+    settings = {"epochs": 8, "minibatch_size": size, "learning_rate": 3e-3}
     kls = epoch_kls(**settings)
-    assert kls == sorted(kls)  # every epoch goes further
-    between = (kls[4] + kls[5]) / 2
-    metrics, _ = learn(Corridor, 1, target_kl=between / 1.5, **settings)
-    assert int(metrics[0]["updates"]) == 6 * 32 // size
-    metrics, _ = learn(Corridor, 1, target_kl=10 * kls[-1], **settings)
+    # The last epoch but one or more that went further than all before it.
+    last = max(i for i in range(1, 7) if kls[i] > max(kls[:i]))
+    assert last >= 2
+    limit = (max(kls[:last]) + kls[last]) / 2
+    metrics, _ = learn(Corridor, 1, target_kl=limit / 1.5, **settings)
+    assert int(metrics[0]["updates"]) == (last + 1) * 32 // size
+    metrics, _ = learn(Corridor, 1, target_kl=10 * max(kls), **settings)
     assert int(metrics[0]["updates"]) == 8 * 32 // size
 
 
@@ -422,8 +424,11 @@ def test_streams_do_not_disturb_each_other():
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler (g++ or clang++)")
-def test_the_compiled_update_equals_the_eager_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_the_compiled_update_equals_the_eager_one(pytestconfig, monkeypatch):
+    # Compiled code outlives the session, as it outlives a run: only the first one waits for g++.
+    cache = pytestconfig.cache.mkdir("inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     settings = {"minibatch_size": 32, "hidden_sizes": [4], "learning_rate": 1e-2}
     updates = {}
     for compiled in (False, True):

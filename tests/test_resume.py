@@ -1,14 +1,17 @@
 """N steps = N/2, killed or stopped, resumed, N/2: the same bits, for every algorithm."""
 
+import re
+import resource
 import signal
 
 import pytest
 import torch
 from running import (
     Process,
+    assert_same_run,
     checkpoints,
-    differences,
     experiment,
+    fragile,
     metrics,
     record,
     small,
@@ -42,29 +45,6 @@ def uninterrupted(algo, env, tmp_path_factory):
     words = small(env, *STEPS, NEVER, f"run_dir={directory}", algo=algo)
     api.train(experiment(words))
     return directory
-
-
-def content(path):
-    """A checkpoint's weights and state without what a clock measured or a file is long."""
-    checkpoint = load(path)
-    state = dict(checkpoint.state)
-    del state["loggers"]
-    state["counters"] = {**state["counters"], "time_s": None}
-    return {"weights": checkpoint.weights, **state}
-
-
-def assert_same_run(directory, reference):
-    assert metrics(directory) == metrics(reference)
-    for one, other in zip(checkpoints(directory)[-1:], checkpoints(reference)[-1:], strict=True):
-        assert one.name == other.name
-        assert differences(content(one), content(other)) == []
-    best, expected = (path / "checkpoints" / "best" for path in (directory, reference))
-    assert best.resolve().name == expected.resolve().name
-    assert differences(content(best), content(expected)) == []
-    now, then = record(directory), record(reference)
-    for name in ("status", "step", "total_steps", "return", "best_return", "error"):
-        assert now[name] == then[name], name
-    assert len(now["resumed"]) == 1
 
 
 def find(state, name):
@@ -115,6 +95,78 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(algo, env, uninte
     assert checkpoints(directory) == []
     api.resume(directory, total_steps=None)
     assert_same_run(directory, uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("unbroken") / "run"
+    api.train(experiment(fragile(directory, *STEPS, f"run_dir={directory}")))
+    return directory
+
+
+def test_an_environment_that_raises_ends_the_run_after_a_checkpoint(unbroken, tmp_path):
+    directory, order = tmp_path / "run", tmp_path / "raise"
+    process = Process(fragile(tmp_path, *STEPS, NEVER, f"run_dir={directory}"), tmp_path)
+    process.wait_for_rows(directory, 5)
+    order.touch()
+    assert process.wait() == 1
+    output = process.output()
+    assert "raise ArithmeticError" in output  # the line of the user's file
+    (line,) = (line for line in output.splitlines() if line.startswith("rlrun: "))
+    assert re.fullmatch(
+        r"rlrun: environment [01] \(seed \d+\) raised ArithmeticError: the simulator broke", line
+    )
+    assert record(directory)["status"] == "failed"
+    assert record(directory)["error"] == f"EnvironmentFailure: {line.removeprefix('rlrun: ')}"
+    # Everything that was logged is in the checkpoint, and nothing of the broken iteration.
+    saved = checkpoints(directory)[-1]
+    assert load(saved).info["step"] == metrics(directory)[-1]["step"] == record(directory)["step"]
+
+    order.unlink()
+    with pytest.raises(UserError, match="uses code of 'fragile': allow it with --plugin fragile"):
+        api.resume(directory, total_steps=None)
+    api.resume(directory, total_steps=None, plugins=["fragile"])
+    assert_same_run(directory, unbroken)
+
+
+def test_an_observation_that_is_not_a_number_ends_the_run(unbroken, tmp_path):
+    directory, order = tmp_path / "run", tmp_path / "nan"
+    words = fragile(tmp_path, *STEPS, "checkpoint.every_seconds=0", f"run_dir={directory}")
+    process = Process(words, tmp_path)
+    process.wait_for_rows(directory, 5)
+    order.touch()
+    assert process.wait() == 1
+    last = checkpoints(directory)[-1]
+    counters = load(last).state["counters"]
+    line = process.output().splitlines()[-1]
+    assert re.fullmatch(
+        r"rlrun: observation of environment [01] is not finite after update "
+        rf"{counters['update']} \(step {counters['step']}\); the last good checkpoint is {last}",
+        line,
+    )
+    assert "Traceback" not in process.output()
+    assert record(directory)["error"] == line.removeprefix("rlrun: ")
+    order.unlink()
+    api.resume(directory, total_steps=None, plugins=["fragile"])
+    assert_same_run(directory, unbroken)
+
+
+def test_a_full_disk_ends_the_run_and_costs_no_checkpoint(unbroken, tmp_path):
+    directory = tmp_path / "run"
+    words = fragile(tmp_path, *STEPS, "checkpoint.every_seconds=0", f"run_dir={directory}")
+    process = Process(words, tmp_path)
+    process.wait_for_rows(directory, 5)
+    # No file can grow beyond this any more, which is less than a checkpoint has.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+    assert process.wait() == 1
+    line = process.output().splitlines()[-1]
+    assert re.fullmatch(
+        rf"rlrun: {directory}/checkpoints/step-\d+ could not be written: .*File too large", line
+    )
+    assert "Traceback" not in process.output()
+    assert record(directory)["status"] == "failed"
+    api.resume(directory, total_steps=None, plugins=["fragile"])
+    assert_same_run(directory, unbroken)
 
 
 def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path, capsys):

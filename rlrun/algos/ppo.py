@@ -32,6 +32,7 @@ from rlrun.objectives import (
     squared_value_error,
 )
 from rlrun.optim import AdamState, adam, clip_by_norm
+from rlrun.ranges import at_least, between, positive
 from rlrun.rollout import Rollout, minibatches
 from rlrun.seeding import Streams
 
@@ -84,21 +85,29 @@ class PPO:
 
     def __post_init__(self):
         """Refuse values outside their range."""
-        for name in ("num_envs", "horizon", "epochs", "minibatch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "adam_epsilon", "clip", "max_grad_norm", "normalizer_clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("value_clip", "target_kl"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive or null, got {getattr(self, name)}")
-        if self.value_coefficient < 0:
-            raise ValueError(f"value_coefficient must be at least 0, got {self.value_coefficient}")
-        if any(width < 1 for width in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes must be at least 1 each, got {self.hidden_sizes}")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {self.gamma}")
+        at_least(
+            1,
+            num_envs=self.num_envs,
+            horizon=self.horizon,
+            epochs=self.epochs,
+            minibatch_size=self.minibatch_size,
+        )
+        positive(
+            learning_rate=self.learning_rate,
+            adam_epsilon=self.adam_epsilon,
+            clip=self.clip,
+            max_grad_norm=self.max_grad_norm,
+            normalizer_clip=self.normalizer_clip,
+        )
+        at_least(
+            0,
+            value_coefficient=self.value_coefficient,
+            entropy_coefficient=self.entropy_coefficient,
+        )
+        between(0, 1, gamma=self.gamma)
+        for name, value in (("value_clip", self.value_clip), ("target_kl", self.target_kl)):
+            if value is not None:
+                positive(**{name: value})
         rows = self.num_envs * self.horizon
         if rows % self.minibatch_size:
             raise ValueError(

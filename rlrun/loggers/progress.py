@@ -20,6 +20,18 @@ LINE_SECONDS = 10.0  # between two lines where there is no terminal
 SPEED_SECONDS = 10.0  # time constant over which steps/s is averaged
 
 
+class StandardError(Console):
+    """A console that outlives its reader: a closed terminal or pipe must not end the run."""
+
+    def __init__(self) -> None:
+        """Write to stderr, so that stdout is the command's answer alone."""
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent, where rich would end the process."""
+        self.quiet = True
+
+
 class Speed:
     """Steps per second, averaged with weights that decay by 1/e every `SPEED_SECONDS`."""
 

@@ -1,0 +1,43 @@
+"""A user's package: CartPole that goes wrong in the middle of an episode, once a file says how."""
+
+import math
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+
+
+class Fragile(CartPoleEnv):
+    """CartPole; the files ``raise``, ``nan`` and ``hang`` in a directory are its orders."""
+
+    instances: ClassVar = 0
+
+    def __init__(self, directory, most_instances=math.inf, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        Fragile.instances += 1
+        if Fragile.instances > most_instances:
+            raise OSError("no licence left for another simulator")
+        self.directory = Path(directory)
+        self.elapsed = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.elapsed = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        obs, *others = super().step(action)
+        self.elapsed += 1
+        if self.elapsed == 10:
+            if (self.directory / "raise").exists():
+                raise ArithmeticError("the simulator broke")
+            if (self.directory / "nan").exists():
+                obs = np.full_like(obs, np.nan)
+            if (self.directory / "hang").exists():
+                time.sleep(60)
+        return obs, *others
+
+
+gym.register("Fragile-v0", Fragile, max_episode_steps=500)

@@ -63,10 +63,12 @@ def experiment(words: list[str]) -> Experiment:
 class Process:
     """`rlrun` with some words in a process (and process group) of its own."""
 
-    def __init__(self, words: list[str], directory: Path):
+    def __init__(
+        self, words: list[str], directory: Path, environment: dict[str, str] | None = None
+    ):
         """Start it in a directory, where its output goes to a file."""
         self.output_file = directory / f"output-{time.monotonic_ns()}.txt"
-        arguments = (words, directory, self.output_file)
+        arguments = (words, directory, self.output_file, environment or dict(os.environ))
         self._process = SERVER.Process(target=_main, args=arguments, daemon=True)
         self._process.start()
         self.pid = self._process.pid
@@ -82,6 +84,9 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def alive(self) -> bool:
+        return self._process.is_alive()
+
     def wait(self) -> int:
         """Wait for the end; return the exit code, or minus the signal that killed it."""
         self._process.join(60)
@@ -93,7 +98,9 @@ class Process:
         return self.output_file.read_text()
 
 
-def _main(words: list[str], directory: Path, output: Path) -> None:
+def _main(words: list[str], directory: Path, output: Path, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(directory)
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):  # as a shell starts a command

@@ -105,6 +105,8 @@ class PPO:
             entropy_coefficient=self.entropy_coefficient,
         )
         between(0, 1, gamma=self.gamma)
+        for width in self.hidden_sizes:
+            at_least(1, hidden_sizes=width)
         for name, value in (("value_clip", self.value_clip), ("target_kl", self.target_kl)):
             if value is not None:
                 positive(**{name: value})

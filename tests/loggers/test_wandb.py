@@ -1,81 +1,26 @@
 """Real offline W&B runs, read back from the .wandb file that they leave."""
 
 import http.server
-import json
 import os
 import pty
-import struct
 import sys
 import threading
 import time
 
 import pytest
 import wandb
-from wandb.proto.wandb_internal_pb2 import Record
+import wandb_file
 
 from rlrun.errors import UserError
 from rlrun.loggers.wandb import WandbLogger
 
-BLOCK = 32 * 1024
 KEY = "0123456789" * 4
-
-
-def records(path):
-    """The records of a .wandb file: after 7 bytes of header a LevelDB log.
-
-    Blocks of 32 KiB hold chunks of (crc32 u32, length u16, type u8, data); a chunk never crosses a
-    block. Types: 1 is a whole record, 2, 3, 4 are its first, middle and last part. Zeros pad.
-    """
-    content = path.read_bytes()
-    assert content[:4] == b":W&B"
-    position, data = 7, b""
-    while position + 7 <= len(content):
-        if BLOCK - position % BLOCK < 7:
-            position += BLOCK - position % BLOCK
-            continue
-        _crc, length, kind = struct.unpack_from("<IHB", content, position)
-        position += 7
-        data += content[position : position + length]
-        position += length
-        if kind in (1, 4):
-            yield Record.FromString(data)
-            data = b""
-
-
-def items(entries):
-    return {
-        entry.key or "/".join(entry.nested_key): json.loads(entry.value_json) for entry in entries
-    }
-
-
-class RunFile:
-    """What one .wandb file says."""
-
-    def __init__(self, path):
-        self.rows, self.metrics, self.artifacts, self.exit_codes = [], [], [], []
-        for record in records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                self.run = record.run
-                self.config = items(record.run.config.update)
-            elif kind == "history":
-                self.rows.append(items(record.history.item))
-            elif kind == "metric":
-                self.metrics.append(record.metric)
-            elif kind == "artifact":
-                self.artifacts.append(record.artifact)
-            elif kind == "exit":
-                self.exit_codes.append(record.exit.exit_code)
-
-    def logged(self):
-        """The rows without what W&B adds: _step, _timestamp, _runtime."""
-        return [{k: v for k, v in row.items() if not k.startswith("_")} for row in self.rows]
 
 
 def run_files(info):
     # finish returns some milliseconds before the file is complete; the end of the service does not.
     wandb.teardown()
-    return [RunFile(path) for path in sorted(info.directory.glob("wandb/offline-run-*/*.wandb"))]
+    return wandb_file.run_files(info.directory)
 
 
 def spec(**changes):

@@ -140,6 +140,18 @@ class GaussianPolicy(nn.Module):
         return DiagonalGaussian(self.mean(obs), self.log_std)
 
 
+class Critic(nn.Module):
+    """V(s); observations [..., D] -> values [...]."""
+
+    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
+        super().__init__()
+        self.value = mlp(sizes, output_gain=1.0, generator=generator)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Return the value of each observation."""
+        return self.value(obs).squeeze(-1)
+
+
 class ActorCritic(nn.Module):
     """A policy π(a|s) and a state value V(s) in two separate networks."""
 
@@ -159,15 +171,12 @@ class ActorCritic(nn.Module):
         else:
             sizes = [obs_size, *hidden_sizes, action_space.shape[0]]
             self.policy = GaussianPolicy(sizes, log_std, generator)
-        self.critic = mlp([obs_size, *hidden_sizes, 1], output_gain=1.0, generator=generator)
-
-    def value(self, obs: Tensor) -> Tensor:
-        """Return V(s), [...], of observations [..., D]."""
-        return self.critic(obs).squeeze(-1)
+        self.obs_size = obs_size
+        self.critic = Critic([obs_size, *hidden_sizes, 1], generator)
 
     def forward(self, obs: Tensor) -> tuple[Categorical | DiagonalGaussian, Tensor]:
         """Return π(·|s) and V(s) of observations [..., D]."""
-        return self.policy(obs), self.value(obs)
+        return self.policy(obs), self.critic(obs)
 
 
 class FlatParameters:

@@ -406,7 +406,7 @@ class Run:
                 raise UserError(f"hardware.compile=on: {error}") from error
             progress.message(f"not compiled, since the compiler failed: {error}")
             self.compiled = False
-            self.algorithm.take_steps = self.algorithm._take_steps
+            self.algorithm.run_eagerly()
         self.record["compile_s"] = round(time.perf_counter() - start, 2)
 
     def _info(self) -> RunInfo:

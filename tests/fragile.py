@@ -40,4 +40,12 @@ class Fragile(CartPoleEnv):
         return obs, *others
 
 
+class Blind(Fragile):
+    """CartPole that draws nothing."""
+
+    def render(self):
+        raise NotImplementedError
+
+
+gym.register("Blind-v0", Blind, max_episode_steps=500)
 gym.register("Fragile-v0", Fragile, max_episode_steps=500)

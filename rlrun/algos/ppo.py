@@ -5,8 +5,10 @@ eq. 7, with the details that decide its results (Huang et al. 2022, "The 37 impl
 of PPO"): orthogonal initialisation, Adam with ε = 1e-5, a learning rate that falls to zero,
 normalised observations and rewards, advantages normalised per minibatch, gradients clipped.
 
-Departures from Huang et al.: policy and critic are bootstrapped at truncation; observation
-statistics are fixed during an iteration; the value loss is not clipped unless asked for.
+Departures from Huang et al.: a truncated episode is bootstrapped; observation statistics are fixed
+during an iteration; the value loss is not clipped unless asked for; policy and critic, which share
+no parameters, each have an optimiser and a gradient norm of their own, so that no weight is needed
+between their losses and both can be fitted at the same time.
 """
 
 from collections.abc import Callable
@@ -17,12 +19,12 @@ from typing import ClassVar, NamedTuple
 import gymnasium as gym
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad_and_value
 
 from rlrun import loops
 from rlrun.errors import UserError
-from rlrun.hardware import Hardware
-from rlrun.networks import ActorCritic, FlatParameters
+from rlrun.hardware import Hardware, run_in_turn
+from rlrun.learner import Learner
+from rlrun.networks import ActorCritic, Categorical, DiagonalGaussian
 from rlrun.objectives import (
     approximate_kl,
     clip_fraction,
@@ -31,23 +33,25 @@ from rlrun.objectives import (
     explained_variance,
     squared_value_error,
 )
-from rlrun.optim import AdamState, adam, clip_by_norm
 from rlrun.ranges import at_least, between, positive
 from rlrun.rollout import Rollout, minibatches
 from rlrun.seeding import Streams
 
-# Minibatch updates in one compiled call: the cost of a call is shared, the time to compile grows.
-UPDATES_PER_CALL = 8
 
-
-class Minibatch(NamedTuple):
-    """B rows of a rollout: [B, D], [B] or [B, A], and four times [B]."""
+class PolicyBatch(NamedTuple):
+    """B rows of a rollout for the policy: [B, D], [B] or [B, A], [B], [B]."""
 
     obs: Tensor
     action: Tensor
     logp: Tensor
-    value: Tensor
     advantage: Tensor
+
+
+class CriticBatch(NamedTuple):
+    """The same rows for the critic: [B, D], [B], [B]."""
+
+    obs: Tensor
+    value: Tensor
     target: Tensor
 
 
@@ -56,7 +60,7 @@ class PPO:
     """Hyperparameters (their meaning and source stand in ``conf/algo/ppo.yaml``) and the learner.
 
     Attributes:
-        network: policy and critic; its parameters are views of one vector θ.
+        network: policy and critic.
     """
 
     num_envs: int
@@ -69,7 +73,6 @@ class PPO:
     gamma: float
     clip: float
     value_clip: float | None
-    value_coefficient: float
     entropy_coefficient: float
     max_grad_norm: float
     target_kl: float | None
@@ -99,11 +102,7 @@ class PPO:
             max_grad_norm=self.max_grad_norm,
             normalizer_clip=self.normalizer_clip,
         )
-        at_least(
-            0,
-            value_coefficient=self.value_coefficient,
-            entropy_coefficient=self.entropy_coefficient,
-        )
+        at_least(0, entropy_coefficient=self.entropy_coefficient)
         between(0, 1, gamma=self.gamma)
         for width in self.hidden_sizes:
             at_least(1, hidden_sizes=width)
@@ -153,8 +152,6 @@ class PPO:
             log_std=self.log_std,
             generator=streams.init,
         ).to(self.device)
-        self.parameters = FlatParameters(self.network)
-        self.adam = AdamState.zeros_like(self.parameters.vector)
         # Environments step on the CPU, where a forward pass of a small network takes less time
         # than a launch on a GPU: acting uses a copy of the policy there.
         self.actor = self.network
@@ -169,21 +166,18 @@ class PPO:
             self._send_to_actor()
 
         count = self.num_envs * self.horizon // self.minibatch_size
-        self.updates_per_call = max(n for n in range(1, UPDATES_PER_CALL + 1) if count % n == 0)
-        self.take_steps = hardware.compiled(self._take_steps) if compiled else self._take_steps
-        # What one sampled action looks like: int64 [] or float32 [A].
-        action = self.network.policy(torch.zeros(obs_size, device=self.device)).mode()
-        shape = (self.updates_per_call, self.minibatch_size)
-        # One tensor each: compiled code is specialised to which of its inputs share memory.
-        logp, value, advantage, target = (torch.zeros(shape, device=self.device) for _ in range(4))
-        self.example = Minibatch(
-            obs=torch.zeros(*shape, obs_size, device=self.device),
-            action=torch.zeros((*shape, *action.shape), dtype=action.dtype, device=self.device),
-            logp=logp,
-            value=value,
-            advantage=advantage,
-            target=target,
+        learner = partial(
+            Learner,
+            minibatches=count,
+            adam_epsilon=self.adam_epsilon,
+            max_grad_norm=self.max_grad_norm,
         )
+        self.policy_learner = learner(self.network.policy, self.policy_loss)
+        self.critic_learner = learner(self.network.critic, self.critic_loss)
+        self.run_both = hardware.run_both if compiled else run_in_turn
+        if compiled:
+            self.policy_learner.compile(hardware.compiled)
+            self.critic_learner.compile(hardware.compiled)
 
     def updates(self, total_steps: int) -> int:
         """Return how many minibatch updates a run of ``total_steps`` takes."""
@@ -192,8 +186,17 @@ class PPO:
     @torch.no_grad()
     def warm_up(self) -> None:
         """Compile the update by running it on zeros; nothing is learned."""
-        zero = torch.zeros((), device=self.device)
-        self.take_steps(self.parameters.vector, self.adam, zero, self.example)
+        obs = torch.zeros(self.minibatch_size, self.network.obs_size, device=self.device)
+        zeros = torch.zeros(self.minibatch_size, device=self.device)
+        action = self.network.policy(obs).mode()
+        self.policy_learner.warm_up(PolicyBatch(obs, action, zeros, zeros))
+        self.critic_learner.warm_up(CriticBatch(obs, zeros, zeros))
+
+    def run_eagerly(self) -> None:
+        """Do without the compiler."""
+        self.policy_learner.run_eagerly()
+        self.critic_learner.run_eagerly()
+        self.run_both = run_in_turn
 
     # ------------------------------------------------------------------ collecting
 
@@ -212,7 +215,7 @@ class PPO:
 
     def value(self, obs: Tensor) -> Tensor:
         """Return V(s) of observations [T, N, D], as [T, N]."""
-        return self.network.value(obs)
+        return self.network.critic(obs)
 
     # ------------------------------------------------------------------ updating
 
@@ -229,87 +232,80 @@ class PPO:
         """
         decay = 1.0 - progress if self.anneal_learning_rate else 1.0
         learning_rate = torch.tensor(self.learning_rate * decay, device=self.device)
-        theta, state = self.parameters.vector, self.adam
         advantage, target = self.estimate(rollout)
         quality = explained_variance(rollout.value, target)
         history = []
         for epoch in range(self.epochs):
             if epoch > 0 and self.recompute_advantage:
-                self.parameters.vector.copy_(theta)
                 value, next_value = self.value(rollout.obs), self.value(rollout.next_obs)
                 rollout = replace(rollout, value=value, next_value=next_value)
                 advantage, target = self.estimate(rollout)
             rows = minibatches(
                 rollout.mask, size=self.minibatch_size, generator=self.streams.minibatch
             )
-            columns = (rollout.obs, rollout.action, rollout.logp, rollout.value, advantage, target)
-            epoch_data = Minibatch(*(column.flatten(0, 1)[rows] for column in columns))
-            for start in range(0, len(rows), self.updates_per_call):
-                several = (x[start : start + self.updates_per_call] for x in epoch_data)
-                theta, state, metrics = self.take_steps(
-                    theta, state, learning_rate, Minibatch(*several)
+            obs, action, logp, value, advantages, targets = (
+                column.flatten(0, 1)[rows]
+                for column in (
+                    rollout.obs,
+                    rollout.action,
+                    rollout.logp,
+                    rollout.value,
+                    advantage,
+                    target,
                 )
-                history.append(metrics)
+            )
+            policy_metrics, critic_metrics = self.run_both(
+                partial(
+                    self.policy_learner.fit,
+                    PolicyBatch(obs, action, logp, advantages),
+                    learning_rate,
+                ),
+                partial(self.critic_learner.fit, CriticBatch(obs, value, targets), learning_rate),
+            )
+            history.append(policy_metrics | critic_metrics)
             # The policy has gone far enough from the one that collected the data.
-            if self.target_kl is not None:
-                calls = len(rows) // self.updates_per_call
-                kl = torch.cat([m["policy/kl"] for m in history[-calls:]]).mean()
-                if kl > 1.5 * self.target_kl:
-                    break
-        self.parameters.vector.copy_(theta)
-        self.adam = state
+            if (
+                self.target_kl is not None
+                and history[-1]["policy/kl"].mean() > 1.5 * self.target_kl
+            ):
+                break
         self._send_to_actor()
         means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
         return {
             **means,
             "value/explained_variance": quality,
             "schedule/learning_rate": learning_rate,
-            "updates": torch.tensor(len(history) * self.updates_per_call, device=self.device),
+            "updates": torch.tensor(len(history) * len(rows), device=self.device),
         }
 
-    def _take_steps(
-        self, theta: Tensor, state: AdamState, learning_rate: Tensor, batches: Minibatch
-    ) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
-        """Take one optimiser step on each of K minibatches [K, B, ...]; metrics are [K]."""
-        history = []
-        for k in range(len(batches.obs)):
-            batch = Minibatch(*(x[k] for x in batches))
-            gradient, (loss, metrics) = grad_and_value(self._loss, has_aux=True)(theta, batch)
-            gradient = clip_by_norm(gradient, self.max_grad_norm)
-            theta, state = adam(
-                theta, gradient, state, learning_rate=learning_rate, epsilon=self.adam_epsilon
-            )
-            history.append({"loss/total": loss, **metrics})
-        return theta, state, {name: torch.stack([m[name] for m in history]) for name in history[0]}
-
-    def _loss(self, theta: Tensor, batch: Minibatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """L = −E[min(ρ Â, clip(ρ) Â)] + c_v · ½ E[(V − target)²] − c_e · E[H(π)]."""
-        parameters = self.parameters.unflatten(theta)
-        distribution, value = functional_call(self.network, parameters, (batch.obs,))
+    def policy_loss(
+        self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: PolicyBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(θ) = −E[min(ρ Â, clip(ρ, 1 ± ε) Â)] − c E[H(π)]."""
+        distribution = policy(batch.obs)
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ
-
         advantage = batch.advantage
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        policy_loss = -clipped_surrogate(log_ratio, advantage, self.clip).mean()
-
-        if self.value_clip is None:
-            value_error = squared_value_error(value, batch.target)
-        else:
-            value_error = clipped_value_error(value, batch.value, batch.target, self.value_clip)
-        value_loss = value_error.mean()
-
+        surrogate = clipped_surrogate(log_ratio, advantage, self.clip).mean()
         entropy = distribution.entropy().mean()
-        loss = (
-            policy_loss + self.value_coefficient * value_loss - self.entropy_coefficient * entropy
-        )
-        return loss, {
-            "loss/policy": policy_loss,
-            "loss/value": value_loss,
+        return -surrogate - self.entropy_coefficient * entropy, {
+            "loss/policy": -surrogate,
             "policy/entropy": entropy,
             "policy/kl": approximate_kl(log_ratio),
             "policy/clip_fraction": clip_fraction(log_ratio, self.clip),
         }
+
+    def critic_loss(
+        self, critic: Callable[[Tensor], Tensor], batch: CriticBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(φ) = ½ E[(V(s) − target)²]."""
+        value = critic(batch.obs)
+        if self.value_clip is None:
+            error = squared_value_error(value, batch.target)
+        else:
+            error = clipped_value_error(value, batch.value, batch.target, self.value_clip)
+        return error.mean(), {"loss/value": error.mean()}
 
     def _send_to_actor(self) -> None:
         """Bring the copy that acts up to date."""
@@ -328,9 +324,13 @@ class PPO:
         self._send_to_actor()
 
     def state_dict(self) -> dict:
-        """Return what the learner needs besides its weights."""
-        return {"adam": tuple(self.adam)}
+        """Return what the learners need besides the weights."""
+        return {
+            "policy": self.policy_learner.state_dict(),
+            "critic": self.critic_learner.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state."""
-        self.adam = AdamState(*(tensor.to(self.device) for tensor in state["adam"]))
+        self.policy_learner.load_state_dict(state["policy"])
+        self.critic_learner.load_state_dict(state["critic"])

@@ -20,14 +20,13 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
 # Environment steps of a run, the most important environment first: this is the order of work.
-# MuJoCo: the 1 M of the published tables. Classic control: the budgets that RL Zoo publishes PPO
-# with (rl-baselines3-zoo, benchmark.md), but for Acrobot.
+# A million, as in the published tables, but for CartPole.
 BUDGETS = {
     "hopper": 1_000_000,
     "walker2d": 1_000_000,
     "halfcheetah": 1_000_000,
     "inverted_double_pendulum": 1_000_000,
-    "cartpole": 100_000,  # enough: the best return is reached within half of it
+    "cartpole": 100_000,  # the best return is reached within half of it
     "acrobot": 1_000_000,
     "mountain_car": 1_000_000,
     "pendulum": 1_000_000,

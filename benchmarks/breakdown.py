@@ -4,8 +4,10 @@
 
 Goes on from the run's last checkpoint, so that the states are those of a policy that has learned
 something. The parts are rlrun's own functions at work, each behind a stopwatch; what a part calls
-is taken off its own time. Nothing is written to the run. Prints one line of JSON: µs per
-environment step of each part, µs per minibatch update, seconds per evaluation.
+is taken off its own time. Policy and critic, which may be fitted side by side, are one part: its
+time is what the iteration waits for both. Nothing is written to the run. Prints one line of JSON:
+µs per environment step of each part, µs per minibatch update (of policy and critic), seconds per
+evaluation.
 """
 
 import argparse
@@ -102,15 +104,17 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     watches.watch(algorithm, "judge", "log-probabilities and values of the rollout")
     watches.watch(algorithm, "value", "log-probabilities and values of the rollout")
     watches.watch(collector, "collect", "rest of collecting: normalisation, buffers")
-    watches.watch(algorithm, "take_steps", "minibatch updates")
+    watches.watch(algorithm, "run_both", "minibatch updates")
     watches.watch(algorithm, "update", "rest of updating: advantages, shuffles, gathering")
+    updates = 0
     for iteration in range(iterations + 1):
-        if iteration == 1:
+        metrics = algorithm.update(collector.collect(algorithm), progress=run.progress)
+        if iteration == 0:
             watches.reset()
-        algorithm.update(collector.collect(algorithm), progress=run.progress)
+        else:
+            updates += int(metrics["updates"])
 
     steps = iterations * algorithm.num_envs * algorithm.horizon
-    updates = watches.calls["minibatch updates"] * algorithm.updates_per_call
     evaluation_env = run.make_evaluation_env(experiment.evaluation.episodes)
     start = time.perf_counter()
     evaluation = evaluate(run.act_greedily, evaluation_env, seed=0)

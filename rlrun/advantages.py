@@ -7,9 +7,13 @@ terminal state), ``terminated | truncated`` cuts the recursion (the next row is 
 from the state in which it was cut.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from rlrun.errors import UserError
+from rlrun.ranges import at_least, between
 from rlrun.recurrence import reverse_linear_recurrence
 from rlrun.rollout import Rollout
 
@@ -30,11 +34,15 @@ def gae(rollout: Rollout, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     Args:
         rollout: rewards, values and episode ends, [T, N].
         gamma: discount γ of the return.
-        lam: λ, the decay of the mixture.
+        lam: λ, the decay of the mixture, in [0, 1].
 
     Returns:
         Advantage and value target Â + V (the TD(λ) return), each [T, N].
+
+    Raises:
+        ValueError: λ is out of range.
     """
+    between(0, 1, lam=lam)
     delta = td_errors(rollout, gamma)
     done = rollout.terminated | rollout.truncated
     decay = gamma * lam * (~done).to(delta.dtype)
@@ -69,9 +77,11 @@ def nstep(rollout: Rollout, *, gamma: float, n: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         Advantage and value target, each [T, N].
+
+    Raises:
+        ValueError: n is out of range.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    at_least(1, n=n)
     delta = td_errors(rollout, gamma)
     done = rollout.terminated | rollout.truncated
     goes_on = gamma * (~done).to(delta.dtype)
@@ -104,3 +114,34 @@ def baseline_value(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     reward = rollout.reward + gamma * torch.where(completes, rollout.next_value, 0.0)
     reward_to_go = reverse_linear_recurrence(reward, gamma * (~done).to(reward.dtype))
     return reward_to_go - rollout.value, reward_to_go
+
+
+def check_estimator(estimator: Callable[..., tuple[Tensor, Tensor]], *, gamma: float) -> None:
+    """Call an estimator on a rollout of zeros, to find its mistakes before a run begins.
+
+    Args:
+        estimator: called as ``estimator(rollout, gamma=gamma)``.
+        gamma: discount γ of the return.
+
+    Raises:
+        UserError: one of the estimator's constants is out of range.
+    """
+    zeros = torch.zeros(2, 1)
+    never = torch.zeros(2, 1, dtype=torch.bool)
+    rollout = Rollout(
+        obs=zeros[..., None],
+        next_obs=zeros[..., None],
+        action=zeros,
+        logp=zeros,
+        value=zeros,
+        next_value=zeros,
+        reward=zeros,
+        terminated=never,
+        truncated=never,
+        mask=~never,
+        group=None,
+    )
+    try:
+        estimator(rollout, gamma=gamma)
+    except ValueError as error:
+        raise UserError(f"advantage: {error}") from error

@@ -381,11 +381,11 @@ class Run:
 
     def _end(self, status: str, error: str | None) -> None:
         """Leave a true record; what fails on the way must not hide how the run ended."""
-        self.draw()
         try:
             self.write_record(status, error)
         except OSError as full:
             warn(f"run.json does not say '{status}': {full}")
+        self.draw()
         self.loggers.close(status)
         for env in (self.env, self._evaluation_env):
             if env is not None:

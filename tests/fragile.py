@@ -1,6 +1,7 @@
 """A user's package: CartPole that goes wrong in the middle of an episode, once a file says how."""
 
 import math
+import signal
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -11,7 +12,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 
 class Fragile(CartPoleEnv):
-    """CartPole; the files ``raise``, ``nan`` and ``hang`` in a directory are its orders."""
+    """CartPole; files in a directory, ``raise``, ``nan``, ``hang`` and ``stop``, are its orders."""
 
     instances: ClassVar = 0
 
@@ -37,6 +38,9 @@ class Fragile(CartPoleEnv):
                 obs = np.full_like(obs, np.nan)
             if (self.directory / "hang").exists():
                 time.sleep(60)
+            if (self.directory / "stop").exists():
+                (self.directory / "stop").unlink()
+                signal.raise_signal(signal.SIGTERM)
         return obs, *others
 
 

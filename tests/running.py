@@ -90,7 +90,9 @@ class Process:
     def wait(self) -> int:
         """Wait for the end; return the exit code, or minus the signal that killed it."""
         self._process.join(60)
-        assert self._process.exitcode is not None
+        ended = self._process.exitcode is not None
+        self._process.kill()
+        assert ended, self.output()
         return self._process.exitcode
 
     def output(self) -> str:

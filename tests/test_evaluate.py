@@ -8,7 +8,6 @@ import torch
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.evaluate import Evaluation, evaluate
-from rlrun.seeding import Streams, evaluation_seed
 
 
 class Countdown(gym.Env):
@@ -73,12 +72,3 @@ def test_the_summary():
         "eval/return_std": pytest.approx((14 / 3) ** 0.5),
         "eval/length": 20.0,
     }
-
-
-def test_an_evaluations_seed_depends_on_the_run_and_the_step_alone():
-    stream = Streams.from_seed(7).evaluation
-    assert stream == Streams.from_seed(7).evaluation
-    seeds = [evaluation_seed(stream, step) for step in range(0, 100_000, 1_000)]
-    assert [evaluation_seed(stream, step) for step in range(0, 100_000, 1_000)] == seeds
-    others = [evaluation_seed(Streams.from_seed(8).evaluation, step) for step in range(100)]
-    assert len({*seeds, *others}) == 200

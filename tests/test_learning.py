@@ -7,7 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from tiny import Corridor, PointMass, control, learner
+from tiny import Corridor, PointMass, control, set_up
 
 from rlrun.advantages import baseline_value, gae, nstep, td
 from rlrun.evaluate import evaluate
@@ -54,7 +54,7 @@ def trained_return(
         return sign * advantage, target
 
     env = control(make_env, num_envs)
-    algorithm, collector = learner(env, estimator=signed, **{**SETTINGS, **settings})
+    algorithm, collector = set_up(env, estimator=signed, **{**SETTINGS, **settings})
     for i in range(iterations):
         algorithm.update(collector.collect(algorithm), progress=i / iterations)
 
@@ -141,7 +141,7 @@ def learned_value(estimator: Callable, *, terminates: bool) -> float:
     raw = {"normalize_reward": False, "normalize_observation": False}
     settings = {**SETTINGS, "gamma": 0.8, "learning_rate": 3e-2, "minibatch_size": 256}
     env = control(lambda: Waiting(terminates), 8)
-    algorithm, collector = learner(env, estimator=estimator, **settings, **raw)
+    algorithm, collector = set_up(env, estimator=estimator, **settings, **raw)
     for i in range(40):
         algorithm.update(collector.collect(algorithm), progress=i / 40)
     return collector.collect(algorithm).value.mean().item()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny import Counting, PointMass, control, counting, learner
+from tiny import Counting, PointMass, control, counting, set_up
 
 from rlrun.errors import EnvironmentFailure
 from rlrun.rollout import minibatches
@@ -19,7 +19,7 @@ def collected(action_space: spaces.Space = CHOICE, **changes):
     """A learner, its collector and the environments, before the first rollout."""
     env, envs = counting(ENVS, action_space)
     settings = {"horizon": HORIZON, "minibatch_size": ENVS * HORIZON, **RAW, **changes}
-    algorithm, collector = learner(env, **settings)
+    algorithm, collector = set_up(env, **settings)
     return algorithm, collector, envs
 
 
@@ -59,7 +59,7 @@ def test_values_and_probabilities_are_those_of_their_rows():
         distribution, value = algorithm.network(rollout.obs[t])
         torch.testing.assert_close(rollout.logp[t], distribution.log_prob(rollout.action[t]))
         torch.testing.assert_close(rollout.value[t], value)
-        successor = algorithm.network.value(rollout.next_obs[t])
+        successor = algorithm.network.critic(rollout.next_obs[t])
         torch.testing.assert_close(rollout.next_value[t], successor)
     assert not rollout.logp.requires_grad
 
@@ -132,8 +132,8 @@ def test_rewards_are_scaled_but_not_shifted():
 
 def test_a_loaded_collector_goes_on_in_mid_episode():
     settings = {"horizon": 7, "minibatch_size": 7}  # an episode lasts 10 steps
-    algorithm, collector = learner(control(PointMass, 2), **settings)
-    again, loaded = learner(control(PointMass, 2), **settings)
+    algorithm, collector = set_up(control(PointMass, 2), **settings)
+    again, loaded = set_up(control(PointMass, 2), **settings)
     collector.collect(algorithm)
     loaded.load_state_dict(copy.deepcopy(collector.state_dict()))
     loaded.observation_normalizer.load_state_dict(collector.observation_normalizer.state_dict())

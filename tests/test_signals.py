@@ -14,6 +14,7 @@ from wandb_file import run_files
 
 from rlrun import api
 from rlrun.checkpoint import load
+from rlrun.errors import Interrupted
 from rlrun.signals import HANDLED, StopFlag
 
 RLRUN = Path(sys.executable).with_name("rlrun")
@@ -82,19 +83,16 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_costs_no_checkpoint(tmp_path):
 
 
 def test_a_signal_in_the_last_iteration_leaves_a_finished_run(tmp_path, handlers):
+    calls = []
+    signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
     directory = tmp_path / "run"
-    words = small("cartpole", "total_steps=64", f"run_dir={directory}", "advantage=gae")
-    parts = experiment(words)
-    estimator = parts.advantage
-
-    def signalling(rollout, **constants):
-        signal.raise_signal(signal.SIGTERM)
-        return estimator(rollout, **constants)
-
-    parts.advantage = signalling
-    with pytest.raises(Exception, match="stopped by signal 15"):
-        api.train(parts)
+    (tmp_path / "stop").touch()
+    with pytest.raises(Interrupted) as raised:
+        api.train(experiment(fragile(tmp_path, "total_steps=64", f"run_dir={directory}")))
+    assert raised.value.signal == signal.SIGTERM
+    assert calls == [signal.SIGTERM]
     assert record(directory)["status"] == "finished"
+    assert [row["step"] for row in metrics(directory)] == [64, 64]
     assert "eval/return" in metrics(directory)[-1]
 
 

@@ -1,5 +1,6 @@
-"""Small environments, and learners for them, that several tests share."""
+"""Small environments, PPO for them, and torch's optimiser, that several tests share."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
 from rlrun.advantages import gae
 from rlrun.algos.ppo import PPO
@@ -16,6 +19,7 @@ from rlrun.config import conf_directory
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.hardware import Hardware
+from rlrun.learner import Learner
 from rlrun.normalize import ObservationNormalizer, RewardNormalizer
 from rlrun.rollout import Collector
 from rlrun.seeding import Streams
@@ -126,24 +130,24 @@ def ppo(**changes: Any) -> PPO:
     return PPO(**{**settings, **small, **changes})
 
 
-def learner(
+def set_up(
     env: ControlEnv,
     *,
     seed: int = 0,
     estimator: Callable = DEFAULT_GAE,
-    compiled: bool = False,
+    hardware: Hardware = CPU,
     **changes: Any,
 ) -> tuple[PPO, Collector]:
-    """A learner for these environments, and what collects its rollouts from them."""
+    """PPO for these environments, and what collects its rollouts from them."""
     algorithm = ppo(num_envs=env.num_envs, **changes)
     streams = Streams.from_seed(seed)
     algorithm.setup(
         env.obs_size,
         env.action_space,
-        hardware=CPU,
+        hardware=hardware,
         streams=streams,
         estimator=estimator,
-        compiled=compiled,
+        compiled=hardware.should_compile(updates=0),
     )
     clip = algorithm.normalizer_clip
     collector = Collector(
@@ -159,3 +163,32 @@ def learner(
     )
     collector.reset(streams.env)
     return algorithm, collector
+
+
+def torchs_step(
+    learner: Learner, loss: Callable[[nn.Module], Tensor], learning_rate: float
+) -> tuple[Tensor, float]:
+    """A step of torch's own optimiser from where a learner stands, which stays there.
+
+    Args:
+        learner: its weights, moments and constants are taken.
+        loss: of a network of the learner's kind, for autograd.
+        learning_rate: step size.
+
+    Returns:
+        The new θ [P], and the norm of the gradient before it was clipped.
+    """
+    network = copy.deepcopy(learner.network)
+    m, v = (learner.parameters.unflatten(moment) for moment in (learner.adam.m, learner.adam.v))
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, eps=learner.adam_epsilon)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(True)
+        optimizer.state[parameter] = {
+            "step": learner.adam.t.clone(),
+            "exp_avg": m[name].clone(),
+            "exp_avg_sq": v[name].clone(),
+        }
+    loss(network).backward()
+    norm = clip_grad_norm_(network.parameters(), learner.max_grad_norm)
+    optimizer.step()
+    return torch.cat([p.detach().flatten() for p in network.parameters()]), norm.item()

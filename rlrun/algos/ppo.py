@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
+from rlrun.advantages import check_estimator
 from rlrun.errors import UserError
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.learner import Learner
@@ -138,10 +139,11 @@ class PPO:
             compiled: whether to compile the update, at the call of :meth:`warm_up`.
 
         Raises:
-            UserError: there is no estimator.
+            UserError: there is no estimator, or one of its constants is out of range.
         """
         if estimator is None:
             raise UserError("ppo needs an estimator: advantage=gae, say")
+        check_estimator(estimator, gamma=self.gamma)
         self.estimate = partial(estimator, gamma=self.gamma)
         self.streams = streams
         self.device = hardware.torch_device()

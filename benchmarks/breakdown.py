@@ -27,22 +27,20 @@ from rlrun.run import Run
 
 
 class Stopwatches:
-    """Time methods, without the watched methods that they call.
+    """Time methods of the main thread, without the watched methods that they call.
 
     Attributes:
         seconds: spent, by name.
-        calls: number of them, by name.
     """
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
-        self.calls: dict[str, int] = {}
         self._inside = [0.0]  # seconds of watched calls made within each open call
 
     def watch(self, owner: Any, method: str, name: str) -> None:
         """Put a stopwatch around ``owner.method``, from now on."""
         function = getattr(owner, method)
-        self.seconds[name], self.calls[name] = 0.0, 0
+        self.seconds[name] = 0.0
 
         def timed(*arguments: Any, **keywords: Any) -> Any:
             self._inside.append(0.0)
@@ -51,7 +49,6 @@ class Stopwatches:
             elapsed = time.perf_counter() - start
             self.seconds[name] += elapsed - self._inside.pop()
             self._inside[-1] += elapsed
-            self.calls[name] += 1
             return result
 
         setattr(owner, method, timed)
@@ -59,7 +56,6 @@ class Stopwatches:
     def reset(self) -> None:
         """Start all of them at zero."""
         self.seconds = dict.fromkeys(self.seconds, 0.0)
-        self.calls = dict.fromkeys(self.calls, 0)
 
 
 def measure(directory: Path, *, iterations: int) -> dict[str, Any]:

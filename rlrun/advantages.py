@@ -116,21 +116,23 @@ def baseline_value(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     return reward_to_go - rollout.value, reward_to_go
 
 
-def check_estimator(estimator: Callable[..., tuple[Tensor, Tensor]], *, gamma: float) -> None:
-    """Call an estimator on a rollout of zeros, to find its mistakes before a run begins.
+def check_estimator(
+    estimator: Callable[..., tuple[Tensor, Tensor]], *, gamma: float, obs_size: int
+) -> None:
+    """Call an estimator on two steps of zeros, to find its mistakes before a run begins.
 
     Args:
         estimator: called as ``estimator(rollout, gamma=gamma)``.
         gamma: discount γ of the return.
+        obs_size: D.
 
     Raises:
         UserError: one of the estimator's constants is out of range.
     """
-    zeros = torch.zeros(2, 1)
-    never = torch.zeros(2, 1, dtype=torch.bool)
+    zeros, never = torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool)
     rollout = Rollout(
-        obs=zeros[..., None],
-        next_obs=zeros[..., None],
+        obs=torch.zeros(2, 1, obs_size),
+        next_obs=torch.zeros(2, 1, obs_size),
         action=zeros,
         logp=zeros,
         value=zeros,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rlrun import directory as run_directory
+from rlrun import session
 from rlrun.checkpoint import CheckpointStore
 from rlrun.config import Experiment, load_run
 from rlrun.envs.control import ControlEnv
@@ -33,14 +35,19 @@ def train(experiment: Experiment) -> float:
 
     Raises:
         UserError: the parts do not fit together; no directory is made.
-        Interrupted, EnvironmentFailure, NonFiniteError: see :meth:`rlrun.run.Run.execute`.
+        Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.session.execute`.
     """
     run = Run(experiment, checkpoint=None)
     record = run_directory.provenance()
-    directory = run_directory.make_directory(experiment.parent, experiment.run_dir, run.name)
+    directory = run_directory.make_directory(experiment.parent, experiment.run_dir, experiment.name)
     with run_directory.lock(directory):
         run_directory.write_config(directory, experiment.config, experiment.overrides)
-        return execute(run, directory, record)
+        try:
+            return execute(run, directory, record)
+        except UserError:
+            if run.counters.step == 0:  # a logger or the compiler cannot work as it was asked to
+                shutil.rmtree(directory)
+            raise
 
 
 def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] = ()) -> float:
@@ -59,8 +66,8 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
     """
     experiment = load_run(directory, plugins)
     if total_steps is not None:
-        experiment.config = {**experiment.config, "total_steps": total_steps}
-        experiment.total_steps = total_steps
+        config = {**experiment.config, "total_steps": total_steps}
+        experiment = replace(experiment, total_steps=total_steps, config=config)
     with run_directory.lock(directory):
         store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
         store.repair()
@@ -94,7 +101,7 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
         The mean return of the last evaluation.
     """
     try:
-        final_return = run.execute(directory, record)
+        final_return = session.execute(run, directory, record)
     except Interrupted:
         print(f"Stopped after {run.counters.step:,} steps, which are saved in {directory}.")
         if not run.finished:
@@ -142,7 +149,7 @@ def evaluate_run(
         check_video(video)
     experiment = load_run(directory, plugins)
     # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
-    experiment.hardware = replace(experiment.hardware, device="cpu")
+    experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
     run = Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))

@@ -107,6 +107,11 @@ class Experiment:
         at_least(0, seed=self.seed)
         at_least(1, total_steps=self.total_steps)
 
+    @property
+    def name(self) -> str:
+        """The run in a word, for people."""
+        return f"{self.algo_name}_{self.env_name}_s{self.seed}"
+
 
 # What an algorithm calls an estimator with; the rest is the estimator's own, from its YAML.
 ESTIMATOR_ARGUMENTS = ("rollout", "gamma")

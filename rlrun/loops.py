@@ -31,12 +31,12 @@ def on_policy(run: "Run") -> None:
     while run.goes_on:
         before = run.state_dict()
         try:
-            with run.clock("time/collect_s"):
+            with run.stopwatch.measure("time/collect_s"):
                 rollout = collector.collect(algorithm)
         except EnvironmentFailure:
             run.rescue(before)
             raise
-        with run.clock("time/update_s"):
+        with run.stopwatch.measure("time/update_s"):
             metrics = algorithm.update(rollout, progress=run.progress)
         run.log_iteration(metrics, steps=rollout.reward.numel())
         run.evaluate_if_due()

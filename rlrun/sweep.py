@@ -90,8 +90,7 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
     try:
         experiment = load_job(cfg, settings, directory)
         if experiment.run_dir is None:
-            run = f"{experiment.algo_name}_{experiment.env_name}_s{experiment.seed}"
-            entry["run"] = f"{number:03d}_{run}"
+            entry["run"] = f"{number:03d}_{experiment.name}"
             run_dir = str(directory / entry["run"])
             experiment = dataclasses.replace(experiment, run_dir=run_dir)
         else:

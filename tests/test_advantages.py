@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlrun.advantages import baseline_value, gae, nstep, td, td_errors
+from rlrun.advantages import baseline_value, check_estimator, gae, nstep, td, td_errors
+from rlrun.errors import UserError
 from rlrun.rollout import Rollout
 
 GAMMA = 0.9
@@ -301,6 +302,28 @@ def test_td_errors_of_the_true_value_have_mean_zero():
     assert abs(delta.mean().item()) < 4 / 100  # four standard errors of 1/√10,000
 
 
-def test_no_steps_before_the_value_is_refused():
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-        nstep(random_rollout(3, seed=0), gamma=GAMMA, n=0)
+# ---------------------------------------------------------------------- constants out of range
+
+OUT_OF_RANGE = [
+    (partial(gae, lam=1.5), r"lam must be in \[0, 1\], got 1.5"),
+    (partial(gae, lam=-0.1), r"lam must be in \[0, 1\], got -0.1"),
+    (partial(nstep, n=0), "n must be at least 1, got 0"),
+]
+out_of_range = pytest.mark.parametrize(("estimate", "message"), OUT_OF_RANGE)
+
+
+@out_of_range
+def test_a_constant_out_of_range_is_refused(estimate, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        estimate(random_rollout(3, seed=0), gamma=GAMMA)
+
+
+@out_of_range
+def test_the_check_calls_it_the_users_mistake(estimate, message):
+    with pytest.raises(UserError, match=f"^advantage: {message}$"):
+        check_estimator(estimate, gamma=GAMMA, obs_size=3)
+
+
+@every_estimator
+def test_the_check_passes_what_works(estimate):
+    check_estimator(estimate, gamma=GAMMA, obs_size=3)

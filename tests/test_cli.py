@@ -91,6 +91,8 @@ MISTAKES = {
     "algo.lr=abc": "algo.lr: no such setting; did you mean 'learning_rate'?",
     "algo.learning_rate=abc": "algo.learning_rate: expected a number, got 'abc'",
     "algo.gamma=1.5": "gamma must be in [0, 1], got 1.5",
+    "advantage.lam=1.5": "advantage: lam must be in [0, 1], got 1.5",
+    "advantage=nstep advantage.n=0": "advantage: n must be at least 1, got 0",
     "algo=ppo,a2c": "algo=ppo,a2c: several values for one run; for each: rlrun -m algo=ppo,a2c",
     "tags=a,b": "for each: rlrun -m tags=a,b, or tags=[a,b] for a list",
     "algo=[ppo,a2c]": "algo=[ppo,a2c]: a run has one algo; for each: rlrun -m algo=ppo,a2c",

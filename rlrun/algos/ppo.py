@@ -143,7 +143,7 @@ class PPO:
         """
         if estimator is None:
             raise UserError("ppo needs an estimator: advantage=gae, say")
-        check_estimator(estimator, gamma=self.gamma)
+        check_estimator(estimator, gamma=self.gamma, obs_size=obs_size)
         self.estimate = partial(estimator, gamma=self.gamma)
         self.streams = streams
         self.device = hardware.torch_device()

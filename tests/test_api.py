@@ -170,3 +170,15 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(cartpole, tmp_path):
         with pytest.raises(UserError, match=r"no .*checkpoint"):
             evaluate(directory, checkpoint=checkpoint)
     assert checkpoints(directory) == []
+
+
+def test_a_logger_that_cannot_work_leaves_no_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    directory = tmp_path / "run"
+    words = ["logger=wandb", "logger.wandb.mode=online", f"run_dir={directory}"]
+    with pytest.raises(UserError):
+        api.train(experiment(small("cartpole", *words)))
+    assert not directory.exists()

@@ -10,12 +10,14 @@ import yaml
 # The benchmarks are scripts: they find each other in their own directory.
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from breakdown import Stopwatches
+from breakdown import Stopwatches, measure
 from measure import peak_memory, recent_return, run_process, split_time
 from returns import make_jobs, run_all, words_for
 from returns_report import BUDGETS, LEVELS, final_return, write_report
+from running import experiment, small
 from throughput import compare, find_peers, make_table, summarize
 
+from rlrun import api
 from rlrun.config import conf_directory
 from rlrun.errors import UserError
 
@@ -256,3 +258,16 @@ def test_a_stopwatch_leaves_out_the_watched_calls_inside(monkeypatch):
     watches.reset()
     parts.outer()
     assert watches.seconds == {"inner": 4.0, "outer": 1.0}
+
+
+def test_a_run_is_taken_apart(tmp_path):
+    directory = tmp_path / "run"
+    api.train(experiment(small("hopper", "total_steps=128", f"run_dir={directory}")))
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    parts = measure(directory, iterations=3)
+    assert all(us > 0 for us in parts["us_per_step"].values())
+    assert {"physics", "policy", "minibatch updates"} <= parts["us_per_step"].keys()
+    # 2 epochs of minibatches of 32 rows: a step is in 1/16 of a minibatch update.
+    us_per_step = parts["us_per_step"]["minibatch updates"]
+    assert parts["us_per_minibatch"] == pytest.approx(16 * us_per_step)
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before

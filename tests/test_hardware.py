@@ -192,3 +192,21 @@ def test_an_error_in_either_is_raised(hardware, failing):
     with pytest.raises(ArithmeticError, match="lost"):
         hardware.run_both(*functions)
     assert hardware.run_both(lambda: 1, lambda: 2) == (1, 2)  # the next time is unharmed
+
+
+class Shift:
+    def __init__(self, amount: float):
+        self.amount = amount
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.amount
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler (g++ or clang++)")
+def test_a_process_can_compile_more_variants_than_torch_allows(pytestconfig, monkeypatch):
+    # A sweep over `algo.clip`, say: torch's own limit is eight.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pytestconfig.cache.mkdir("inductor")))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    for amount in range(9):
+        compiled = replace(CPU, compile="on").compiled(Shift(amount + 0.5).__call__)
+        assert compiled(torch.zeros(2)).tolist() == [amount + 0.5] * 2

@@ -20,7 +20,6 @@ from rlrun.checkpoint import CheckpointStore
 from rlrun.config import load_run
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
-from rlrun.evaluate import evaluate
 from rlrun.normalize import RewardNormalizer
 from rlrun.rollout import Collector
 from rlrun.run import Run
@@ -113,7 +112,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     steps = iterations * algorithm.num_envs * algorithm.horizon
     evaluation_env = run.make_evaluation_env(experiment.evaluation.episodes)
     start = time.perf_counter()
-    evaluation = evaluate(run.act_greedily, evaluation_env, seed=0)
+    evaluation = run.play(evaluation_env, seed=0)
     return {
         "us_per_step": {name: s / steps * 1e6 for name, s in watches.seconds.items()},
         "us_per_minibatch": watches.seconds["minibatch updates"] / updates * 1e6,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from peers import EPOCHS, HIDDEN_SIZES, MINIBATCH_SIZE, STEPS_PER_ITERATION
 
-from rlrun.hardware import available_cores
+from rlrun.cores import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
 HERE = Path(__file__).parent

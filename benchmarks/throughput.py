@@ -36,7 +36,7 @@ from measure import (
 )
 from peers import STEPS_PER_ITERATION
 
-from rlrun.hardware import available_cores
+from rlrun.cores import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
 PEER_NUM_ENVS = (1, 8)

@@ -20,7 +20,6 @@ from rlrun.config import Experiment, load_run
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import Interrupted, UserError, near_path
-from rlrun.evaluate import evaluate
 from rlrun.run import Run
 
 
@@ -67,7 +66,10 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
     experiment = load_run(directory, plugins)
     if total_steps is not None:
         config = {**experiment.config, "total_steps": total_steps}
-        experiment = replace(experiment, total_steps=total_steps, config=config)
+        overrides = [*experiment.overrides, f"total_steps={total_steps}"]
+        experiment = replace(
+            experiment, total_steps=total_steps, config=config, overrides=overrides
+        )
     with run_directory.lock(directory):
         store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
         store.repair()
@@ -84,8 +86,9 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
             store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
         run_directory.write_config(directory, experiment.config, experiment.overrides)
         record = run_directory.provenance()
-        record["resumed"] = [*earlier.get("resumed", []), record["started"]]
-        record["started"] = earlier["started"]
+        # Which machine, code and command made which part of the run.
+        stint = {key: earlier[key] for key in record}
+        record["earlier"] = [*earlier.get("earlier", []), {**stint, "to_step": done}]
         return execute(run, directory, record)
 
 
@@ -154,7 +157,7 @@ def evaluate_run(
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
     run = Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))
     env = run.make_evaluation_env(episodes)
-    result = evaluate(run.act_greedily, env, seed=seed)
+    result = run.play(env, seed=seed)
     for used in (env, run.env):
         used.close()
     returns = np.array(result.returns)

@@ -29,14 +29,21 @@ class Evaluation:
     Attributes:
         every_steps: environment steps between evaluations.
         episodes: episodes of one evaluation.
+        max_length: steps after which an episode of an evaluation counts as over.
     """
 
     every_steps: int
     episodes: int
+    max_length: int
 
     def __post_init__(self):
         """Check the ranges."""
-        at_least(1, every_steps=self.every_steps, episodes=self.episodes)
+        at_least(
+            1,
+            every_steps=self.every_steps,
+            episodes=self.episodes,
+            max_length=self.max_length,
+        )
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,7 @@ class Counters:
         evaluated: environment step of the last evaluation, or -1.
         last_return: return of the last evaluation.
         best_return: the best of them.
+        best_step: environment step of the evaluation that reached it first, or -1.
     """
 
     step: int = 0
@@ -26,6 +27,7 @@ class Counters:
     evaluated: int = -1
     last_return: float = math.nan
     best_return: float = -math.inf
+    best_step: int = -1
 
     def state_dict(self) -> dict:
         """Return the numbers."""

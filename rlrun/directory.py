@@ -98,14 +98,24 @@ def lock(directory: Path) -> IO[str]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of rlrun's own checkout, with "+changes" if it was edited since."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+    """Return the commit of rlrun's own checkout, with "+changes" if it was edited since.
+
+    None for an installed rlrun, also where it is installed inside another project's checkout.
+    """
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
     try:
-        answer = subprocess.run(git, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        git("ls-files", "--error-unmatch", here.name)  # fails where git does not know this file
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def _replace(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from rlrun.envs.control import ControlEnv
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Episodes:
     """Undiscounted returns and lengths of the episodes, in the order of the environments."""
 
     returns: list[float]
@@ -27,7 +27,9 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def evaluate(policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int) -> Evaluation:
+def play_episodes(
+    policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int, max_length: int
+) -> Episodes:
     """Play one episode in each environment.
 
     Counting the first episode of each environment, rather than the first episodes to end, keeps
@@ -37,14 +39,16 @@ def evaluate(policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int) 
         policy: raw observations [N, D] -> actions, [N] or [N, A].
         env: N environments that nothing else uses.
         seed: environment i starts from ``seed + i``.
+        max_length: steps after which an episode counts as over; without it, a policy that never
+            ends an episode would never be done where the environment has no limit either.
     """
     obs = env.reset(seed)
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     running = np.ones(env.num_envs, bool)
-    while running.any():
+    while running.any() and lengths.max() < max_length:
         step = env.step(policy(torch.from_numpy(obs)).numpy())
         returns[running] += step.reward[running]
         lengths[running] += 1
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
-    return Evaluation(returns.tolist(), lengths.tolist())
+    return Episodes(returns.tolist(), lengths.tolist())

@@ -1,15 +1,17 @@
 """Where a run computes: device, threads and compilation, as plain data."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 
+from rlrun.cores import available_cores
 from rlrun.errors import UserError
 
 # Measured for PPO's 64-64 networks and minibatches of 64 on two cores: an update takes 1.7 ms
@@ -50,10 +52,8 @@ class Hardware:
             raise ValueError(f"threads must be at least 1 or null, got {self.threads}")
         if self.learner_threads < 1:
             raise ValueError(f"learner_threads must be at least 1, got {self.learner_threads}")
-        try:
-            torch.device(self.device)
-        except RuntimeError as error:
-            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}") from error
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
 
     @property
     def physics_threads(self) -> int:
@@ -120,22 +120,15 @@ class Hardware:
         if self.physics_threads == 1 or torch.device(self.device).type != "cpu":
             return run_in_turn(first, second)
         other = _SECOND_THREAD.submit(second)
-        return first(), other.result()
+        try:
+            return first(), other.result()
+        finally:
+            wait([other])  # also when the first one raised: nothing may go on behind one's back
 
 
 def run_in_turn(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
     """Call two functions one after the other."""
     return first(), second()
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use: its affinity and its cgroup's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def find_compiler() -> str | None:

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rlrun.algorithm import OnPolicyAlgorithm
 from rlrun.checkpoint import Checkpoint, CheckpointStore
 from rlrun.config import Experiment
 from rlrun.counters import Counters, Stopwatch
 from rlrun.envs.control import ControlEnv
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
-from rlrun.evaluate import evaluate
+from rlrun.evaluate import Episodes, play_episodes
 from rlrun.normalize import ObservationNormalizer
 from rlrun.record import Record, finite_or_none
 from rlrun.seeding import Streams, evaluation_seed
@@ -49,12 +50,13 @@ class Run:
     stop: StopFlag
     stopwatch: Stopwatch
     _saved: tuple[int, float]
+    _logged_s: float
 
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
         hardware.prepare()
         self.experiment = experiment
-        self.algorithm = algorithm
+        self.algorithm: OnPolicyAlgorithm = algorithm
         self.counters = Counters()
         self.streams = Streams.from_seed(experiment.seed)
         self.env = ControlEnv(
@@ -107,6 +109,7 @@ class Run:
         self.stop = stop
         self.stopwatch = Stopwatch(self.counters)
         self._saved = (self.counters.step, time.monotonic())
+        self._logged_s = self.counters.time_s
 
     def close(self) -> None:
         """Let the environments go."""
@@ -140,6 +143,7 @@ class Run:
             },
         )
         self._saved = (self.counters.step, time.monotonic())
+        self.record.write("running")
         return path
 
     def rescue(self, state: dict | None = None) -> None:
@@ -165,10 +169,8 @@ class Run:
 
     @property
     def at_its_best(self) -> bool:
-        """Whether no evaluated policy was better than the present one."""
-        counters = self.counters
-        evaluated = counters.evaluated == counters.step
-        return evaluated and counters.last_return == counters.best_return
+        """Whether the present policy is the one with the best evaluation."""
+        return self.counters.best_step == self.counters.step
 
     @property
     def goes_on(self) -> bool:
@@ -203,9 +205,12 @@ class Run:
             values["train/return"] = sum(returns) / len(returns)
             values["train/length"] = sum(lengths) / len(lengths)
         values["train/episodes"] = len(episodes)
-        seconds = self.stopwatch.drain()
-        values["speed/steps_per_s"] = steps / sum(seconds.values())
-        self._log(values | seconds)
+        values |= self.stopwatch.drain()
+        self.stopwatch.tick()
+        # By the clock, so that evaluations and checkpoints since the last iteration count.
+        values["speed/steps_per_s"] = steps / (self.counters.time_s - self._logged_s)
+        self._logged_s = self.counters.time_s
+        self._log(values)
 
     def _require_finite(self, values: dict[str, float]) -> None:
         """Stop a run whose numbers are lost, before they reach a checkpoint."""
@@ -231,7 +236,7 @@ class Run:
         try:
             if self._evaluation_env is None:
                 self._evaluation_env = self.make_evaluation_env(self.experiment.evaluation.episodes)
-            metrics = evaluate(self.act_greedily, self._evaluation_env, seed=seed).metrics()
+            metrics = self.play(self._evaluation_env, seed=seed).metrics()
         except NonFiniteError:
             raise  # perhaps the weights' fault
         except Exception:
@@ -244,12 +249,17 @@ class Run:
         best = self.counters.last_return > self.counters.best_return
         if best:
             self.counters.best_return = self.counters.last_return
+            self.counters.best_step = self.counters.step
         path = self.save()
         if best:
             self.store.mark_best(path)
         self.record.loggers.checkpoint(path, ["last", "best"] if best else ["last"])
-        self.record.write("running")
         self.record.draw_if_due()
+
+    def play(self, env: ControlEnv, *, seed: int) -> Episodes:
+        """Play one episode of the greedy policy in each environment."""
+        max_length = self.experiment.evaluation.max_length
+        return play_episodes(self.act_greedily, env, seed=seed, max_length=max_length)
 
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""

@@ -151,7 +151,7 @@ def assert_same_run(directory: Path, reference: Path) -> None:
     now, then = record(directory), record(reference)
     for name in ("status", "step", "total_steps", "return", "best_return", "error"):
         assert now[name] == then[name], name
-    assert len(now["resumed"]) == 1
+    assert len(now["earlier"]) == 1
 
 
 def content(path: Path) -> dict[str, Any]:

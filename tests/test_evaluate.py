@@ -1,5 +1,7 @@
 """Evaluation on an environment whose returns can be counted by hand."""
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
-from rlrun.evaluate import Evaluation, evaluate
+from rlrun.evaluate import Episodes, play_episodes
 
 
 class Countdown(gym.Env):
@@ -44,6 +46,9 @@ def environment(count, truncates=False):
     return ControlEnv(SerialVectorEnv([lambda: Countdown(truncates)] * count))
 
 
+play = partial(play_episodes, max_length=100)
+
+
 def right(obs):
     return (obs[:, 0] % 3).long()
 
@@ -52,9 +57,9 @@ def right(obs):
 def test_one_whole_episode_in_each_environment(truncates):
     env = environment(4, truncates)
     # Episodes of 3, 4, 5 and 6 steps; while the longest runs, the others begin their next ones.
-    assert evaluate(right, env, seed=3) == Evaluation([3.0, 4.0, 5.0, 6.0], [3, 4, 5, 6])
+    assert play(right, env, seed=3) == Episodes([3.0, 4.0, 5.0, 6.0], [3, 4, 5, 6])
     # And again from the start, whatever was left of the last evaluation.
-    assert evaluate(right, env, seed=1) == Evaluation([1.0, 2.0, 3.0, 4.0], [1, 2, 3, 4])
+    assert play(right, env, seed=1) == Episodes([1.0, 2.0, 3.0, 4.0], [1, 2, 3, 4])
 
 
 def test_the_policy_sees_each_environments_own_observation():
@@ -62,13 +67,27 @@ def test_the_policy_sees_each_environments_own_observation():
         return torch.zeros(len(obs), dtype=torch.int64)
 
     # Right where 3 divides what is left: at 3 and at 6.
-    assert evaluate(always_zero, environment(4), seed=3).returns == [1.0, 1.0, 1.0, 2.0]
+    assert play(always_zero, environment(4), seed=3).returns == [
+        1.0,
+        1.0,
+        1.0,
+        2.0,
+    ]
 
 
 def test_the_summary():
-    metrics = Evaluation([1.0, 2.0, 6.0], [10, 20, 30]).metrics()
+    metrics = Episodes([1.0, 2.0, 6.0], [10, 20, 30]).metrics()
     assert metrics == {
         "eval/return": 3.0,
         "eval/return_std": pytest.approx((14 / 3) ** 0.5),
         "eval/length": 20.0,
     }
+
+
+def test_an_episode_that_never_ends_is_over_after_the_longest_length():
+    def always_zero(obs):
+        return torch.zeros(len(obs), dtype=torch.int64)
+
+    env = environment(2)
+    assert play(right, env, seed=3, max_length=2).lengths == [2, 2]
+    assert play(always_zero, env, seed=3, max_length=3).lengths == [3, 3]

@@ -1,7 +1,4 @@
 import math
-import os
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +7,11 @@ import pytest
 import torch
 from tiny import CPU
 
+from rlrun.cores import available_cores
 from rlrun.errors import UserError
 from rlrun.hardware import (
     SECONDS_SAVED_PER_UPDATE,
     SECONDS_TO_COMPILE,
-    available_cores,
     find_compiler,
     run_in_turn,
 )
@@ -108,32 +105,6 @@ def test_a_gpu_beyond_the_last_one_is_refused():
     assert replace(CPU, device="cuda").torch_device().type == "cuda"
     with pytest.raises(UserError, match=rf"cuda:{count}: this machine has {count} GPU\(s\)"):
         replace(CPU, device=f"cuda:{count}").torch_device()
-
-
-def test_only_the_cores_of_the_affinity_are_counted():
-    code = (
-        "import os; from rlrun.hardware import available_cores;"
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(available_cores())"
-    )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert finished.stdout == "1\n", finished.stderr
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"),
-    [
-        ("max 100000", 8),
-        ("400000 100000", 4),
-        ("250000 100000", 2),
-        ("50000 100000", 1),  # half a core
-        ("1600000 100000", 8),
-        ("", 8),
-    ],
-)
-def test_a_containers_quota_bounds_the_cores(monkeypatch, quota, cores):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(Path, "read_text", lambda path: quota)
-    assert available_cores() == cores
 
 
 def test_physics_has_the_threads_that_it_is_given_or_all_cores():

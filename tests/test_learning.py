@@ -10,7 +10,7 @@ from gymnasium import spaces
 from tiny import Corridor, PointMass, control, set_up
 
 from rlrun.advantages import baseline_value, gae, nstep, td
-from rlrun.evaluate import evaluate
+from rlrun.evaluate import play_episodes
 
 ESTIMATORS = {
     "td": td,
@@ -61,7 +61,9 @@ def trained_return(
     def greedy(obs):
         return algorithm.act_greedily(collector.observation_normalizer(obs))
 
-    return float(np.mean(evaluate(greedy, control(make_env, 20), seed=1).returns))
+    return float(
+        np.mean(play_episodes(greedy, control(make_env, 20), seed=1, max_length=1000).returns)
+    )
 
 
 # Four steps to the right end at 0.7; whoever does not arrive has -1.5. The only reward for going

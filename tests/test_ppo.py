@@ -8,6 +8,7 @@ import torch
 from tiny import CPU, Corridor, PointMass, control, ppo, set_up
 
 from rlrun.advantages import gae, nstep
+from rlrun.algorithm import OnPolicyAlgorithm
 from rlrun.errors import UserError
 from rlrun.hardware import find_compiler
 
@@ -299,3 +300,13 @@ def test_without_the_compiler_after_all_the_update_is_eager():
     expected, _ = learn(PointMass, 1, hidden_sizes=[4])
     assert_equal(metrics, expected[0])
     assert set(threads) == {threading.get_ident()}
+
+
+def test_ppo_keeps_the_contract_of_its_loop():
+    def contract(algorithm: OnPolicyAlgorithm) -> OnPolicyAlgorithm:
+        return algorithm  # mypy compares the signatures
+
+    algorithm = contract(set_up(control(Corridor, 4))[0])
+    for name in (*OnPolicyAlgorithm.__annotations__, *vars(OnPolicyAlgorithm)):
+        if not name.startswith("_"):
+            getattr(algorithm, name)

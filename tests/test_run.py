@@ -28,7 +28,6 @@ from rlrun import api, cli
 from rlrun.checkpoint import load
 from rlrun.config import load_run
 from rlrun.errors import NonFiniteError, UserError
-from rlrun.evaluate import evaluate
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.run import Run
 
@@ -195,9 +194,12 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
 
     before = copy.deepcopy(state())
     assert before["normalizer"]["count"] == 576
-    first = evaluate(run.act_greedily, run.make_evaluation_env(3), seed=1)
+    first = run.play(run.make_evaluation_env(3), seed=1)
     assert differences(state(), before) == []
-    assert evaluate(run.act_greedily, run.make_evaluation_env(3), seed=1) == first
+    assert (
+        play_episodes(run.act_greedily, run.make_evaluation_env(3), seed=1, max_length=1000)
+        == first
+    )
 
 
 # ---------------------------------------------------------------------- what goes wrong

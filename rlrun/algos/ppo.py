@@ -236,6 +236,7 @@ class PPO:
         learning_rate = torch.tensor(self.learning_rate * decay, device=self.device)
         advantage, target = self.estimate(rollout)
         quality = explained_variance(rollout.value, target)
+        old_value = rollout.value  # which clipped values stay near, whatever is computed anew
         history = []
         for epoch in range(self.epochs):
             if epoch > 0 and self.recompute_advantage:
@@ -251,7 +252,7 @@ class PPO:
                     rollout.obs,
                     rollout.action,
                     rollout.logp,
-                    rollout.value,
+                    old_value,
                     advantage,
                     target,
                 )

@@ -1,0 +1,56 @@
+"""How many cores this process may use, which is often fewer than the machine has."""
+
+import math
+import os
+import sys
+from pathlib import Path, PurePosixPath
+
+
+def available_cores() -> int:
+    """Count the cores that the process's affinity and its control groups leave to it."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    return max(1, math.floor(min(cores, cgroup_quota(Path("/")))))
+
+
+def cgroup_quota(root: Path) -> float:
+    """Return the cores of the tightest control group that this process is in; inf for no limit.
+
+    Args:
+        root: directory that holds ``proc`` and ``sys``; "/" but in tests.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    quotas = [math.inf]
+    for line in lines:
+        # "0::/user.slice/job" (version 2) or "4:cpu,cpuacct:/job" (version 1)
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mount = root / "sys/fs/cgroup"
+        elif "cpu" in controllers.split(","):
+            mount = root / "sys/fs/cgroup/cpu"
+        else:
+            continue
+        group = PurePosixPath(path)
+        # A group is held to the limits of those around it. In a container the path may be that
+        # of the host, of which only the root is to be seen.
+        for parent in (group, *group.parents):
+            quotas.append(_quota(mount / str(parent).lstrip("/"), version_2=not controllers))
+    return min(quotas)
+
+
+def _quota(group: Path, *, version_2: bool) -> float:
+    """Return the cores of one control group."""
+    try:
+        if version_2:
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+    except (OSError, ValueError):
+        return math.inf
+    unlimited = quota == "max" or int(quota) <= 0  # -1 in version 1
+    return math.inf if unlimited else int(quota) / int(period)

@@ -1,7 +1,7 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
-import importlib.util
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rlrun import directory as run_directory
 from rlrun import session
-from rlrun.checkpoint import CheckpointStore
+from rlrun.checkpoint import Checkpoint, CheckpointStore
 from rlrun.config import Experiment, load_run
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
@@ -103,12 +103,13 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
     Returns:
         The mean return of the last evaluation.
     """
+    plugins = "".join(f" --plugin {name}" for name in run.experiment.plugins)
     try:
         final_return = session.execute(run, directory, record)
     except Interrupted:
         print(f"Stopped after {run.counters.step:,} steps, which are saved in {directory}.")
         if not run.finished:
-            print(f"To go on: rlrun resume {directory}")
+            print(f"To go on: rlrun resume {directory}{plugins}")
         raise
     counters = run.counters
     print(
@@ -117,8 +118,8 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging"
     )
     print(f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:")
-    print(f"  rlrun eval {directory} --checkpoint best --video run.mp4")
-    print(f"  rlrun resume {directory} total_steps={2 * counters.step}")
+    print(f"  rlrun eval {directory} --checkpoint best --video run.mp4{plugins}")
+    print(f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}")
     print("  rlrun list")
     return final_return
 
@@ -129,7 +130,6 @@ def evaluate_run(
     episodes: int,
     seed: int,
     checkpoint: str,
-    video: Path | None,
     plugins: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Play episodes of a run's policy.
@@ -139,30 +139,20 @@ def evaluate_run(
         episodes: how many; each has an environment of its own.
         seed: of the first environment; the others count up from it.
         checkpoint: "last" or "best".
-        video: file for a film of one more episode, or None.
         plugins: the user's packages that the run may use.
 
     Returns:
         Facts about the policy and about its returns.
 
     Raises:
-        UserError: there is no such checkpoint, or the video cannot be made.
+        UserError: there is no such checkpoint.
     """
-    if video is not None:
-        check_video(video)
-    experiment = load_run(directory, plugins)
-    # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
-    experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
-    store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
-    loaded = store.load_last() if checkpoint == "last" else store.load_best()
-    run = Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))
+    run, loaded = saved_run(directory, checkpoint, plugins)
     env = run.make_evaluation_env(episodes)
     result = run.play(env, seed=seed)
     for used in (env, run.env):
         used.close()
     returns = np.array(result.returns)
-    if video is not None:
-        film(run, seed=seed, path=video)
     return {
         "checkpoint": str(loaded.path),
         "step": loaded.info["step"],
@@ -175,18 +165,56 @@ def evaluate_run(
     }
 
 
+def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple[Run, Checkpoint]:
+    """Load a run to look at its policy.
+
+    Args:
+        directory: the run's directory.
+        checkpoint: "last" or "best".
+        plugins: the user's packages that the run may use.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    experiment = load_run(directory, plugins)
+    # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
+    experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
+    store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    loaded = store.load_last() if checkpoint == "last" else store.load_best()
+    return Run(experiment, replace(loaded, info={**loaded.info, "compiled": False})), loaded
+
+
 def check_video(path: Path) -> None:
     """Refuse a video that could not be written, before any episode is played.
 
     Raises:
-        UserError: no package for videos, no such directory, or not an mp4 file.
+        UserError: not an mp4 file, or no such directory.
     """
-    if importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError("videos need a package: pip install 'rlrun[video]'")
     if path.suffix != ".mp4":
         raise UserError(f"a video's name ends in .mp4, got '{path}'")
     if not path.parent.is_dir():
         raise UserError(f"no directory '{path.parent}' for the video{near_path(path.parent)}")
+
+
+def film_run(
+    directory: Path, *, seed: int, checkpoint: str, video: Path, plugins: Sequence[str] = ()
+) -> None:
+    """Write a video of one episode of a run's policy.
+
+    Args:
+        directory: the run's directory.
+        seed: of the environment.
+        checkpoint: "last" or "best".
+        video: mp4 file.
+        plugins: the user's packages that the run may use.
+
+    Raises:
+        UserError: there is no such checkpoint, or the video cannot be made.
+    """
+    check_video(video)
+    run, _ = saved_run(directory, checkpoint, plugins)
+    run.env.close()
+    film(run, seed=seed, path=video)
 
 
 @torch.inference_mode()
@@ -199,7 +227,7 @@ def film(run: Run, *, seed: int, path: Path) -> None:
         path: mp4 file.
 
     Raises:
-        UserError: there is no way to draw here.
+        UserError: there is no way to draw here, or to write the file.
     """
     from imageio_ffmpeg import write_frames
 
@@ -216,13 +244,15 @@ def film(run: Run, *, seed: int, path: Path) -> None:
         fps=vector_env.metadata.get("render_fps", 30),
         macro_block_size=2,  # H.264 wants even sizes; the default would scale to multiples of 16
     )
-    writer.send(None)  # starts the generator
     try:
+        writer.send(None)  # starts the generator
         while not ended:
             writer.send(np.ascontiguousarray(frame))
             step = env.step(run.act_greedily(torch.from_numpy(obs)).numpy())
             obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
             frame = _draw(vector_env)  # once it has ended, of the next episode
+    except OSError as error:  # a full disk, or a directory that is read-only
+        raise UserError(f"no video: {error}") from error
     finally:
         writer.close()
         env.close()
@@ -242,6 +272,8 @@ def _draw(env: SerialVectorEnv) -> NDArray[np.uint8]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         remedy = "on a machine without a display set MUJOCO_GL=egl"
+        if os.environ.get("MUJOCO_GL") == "egl":
+            remedy = "where there is no EGL, MUJOCO_GL=osmesa draws by OSMesa, if that is there"
         raise UserError(f"no video: {reason}; {remedy}") from error
     if not isinstance(frame, np.ndarray):
         raise UserError("no video: this environment draws no pictures")

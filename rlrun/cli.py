@@ -7,7 +7,7 @@ What a command does not need is not imported: help and completion answer without
 import os
 import sys
 
-from rlrun import __version__, help
+from rlrun import __version__, completion, help
 from rlrun.errors import Interrupted, UserError, did_you_mean, report
 
 VERBS = ("train", "eval", "resume", "list")
@@ -37,12 +37,14 @@ def dispatch(words: list[str]) -> None:
         from rlrun import commands
 
         commands.run(verb, words[1:])
+    elif completion.is_query(words):
+        completion.complete(words, VERBS)
     elif "--version" in words:
         print(f"rlrun {__version__}")
     elif "--help" in words or "-h" in words:
         from rlrun.config import conf_directory
 
-        print(help.text(conf_directory()))
+        print(help.text([conf_directory(), *help.users_directory(words)]))
     elif verb and verb[0] not in "-+~" and "=" not in verb and verb != "train":
         raise UserError(
             f"no command '{verb}'{did_you_mean(verb, VERBS)} (settings are written name=value)"

@@ -1,32 +1,23 @@
 """The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
 
 import argparse
+import fcntl
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from rlrun.errors import UserError, near_path
+from rlrun.parsing import OneLineParser
 
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are one line, like those of the rest of rlrun."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises instead of printing the usage.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError(f"{message} (see {self.prog} --help)")
+# Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
+TAIL = 16_384
 
 
 def run(verb: str, words: list[str]) -> None:
@@ -58,20 +49,33 @@ def evaluate(words: list[str]) -> None:
     add_plugins(parser)
     arguments = parser.parse_args(words)
 
-    from rlrun.api import evaluate_run
+    if arguments.video is not None and "DISPLAY" not in os.environ:
+        # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
+    from rlrun.api import check_video, evaluate_run, film_run
+
+    if arguments.video is not None:
+        check_video(arguments.video)
     result = evaluate_run(
         arguments.run,
         episodes=arguments.episodes,
         seed=arguments.seed,
         checkpoint=arguments.checkpoint,
-        video=arguments.video,
         plugins=arguments.plugin,
     )
     table = Table("", "", show_header=False, box=box.SIMPLE)
     for name, value in result.items():
         table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
     console().print(table)
+    if arguments.video is not None:  # last, since the returns are true without pictures, too
+        film_run(
+            arguments.run,
+            seed=arguments.seed,
+            checkpoint=arguments.checkpoint,
+            video=arguments.video,
+            plugins=arguments.plugin,
+        )
 
 
 def resume(words: list[str]) -> None:
@@ -83,7 +87,9 @@ def resume(words: list[str]) -> None:
         nargs="?",
         type=total_steps,
         metavar="total_steps=N",
-        help="train to this many environment steps (default: the run's own total)",
+        help="train to this many environment steps (default: the run's own total); a larger total "
+        "stretches the learning-rate schedule, which is a function of step/total, so that the "
+        "rate goes up again",
     )
     add_plugins(parser)
     arguments = parser.parse_args(words)
@@ -126,29 +132,54 @@ def list_runs(words: list[str]) -> None:
 
 def describe(directory: Path) -> list[str]:
     """Returns a run's status, steps, return, best return and time in a reader's words."""
+    locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     try:
         record = json.loads((directory / "run.json").read_text())
-    except (OSError, json.JSONDecodeError):
+        step = max(record["step"], last_step(directory / "metrics.jsonl"))
+        return [
+            "killed" if record["status"] == "running" and not locked else record["status"],
+            f"{step:,}/{record['total_steps']:,}",
+            *(
+                "" if record[key] is None else f"{record[key]:.1f}"
+                for key in ("return", "best_return")
+            ),
+            str(timedelta(seconds=round(record["time_s"]))),
+        ]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # not written by rlrun
         return ["unreadable", "", "", "", ""]
-    return [
-        "killed" if was_killed(record) else record["status"],
-        f"{record['step']:,}/{record['total_steps']:,}",
-        *("" if record[key] is None else f"{record[key]:.1f}" for key in ("return", "best_return")),
-        str(timedelta(seconds=round(record["time_s"]))),
-    ]
 
 
-def was_killed(record: dict[str, Any]) -> bool:
-    """Tells whether a run that calls itself running has no process on this machine any more."""
-    if record["status"] != "running" or record["host"] != socket.gethostname():
-        return False
+def is_locked(directory: Path) -> bool:
+    """Tells whether a process runs in a run's directory: it holds the lock as long as it lives."""
     try:
-        os.kill(record["pid"], 0)  # signal 0 only asks whether the process is there
-    except ProcessLookupError:
+        with (directory / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    except PermissionError:
+    except FileNotFoundError:
         return False
+    except OSError:  # no locks on this file system, or no permission: nobody can tell
+        return True
     return False
+
+
+def last_step(path: Path) -> int:
+    """Returns the environment step of the last whole line of metrics.jsonl, 0 if there is none.
+
+    It is newer than that in run.json, which is written only now and then.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().splitlines()
+    except FileNotFoundError:
+        return 0
+    for line in reversed(lines):
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue  # the line is not whole: the file is being written, or the process was killed
+    return 0
 
 
 def find_runs(root: Path) -> Iterator[Path]:
@@ -206,4 +237,5 @@ def positive(word: str) -> int:
 
 def console() -> Console:
     """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    return Console(width=None if sys.stdout.isatty() else 200)
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

@@ -123,6 +123,9 @@ class Experiment:
 # What an algorithm calls an estimator with; the rest is the estimator's own, from its YAML.
 ESTIMATOR_ARGUMENTS = ("rollout", "gamma")
 
+# The groups of which a run has one choice, which an object is built from.
+PARTS = ("algo", "env", "hardware")
+
 # The fields of Experiment that are not keys of the config.
 GIVEN = ("advantage", "loggers", "algo_name", "env_name", "parent", "config", "overrides")
 
@@ -151,7 +154,12 @@ def load(
     advantage = parts.pop("advantage", None)
     if advantage is not None:
         advantage = schema.build(advantage, "advantage", packages, later=ESTIMATOR_ARGUMENTS)
-    loggers = schema.convert(parts.pop("logger", {}), dict[str, Any], "logger", packages)
+    loggers = schema.convert(parts.get("logger", {}), dict[str, Any], "logger", packages)
+    for name, node in parts.pop("logger", {}).items():
+        schema.require_target(node, f"logger.{name}")
+    for name in PARTS:
+        if name in parts:
+            schema.require_target(parts[name], name)
     arguments = schema.check_arguments(Experiment, parts, "", packages, later=GIVEN)
     given = {
         "advantage": advantage,

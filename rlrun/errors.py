@@ -3,9 +3,16 @@
 import contextlib
 import difflib
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+# More choices than this are no help to a reader, and some lists are endless.
+MOST_LISTED = 40
+
+# Characters to which a message of several lines, such as a compiler's, is cut.
+LONGEST_LINE = 400
 
 
 class UserError(Exception):
@@ -81,12 +88,12 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Ends a message about a word that is none of the choices: the nearest one, else all."""
+    """Ends a message about a word that is none of the choices: the nearest one, else a few all."""
     choices = sorted(choices)
     match = nearest(word, choices)
     if match is not None:
         return f"; did you mean '{match}'?"
-    return f"; there is {', '.join(choices)}" if choices else ""
+    return f"; there is {', '.join(choices)}" if 0 < len(choices) <= MOST_LISTED else ""
 
 
 def near_path(path: Path) -> str:
@@ -121,4 +128,7 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         traceback.print_exception(error)
     elif isinstance(error, EnvironmentFailure):
         traceback.print_exception(error.__cause__)
-    print(f"{prefix}: {error}", file=sys.stderr)
+    message = str(error) or type(error).__name__
+    if "\n" in message:
+        message = textwrap.shorten(message, LONGEST_LINE, placeholder=" …")
+    print(f"{prefix}: {message}", file=sys.stderr)

@@ -3,7 +3,11 @@
 The choices are read from the files themselves, so help never names one that is not there.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from rlrun.errors import UserError, near_path
+from rlrun.parsing import OneLineParser
 
 # In the order in which a user thinks of them; the words say what a choice of the group is.
 GROUPS = {
@@ -50,15 +54,34 @@ Examples:
 """
 
 
-def text(conf: Path) -> str:
+def users_directory(words: Sequence[str]) -> list[Path]:
+    """Returns the user's own directory of groups, if the command line names one.
+
+    Args:
+        words: the command line.
+
+    Raises:
+        UserError: there is no such directory.
+    """
+    parser = OneLineParser("rlrun", add_help=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    directory = parser.parse_known_args(words)[0].config_dir
+    if directory is not None and not directory.is_dir():
+        raise UserError(f"--config-dir: no directory '{directory}'{near_path(directory)}")
+    return [] if directory is None else [directory]
+
+
+def text(directories: Sequence[Path]) -> str:
     """Returns the help text.
 
     Args:
-        conf: the directory of the groups.
+        directories: those of the groups; of two choices with one name the later one counts.
     """
     parts = [USAGE]
     for group, meaning in GROUPS.items():
-        lines = choices(conf / group)
+        lines: dict[str, str] = {}
+        for conf in directories:
+            lines |= choices(conf / group)
         if lines:
             width = max(len(name) for name in lines)
             parts.append(f"  {group}: {meaning}\n")

@@ -22,7 +22,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlrun.config import Experiment, load
+from rlrun.config import Experiment, conf_directory, load
 from rlrun.errors import did_you_mean, near_path
 
 # Groups of which a run has one choice; of loggers it can have several.
@@ -71,6 +71,23 @@ def hydra_raises() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
+def may_be_list(key: str) -> bool:
+    """Tells whether a setting's value is a list in rlrun's files, or is not in them.
+
+    Args:
+        key: the setting ("algo.hidden_sizes").
+    """
+    if key in ONE_CHOICE:
+        return False
+    group, _, setting = key.partition(".")
+    files = sorted((conf_directory() / group).glob("*.yaml"))
+    if not files:
+        files, setting = [conf_directory() / "config.yaml"], key
+    values = [OmegaConf.select(OmegaConf.load(file), setting) for file in files]
+    known = [value for value in values if value is not None]
+    return not known or any(OmegaConf.is_list(value) for value in known)
+
+
 def explain(error: Exception) -> str:
     """Says in one line why Hydra could not compose a config, with the nearest right word."""
     message = str(error).partition("\n")[0]
@@ -93,7 +110,7 @@ def explain(error: Exception) -> str:
             return f"{cause.full_key}: no such setting{did_you_mean(str(cause.key), settings)}"
     if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):
         word, key, values = several.groups()
-        as_list = "" if key in ONE_CHOICE else f", or {key}=[{values}] for a list"
+        as_list = f", or {key}=[{values}] for a list" if may_be_list(key) else ""
         return f"{word}: several values for one run; for each: rlrun -m {word}{as_list}"
     if unused := re.match(r"Could not override '(.+)'\. No match in the defaults list", message):
         return f"{unused[1]}: this algo has no {unused[1]} to choose"

@@ -1,17 +1,22 @@
 """`rlrun a=b …`: composes a config with Hydra and trains the run that it describes."""
 
+import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rlrun import sweep
 from rlrun.config import conf_directory
-from rlrun.errors import JobFailed, UserError, nearest
+from rlrun.errors import JobFailed, UserError, did_you_mean, nearest
+from rlrun.help import choices, users_directory
 from rlrun.hydra_bridge import ONE_CHOICE, JobEnded, explain, hydra_raises, load_job
+from rlrun.parsing import OneLineParser
 
 # Hydra's long options, of which an unknown one is more often a setting in argparse's style.
 HYDRA_OPTIONS = (
@@ -28,6 +33,10 @@ HYDRA_OPTIONS = (
     "--run",
     "--shell-completion",
 )
+
+# Groups whose unknown choices Hydra passes over or cannot name: an optional one, and one with
+# several choices at once.
+CHECKED_HERE = ("tuned", "logger")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
@@ -50,25 +59,82 @@ def job(cfg: DictConfig) -> float:
         raise JobEnded(error) from error
 
 
-def check_word(word: str) -> None:
+def check_words(words: Sequence[str]) -> None:
     """Refuses what Hydra would accept and misunderstand, or refuse in many lines.
 
     Args:
-        word: one word of the command line.
+        words: the command line.
 
     Raises:
-        UserError: several choices for a group of which a run has one, or an unknown option.
+        UserError: an unknown option or one with a wrong value, a mistake in the choice of a
+            group, or a setting that Hydra would not read.
     """
-    name, _, value = word.partition("=")
-    if name in ONE_CHOICE and value.startswith("["):  # Hydra would merge the files
-        choices = value.strip("[]").replace(" ", "")
-        raise UserError(f"{word}: a run has one {name}; for each: rlrun -m {name}={choices}")
-    if name in ONE_CHOICE and value in ("", "null"):
-        raise UserError(f"{word}: a run has one {name} (rlrun --help lists them)")
-    if name.startswith("--") and name not in HYDRA_OPTIONS:
-        option = nearest(name, HYDRA_OPTIONS)
-        hint = f"did you mean {option}?" if option else f"settings are written {name[2:]}=value"
-        raise UserError(f"no option {name}; {hint}")
+    # Hydra offers no other way to tell its options and their values from the overrides.
+    parser = OneLineParser("rlrun", parents=[get_args_parser()], add_help=False)
+    arguments, others = parser.parse_known_args(words)
+    for word in others:
+        if not word.startswith("-"):
+            raise UserError(f"{word}: write the settings together, before or after the options")
+        check_option(word.partition("=")[0])
+    directories = [conf_directory(), *users_directory(words)]
+    for word in arguments.overrides:
+        check_choice(word)
+        check_is_there(word, directories)
+
+
+def check_option(name: str) -> None:
+    """Refuses an option that Hydra does not have.
+
+    Args:
+        name: the option ("--seed").
+
+    Raises:
+        UserError: always.
+    """
+    if not name.startswith("--"):
+        raise UserError(f"no option {name} (see rlrun --help)")
+    option = nearest(name, HYDRA_OPTIONS)
+    hint = f"did you mean {option}?" if option else f"settings are written {name[2:]}=value"
+    raise UserError(f"no option {name}; {hint}")
+
+
+def check_choice(word: str) -> None:
+    """Refuses several choices, or none, for a group of which a run has one.
+
+    Args:
+        word: an override ("algo=ppo").
+
+    Raises:
+        UserError: there is not one choice.
+    """
+    name, equals, value = word.partition("=")
+    group = name.removeprefix("~")
+    if group not in ONE_CHOICE:
+        return
+    if value.startswith("["):  # Hydra would merge the files
+        several = value.strip("[]").replace(" ", "")
+        raise UserError(f"{word}: a run has one {name}; for each: rlrun -m {name}={several}")
+    if name != group or (equals and value in ("", "null")):
+        raise UserError(f"{word}: a run has one {group} (rlrun --help lists them)")
+
+
+def check_is_there(word: str, directories: Sequence[Path]) -> None:
+    """Refuses a choice that is not there, in the groups where Hydra does not say so.
+
+    Args:
+        word: an override ("logger=[wandb,tensorboard]").
+        directories: those of the groups.
+
+    Raises:
+        UserError: there is no such choice.
+    """
+    group, _, value = word.partition("=")
+    if group not in CHECKED_HERE or not re.fullmatch(r"[\w\[\], -]*", value):  # a glob, say
+        return
+    files = {name for conf in directories for name in choices(conf / group)}
+    for choice in re.findall(r"[\w-]+", value):
+        if choice != "null" and choice not in files:
+            raise UserError(f"{group}={choice}: no such {group}{did_you_mean(choice, files)}")
 
 
 def launch(words: list[str]) -> None:
@@ -82,8 +148,7 @@ def launch(words: list[str]) -> None:
         JobFailed: a job of a sweep failed.
         Exception: what the run raised.
     """
-    for word in words:
-        check_word(word)
+    check_words(words)
     try:
         with hydra_raises():
             job()

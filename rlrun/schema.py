@@ -49,13 +49,28 @@ def build(
         UserError: an unknown, missing or badly typed key, a value out of range, or a target that
             does not exist or that comes from another package.
     """
-    target = locate(node.get("_target_"), join(path, "_target_"), packages)
+    require_target(node, path)
+    target = locate(node["_target_"], join(path, "_target_"), packages)
     partial = bool(later)
     if node.get("_partial_", False) is not partial:
         raise UserError(f"{join(path, '_partial_')} must be {show(partial)} here")
     values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     arguments = check_arguments(target, values, path, packages, later)
     return functools.partial(target, **arguments) if partial else call(target, arguments, path)
+
+
+def require_target(node: Any, path: str) -> None:
+    """Refuses a node that describes nothing to build: a user's file may be empty, or a list.
+
+    Args:
+        node: what the config has there.
+        path: where it stands in the config ("algo"), for messages.
+
+    Raises:
+        UserError: it is no mapping with ``_target_``.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"{path}: its file has no _target_, the dotted name of the code for it")
 
 
 def call(target: Callable, arguments: Mapping[str, Any], path: str) -> Any:

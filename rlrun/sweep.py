@@ -23,16 +23,27 @@ from omegaconf import DictConfig, OmegaConf
 from rlrun.errors import Interrupted, JobFailed, UserError, report
 from rlrun.hydra_bridge import JobEnded, explain, load_job
 
+# Hydra's own way to run a sweep's jobs, one after another in this process. Others may run them on
+# machines that have what this one lacks.
+IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
 
 class CheckJobs(Callback):
-    """Checks every job before the first one starts, so that no mistake waits for hours."""
+    """Checks every job before the first one starts, so that most mistakes do not wait for hours.
+
+    Each job's config is composed, its parts are built, its device is looked for and its directory
+    is its own. What shows only when a job starts: parts that do not fit each other, an environment
+    that cannot be made, a logger that cannot log in.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose each job's config and build its parts.
 
         Raises:
-            JobEnded: a job's config has a mistake.
+            JobEnded: a job's config has a mistake, this machine lacks its device, or two jobs
+                would have one directory.
         """
+        directories = set()
         try:
             for overrides in jobs(list(config.hydra.overrides.task)):
                 composed = hydra.compose(
@@ -40,7 +51,15 @@ class CheckJobs(Callback):
                 )
                 keys = [str(key) for key in composed if key != "hydra"]
                 cfg = OmegaConf.masked_copy(composed, keys)
-                load_job(cfg, cast(HydraConf, composed.hydra), parent=Path())
+                experiment = load_job(cfg, cast(HydraConf, composed.hydra), parent=Path())
+                if config.hydra.launcher._target_ == IN_THIS_PROCESS:
+                    experiment.hardware.torch_device()
+                if experiment.run_dir is not None and experiment.run_dir in directories:
+                    raise UserError(
+                        f"run_dir={experiment.run_dir}: several runs cannot share a directory; "
+                        "hydra.sweep.dir=… names the sweep's, and each run has its own in it"
+                    )
+                directories.add(experiment.run_dir)
         except UserError as error:
             raise JobEnded(error) from error
         except Exception as error:

@@ -11,7 +11,7 @@ from imageio_ffmpeg import count_frames_and_secs, read_frames
 from running import Process, checkpoints, experiment, fragile, metrics, small
 
 from rlrun import api
-from rlrun.errors import UserError
+from rlrun.errors import Interrupted, UserError
 from rlrun.seeding import Streams, evaluation_seed
 
 
@@ -31,7 +31,7 @@ def cartpole(tmp_path_factory):
 
 
 def evaluate(directory, **changes):
-    values = {"episodes": 3, "seed": 0, "checkpoint": "last", "video": None}
+    values = {"episodes": 3, "seed": 0, "checkpoint": "last"}
     return api.evaluate_run(directory, **values | changes)
 
 
@@ -80,7 +80,24 @@ def test_a_plugin_is_imported_only_if_it_is_named_again(tmp_path):
     assert evaluate(directory, plugins=["fragile"])["episodes"] == 3
 
 
+def test_the_next_commands_name_the_plugins(tmp_path, capsys):
+    directory = tmp_path / "run"
+    api.train(experiment(fragile(tmp_path, "total_steps=64", f"run_dir={directory}")))
+    done = f"rlrun resume {directory} total_steps=128 --plugin fragile\n"
+    assert done in capsys.readouterr().out
+    (tmp_path / "stop").touch()
+    with pytest.raises(Interrupted):
+        api.resume(directory, total_steps=100_000, plugins=["fragile"])
+    assert f"To go on: rlrun resume {directory} --plugin fragile\n" in capsys.readouterr().out
+    api.train(experiment(small("cartpole", "total_steps=64", f"run_dir={tmp_path / 'other'}")))
+    assert "--plugin" not in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------- video
+
+
+def film(directory, video, plugins=()):
+    api.film_run(directory, seed=0, checkpoint="last", video=video, plugins=plugins)
 
 
 def test_a_video_shows_one_episode(cartpole, tmp_path):
@@ -109,12 +126,12 @@ def film_hopper(hopper, tmp_path, monkeypatch, backend):
         monkeypatch.delenv(name, raising=False)
     video = tmp_path / "film.mp4"
     words = ["eval", str(hopper), "--episodes", "1", "--video", str(video)]
-    process = Process(words, tmp_path, {**os.environ, "MUJOCO_GL": backend})
+    process = Process(words, tmp_path, {**os.environ, **backend})
     return process.wait(), process.output(), video
 
 
 def test_mujoco_is_filmed_without_a_display(hopper, tmp_path, monkeypatch):
-    code, output, video = film_hopper(hopper, tmp_path, monkeypatch, "egl")
+    code, output, video = film_hopper(hopper, tmp_path, monkeypatch, {})
     if "no video: " in output:
         pytest.skip("this machine has no EGL")
     assert code == 0, output
@@ -127,9 +144,10 @@ def test_mujoco_is_filmed_without_a_display(hopper, tmp_path, monkeypatch):
 
 
 def test_without_a_display_the_remedy_is_named(hopper, tmp_path, monkeypatch):
-    code, output, video = film_hopper(hopper, tmp_path, monkeypatch, "glfw")
+    code, output, video = film_hopper(hopper, tmp_path, monkeypatch, {"MUJOCO_GL": "glfw"})
     assert code == 2
-    (line,) = output.splitlines()
+    *table, line = output.splitlines()
+    assert any(re.search(r"return +\d", row) for row in table)  # the returns come all the same
     assert line.startswith("rlrun: no video: ")
     assert line.endswith("on a machine without a display set MUJOCO_GL=egl")
     assert not video.exists()
@@ -142,10 +160,24 @@ def test_without_a_display_the_remedy_is_named(hopper, tmp_path, monkeypatch):
         ("missing/film.mp4", "no directory '.*missing' for the video"),
     ],
 )
-def test_a_video_that_cannot_be_written_is_known_before_the_episodes(tmp_path, name, message):
+def test_a_video_that_cannot_be_written_is_known_before_the_episodes(
+    cartpole, tmp_path, name, message
+):
     # Before anything is read, even: there is no run here.
     with pytest.raises(UserError, match=message):
-        evaluate(tmp_path / "nothing", video=tmp_path / name)
+        film(tmp_path / "nothing", tmp_path / name)
+    words = ["eval", str(cartpole), "--video", str(tmp_path / name)]
+    process = Process(words, tmp_path)
+    assert process.wait() == 2
+    (line,) = process.output().splitlines()
+    assert re.search(message, line)
+
+
+def test_a_video_that_the_disk_does_not_take_is_one_line(cartpole, tmp_path):
+    video = tmp_path / "film.mp4"
+    video.mkdir()  # ffmpeg cannot write there
+    with pytest.raises(UserError, match=r"^no video: "):
+        film(cartpole, video)
 
 
 def test_an_environment_without_pictures_says_so(tmp_path):
@@ -154,7 +186,7 @@ def test_an_environment_without_pictures_says_so(tmp_path):
     api.train(experiment(words))
     video = tmp_path / "film.mp4"
     with pytest.raises(UserError, match=r"^no video: this environment draws no pictures$"):
-        evaluate(directory, video=video, plugins=["fragile"])
+        film(directory, video, plugins=["fragile"])
     assert not video.exists()
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import yaml
 
 from rlrun import __version__, cli, help
 from rlrun.config import conf_directory
+from rlrun.directory import lock
 
 RLRUN = Path(sys.executable).with_name("rlrun")
 
@@ -72,6 +72,11 @@ def users_conf(tmp_path):
         "algo/foreign.yaml": "_target_: os.system\ncommand: ls\n",
         "algo/no_choice.yaml": "defaults:\n  - /advantage@_global_.advantage: gaee\n",
         "algo/no_estimator.yaml": "_target_: rlrun.algos.ppo.PPO\n",
+        "env/no_target.yaml": "# Mine\nid: CartPole-v1\n",
+        "env/empty.yaml": "",
+        "env/list.yaml": "- a\n",
+        "hardware/empty.yaml": "",
+        "logger/no_target.yaml": "mine:\n  path: here\n",
         "tuned/ppo_cartpole.yaml": "# @package _global_\nalgo:\n  gamma: 0.5\n",
     }
     for name, text in files.items():
@@ -98,6 +103,16 @@ MISTAKES = {
     "algo=[ppo,a2c]": "algo=[ppo,a2c]: a run has one algo; for each: rlrun -m algo=ppo,a2c",
     "hardware=[cpu,gpu]": "a run has one hardware",
     "algo=null": "algo=null: a run has one algo",
+    "algo=": "algo=: a run has one algo",
+    "~env": "~env: a run has one env",
+    "logger=[wandb,wandbb]": "logger=wandbb: no such logger; did you mean 'wandb'?",
+    "tuned=ppo_swimer": "tuned=ppo_swimer: no such tuned; did you mean 'ppo_swimmer'?",
+    "-m tuned=ppo_swimmer,ppo_swimer": "tuned=ppo_swimer: no such tuned",
+    "--cfg job tuned=foo": "tuned=foo: no such tuned",
+    "seed=1,2": "seed=1,2: several values for one run; for each: rlrun -m seed=1,2\n",
+    "algo.gamma=0.9,0.99": "for each: rlrun -m algo.gamma=0.9,0.99\n",
+    "algo.hidden_sizes=64,32": "or algo.hidden_sizes=[64,32] for a list",
+    "plugins=[no_such_package]": "plugins: no module 'no_such_package'\n",
     "env.id=Hoper-v5": "did you mean 'Hopper-v5'?",
     "env=gym": "env.id has no value: give it as env.id=…",
     "env=gym env.id=CartPol-v1": "did you mean 'CartPole-v1'?",
@@ -113,6 +128,11 @@ MISTAKES = {
     "algo.hidden_sizes=[64,": "algo.hidden_sizes=[64,:",
     "--seed 3": "no option --seed; settings are written seed=value",
     "--multi-run seed=1,2": "no option --multi-run; did you mean --multirun?",
+    "-x": "no option -x (see rlrun --help)",
+    "--cfg": "argument --cfg/-c: expected one argument",
+    "--cfg foo": "argument --cfg/-c: invalid choice: 'foo' (choose from 'job',",
+    "seed=1 --cfg job env=cartpole": "env=cartpole: write the settings together, before or after",
+    "--config-dir nowhere --help": "--config-dir: no directory 'nowhere'",
     "--config-dir nowhere": "--config-dir: no directory",
     "--config-dir CONF algo=broken": "broken.yaml, line 2: expected ',' or ']'",
     "--config-dir CONF algo=typo": "algo.epoch: no such setting; did you mean 'epochs'?",
@@ -120,9 +140,16 @@ MISTAKES = {
     "--config-dir CONF algo=foreign": "algo._target_: 'os.system' is not part of rlrun",
     "--config-dir CONF algo=no_choice": "gaee: no such advantage; did you mean 'gae'?",
     "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",
+    "--config-dir CONF env=no_target": "env: its file has no _target_",
+    "--config-dir CONF env=empty": "env: its file has no _target_",
+    "--config-dir CONF env=list": "env: its file has no _target_",
+    "--config-dir CONF hardware=empty": "hardware: its file has no _target_",
+    "--config-dir CONF logger=no_target": "logger.mine: its file has no _target_",
     "-m algo=ppo,ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
     "-m algo.gamma=0.9,1.5": "gamma must be in [0, 1], got 1.5",
     "-m seed=1,2 algo.lrr=1": "algo.lrr: no such setting",
+    "-m seed=1,2 run_dir=x": "run_dir=x: several runs cannot share a directory",
+    "-m hardware.device=cpu,cuda:99": "hardware.device=cuda",
     "eval": "the following arguments are required: run",
     "eval nowhere": "no run at 'nowhere'; rlrun list shows the runs",
     "eval . --episodes ten": "'.' is not a run",
@@ -178,6 +205,18 @@ def test_help_names_every_choice_with_its_line(rlrun):
     assert rlrun("-h")[1] == out
 
 
+def test_help_names_the_users_choices(rlrun, users_conf):
+    for words in (["--config-dir", users_conf, "--help"], ["-h", f"--config-dir={users_conf}"]):
+        code, out, _ = rlrun(*words)
+        assert code == 0
+        assert re.search(r"^    no_target +Mine$", out, re.MULTILINE)
+        assert re.search(r"^    hopper +\w", out, re.MULTILINE)
+
+
+def test_resume_says_what_a_larger_total_does_to_the_schedule(rlrun):
+    assert "learning-rate schedule" in " ".join(rlrun("resume", "--help")[1].split())
+
+
 def test_every_verb_has_its_own_help(rlrun):
     for verb in ("eval", "resume", "list"):
         code, out, _ = rlrun(verb, "--help")
@@ -207,6 +246,8 @@ def test_cfg_shows_the_composed_config(rlrun, empty_directory):
     assert config["env"]["id"] == "CartPole-v1"
     assert "hydra" not in config
     assert yaml.safe_load(rlrun("--cfg", "job", "-p", "evaluation")[1])["episodes"] == 10
+    part = rlrun("env=cartpole", "--cfg", "job", "-p", "algo")  # the value is no setting
+    assert (part[0], yaml.safe_load(part[1])) == (0, config["algo"])
     assert list(empty_directory.iterdir()) == []
 
 
@@ -242,6 +283,36 @@ def test_completion_answers(empty_directory):
     )
     assert query.stdout.split() == ["env=cartpole"]
     assert list(empty_directory.iterdir()) == []
+
+
+COMPLETIONS = {
+    "rlrun ev": ["eval", "evaluation."],
+    "rlrun l": ["list", "logger.", "logger="],
+    "rlrun eval out": [],
+    "rlrun list ": [],
+    "rlrun resume run total": [],
+    "rlrun train env=cartp": ["env=cartpole"],
+    "rlrun -m env=cartp": ["env=cartpole"],
+    "rlrun -x env=cartp": [],
+    "rlrun --cfg foo env=cartp": [],
+    "rlrun env=foo[ seed": [],
+    "rlrun algo=nothing see": [],
+    "rlrun": [],
+    "": [],
+}
+
+
+@pytest.mark.parametrize("line", COMPLETIONS)
+def test_completion_never_fails(rlrun, monkeypatch, line):
+    monkeypatch.setenv("COMP_LINE", line)
+    code, out, err = rlrun("-sc", "query=bash")
+    assert (code, err) == (0, "")
+    assert sorted(out.split()) == COMPLETIONS[line]
+
+
+def test_completion_without_a_shell_says_nothing(rlrun, monkeypatch):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    assert rlrun("-sc", "query=bash") == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -416,14 +487,7 @@ def test_a_signal_is_the_exit_code_and_ends_a_sweep(empty_directory):
 # ---------------------------------------------------------------------- list
 
 
-@pytest.fixture
-def dead_process():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_list_tells_what_became_of_each_run(rlrun, dead_process):
+def test_list_tells_what_became_of_each_run(rlrun):
     record = {
         "status": "running",
         "step": 2_048,
@@ -431,31 +495,53 @@ def test_list_tells_what_became_of_each_run(rlrun, dead_process):
         "return": 12.34,
         "best_return": None,
         "time_s": 3_661.2,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
     }
     records = {
         "2026-01-01/a": record,
-        "2026-01-01/b": {**record, "pid": dead_process},
-        "2026-01-01/c": {**record, "pid": dead_process, "host": "another"},
+        "2026-01-01/b": record,
+        "2026-01-01/c": record,
         "2026-01-01/d_sweep/000_e": {**record, "status": "finished", "return": None},
     }
     for name, content in records.items():
         (Path("outputs") / name).mkdir(parents=True)
         (Path("outputs") / name / "run.json").write_text(json.dumps(content))
-    (Path("outputs/2026-01-01/f")).mkdir()
-    Path("outputs/2026-01-01/f/run.json").write_text("{")
-    code, out, err = rlrun("list")
+    foreign = {"f": "{", "g": "{}", "h": "[1]", "i": json.dumps({**record, "time_s": None})}
+    for name, text in foreign.items():
+        Path(f"outputs/2026-01-01/{name}").mkdir()
+        Path(f"outputs/2026-01-01/{name}/run.json").write_text(text)
+    Path("outputs/2026-01-01/b/.lock").touch()  # left behind; c has none at all
+    with lock(Path("outputs/2026-01-01/a")):
+        code, out, err = rlrun("list")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines() if "2026-01-01" in line]
     assert rows == [
         ["2026-01-01/a", "running", "2,048/1,000,000", "12.3", "1:01:01"],
         ["2026-01-01/b", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/c", "running", "2,048/1,000,000", "12.3", "1:01:01"],
+        ["2026-01-01/c", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
         ["2026-01-01/d_sweep/000_e", "finished", "2,048/1,000,000", "1:01:01"],
-        ["2026-01-01/f", "unreadable"],
+        *([f"2026-01-01/{name}", "unreadable"] for name in foreign),
     ]
     assert "d_sweep/000_e" in rlrun("list", "outputs/2026-01-01")[1]
+
+
+@pytest.mark.parametrize(
+    ("lines", "step"),
+    [
+        (['{"step": 64}', '{"step": 4096}'], 4096),
+        (['{"step": 4096}', '{"step": 51'], 4096),  # killed in the middle of a line
+        (['{"step": 64}'], 2048),
+        (['{"step": 64}'] * 5_000 + ['{"step": 4096}'], 4096),
+        ([], 2048),
+    ],
+)
+def test_list_knows_the_newest_step(rlrun, lines, step):
+    record = {"status": "failed", "step": 2048, "total_steps": 10_000, "time_s": 1.0}
+    Path("outputs/run").mkdir(parents=True)
+    Path("outputs/run/run.json").write_text(
+        json.dumps({**record, "return": None, "best_return": None})
+    )
+    Path("outputs/run/metrics.jsonl").write_text("\n".join(lines))
+    assert f"{step:,}/10,000" in rlrun("list")[1]
 
 
 def test_list_before_the_first_run(rlrun):

@@ -129,6 +129,11 @@ def test_an_algorithm_without_an_estimator_has_none():
         ("seed=${sed}", "seed: Interpolation key 'sed' not found"),
         ("plugins=[gymnasiumm]", "plugins: no module 'gymnasiumm'; did you mean 'gymnasium'?"),
         ("~hardware", "hardware is missing: give it as hardware=…"),
+        ("~env._target_", "env: its file has no _target_"),
+        ("~algo._target_", "algo: its file has no _target_"),
+        ("~hardware._target_", "hardware: its file has no _target_"),
+        ("+logger.mine={path: x}", "logger.mine: its file has no _target_"),
+        ("~advantage._target_", "advantage: its file has no _target_"),
     ],
 )
 def test_mistakes(override, message):

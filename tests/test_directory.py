@@ -106,7 +106,7 @@ def test_a_run_that_is_running_is_not_resumed(tmp_path):
     assert second.wait() == 2
     assert second.output() == f"rlrun: {run} is in use by a process that is still running\n"
     # What reads does not mind.
-    result = api.evaluate_run(run, episodes=1, seed=0, checkpoint="best", video=None)
+    result = api.evaluate_run(run, episodes=1, seed=0, checkpoint="best")
     assert result["episodes"] == 1
 
     before = len(metrics(run))

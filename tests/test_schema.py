@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from rlrun.errors import UserError, did_you_mean, nearest
+from rlrun.errors import UserError, did_you_mean, nearest, report
 from rlrun.schema import build
 
 HERE = (__name__,)  # the package that the targets below are in
@@ -214,6 +214,31 @@ def test_nodes_are_not_changed():
     assert node == learner_node()
 
 
+@pytest.mark.parametrize("node", [{}, [], ["a"], "a", None, {"epochs": 1}])
+def test_a_node_without_a_target(node):
+    with pytest.raises(UserError, match=r"^algo: its file has no _target_"):
+        build(node, "algo", HERE)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("hardware.compile=on: raised:\nCppCompileError:\n\n  g++ x.cpp"), None),
+        (UserError("a  b"), "rlrun: a  b\n"),
+        (UserError("first\n" + "word " * 1_000), None),
+        (UserError(""), "rlrun: UserError\n"),
+    ],
+)
+def test_a_report_is_one_line(capsys, error, line):
+    report(error)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert len(err) < 500
+    assert err == (line or err)
+    first, *_ = str(error).splitlines() or [""]
+    assert err.startswith(f"rlrun: {first}")
+
+
 def test_nearest_word():
     settings = ["learning_rate", "lam", "clip", "entropy_coefficient"]
     assert nearest("learning_rat", settings) == "learning_rate"
@@ -224,3 +249,4 @@ def test_nearest_word():
     assert nearest("xyz", settings) is None
     assert did_you_mean("xyz", ["b", "a"]) == "; there is a, b"
     assert did_you_mean("xyz", []) == ""
+    assert did_you_mean("xyz", [f"a{number}" for number in range(1_000)]) == ""

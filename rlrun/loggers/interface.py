@@ -18,7 +18,7 @@ class RunInfo:
 
     Attributes:
         directory: the run directory; a logger writes nowhere else.
-        name: for people, for instance ``ppo-hopper-s0``.
+        name: for people, for instance ``ppo_hopper_s0``.
         algo: the algorithm's name on the command line.
         env: the environment's name on the command line.
         seed: the run's seed.

@@ -80,7 +80,7 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         if run.finished and (earlier["status"] == "finished" or total_steps is not None):
             raise UserError(
                 f"{directory} has done its {done:,} steps; go on with "
-                f"`rlrun resume {directory} total_steps={2 * done}`"
+                f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
             )
         if checkpoint is not None and run.at_its_best:
             store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
@@ -103,11 +103,14 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
     Returns:
         The mean return of the last evaluation.
     """
-    plugins = "".join(f" --plugin {name}" for name in run.experiment.plugins)
+    plugins = plugin_words(run.experiment)
     try:
         final_return = session.execute(run, directory, record)
     except Interrupted:
-        print(f"Stopped after {run.counters.step:,} steps, which are saved in {directory}.")
+        if run.counters.step:
+            print(f"Stopped after {run.counters.step:,} steps, which are saved in {directory}.")
+        else:  # while compiling, say: there is no checkpoint, and a resumed run starts anew
+            print(f"Stopped before the first step of {directory}.")
         if not run.finished:
             print(f"To go on: rlrun resume {directory}{plugins}")
         raise
@@ -122,6 +125,11 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
     print(f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}")
     print("  rlrun list")
     return final_return
+
+
+def plugin_words(experiment: Experiment) -> str:
+    """Return what allows a run's plugins on a command line that names the run."""
+    return "".join(f" --plugin {name}" for name in experiment.plugins)
 
 
 def evaluate_run(

@@ -17,6 +17,10 @@ CONF = conf_directory()
 FILES = sorted(CONF.rglob("*.yaml"))
 CHOICES = [(group, name) for group in GROUPS if group != "tuned" for name in choices(CONF / group)]
 TUNED = sorted(choices(CONF / "tuned"))
+TUNED_ESTIMATORS = sorted(CONF.glob("tuned/*/*.yaml"))
+PAIRS = {
+    f"{algo}_{env}": (algo, env) for algo in choices(CONF / "algo") for env in choices(CONF / "env")
+}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -48,16 +52,32 @@ def test_every_choice_builds(group, name):
 
 @pytest.mark.parametrize("name", TUNED)
 def test_every_tuned_pair_is_of_a_real_algorithm_and_environment(name):
-    algos, envs = choices(CONF / "algo"), choices(CONF / "env")
-    pairs = {f"{algo}_{env}": (algo, env) for algo in algos for env in envs}
-    assert name in pairs  # Hydra would skip a misspelt one in silence
+    assert name in PAIRS  # Hydra would skip a misspelt one in silence
     values = OmegaConf.load(CONF / "tuned" / f"{name}.yaml")
+    values.pop("defaults", None)
     assert set(values) <= {"algo", "env"}
-    algo, env = pairs[name]
+    algo, env = PAIRS[name]
     tuned = composed(f"algo={algo}", f"env={env}")
     assert OmegaConf.to_container(values) == {
         group: {key: tuned[group][key] for key in values[group]} for group in values
     }
+
+
+@pytest.mark.parametrize(
+    "path", TUNED_ESTIMATORS, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_an_estimators_tuned_constants_hold_for_that_estimator_alone(path):
+    name, estimator = path.parent.name, path.stem
+    assert name in TUNED  # whose defaults name this directory
+    assert estimator in choices(CONF / "advantage")
+    algo, env = PAIRS[name]
+    values = OmegaConf.load(path)
+    assert set(values) == {"advantage"}
+    for other in choices(CONF / "advantage"):
+        node = composed(f"algo={algo}", f"env={env}", f"advantage={other}").advantage
+        common = OmegaConf.load(CONF / "advantage" / f"{other}.yaml")
+        mine = values.advantage if other == estimator else {}
+        assert node == {**common, **mine}
 
 
 def mapping_keys(node: yaml.Node) -> list[yaml.Node]:

@@ -3,6 +3,7 @@
 Nothing after this module knows about autoreset, about spaces or about action bounds.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -20,18 +21,20 @@ LARGEST_FLAT_GRID = 1024
 
 
 class ResumableVectorEnv(Protocol):
-    """A ``gymnasium.vector.VectorEnv`` in mode SAME_STEP that can also be saved and restored."""
+    """A ``gymnasium.vector.VectorEnv`` in mode SAME_STEP that can be saved and stepped in part."""
 
     num_envs: int
     metadata: dict[str, Any]
     single_observation_space: gym.Space
     single_action_space: gym.Space
 
-    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | Sequence[int] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every environment."""
 
-    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
-        """Advance every environment by one step; those that end begin their next episode."""
+    def step(
+        self, actions: Any, rows: NDArray[np.intp] | None = None
+    ) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
+        """Advance all environments or ``rows``; those that end begin their next episode."""
 
     def close(self) -> None:
         """Release what the environments hold."""
@@ -107,17 +110,19 @@ class ControlEnv:
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._episodes: list[tuple[float, int]] = []
 
-    def reset(self, seed: int) -> NDArray[np.float32]:
-        """Begin an episode in every environment and forget the statistics.
+    def reset(self, seed: int | Sequence[int]) -> NDArray[np.float32]:
+        """Begin an episode in every environment; those that were running do not count.
 
         Args:
-            seed: environment i is seeded with ``seed + i``.
+            seed: environment i is seeded with ``seed + i``, or with ``seed[i]``. Those with equal
+                seeds begin from the same state.
 
         Returns:
             The first observations, [N, D].
 
         Raises:
             EnvironmentFailure: an environment raised.
+            ValueError: wrong number of seeds.
             NonFiniteError: an observation is NaN or infinite.
         """
         observations, _ = self._vector_env.reset(seed=seed)
@@ -125,14 +130,16 @@ class ControlEnv:
         _require_finite("observation", self.obs)
         self._returns[:] = 0.0
         self._lengths[:] = 0
-        self._episodes.clear()
         return self.obs
 
-    def step(self, action: NDArray) -> EnvStep:
-        """Advance every environment by one step.
+    def step(self, action: NDArray, rows: NDArray[np.intp] | None = None) -> EnvStep:
+        """Advance environments by one step.
 
         Args:
             action: [N] int64 from 0, or [N, A] float32 that is clipped to the Box here.
+            rows: the environments to advance, in order; None: all. The others stay untouched,
+                whatever their action: both observations are the one they had, the reward is 0,
+                nothing ends.
 
         Returns:
             The transition, and where to act next.
@@ -141,15 +148,20 @@ class ControlEnv:
             EnvironmentFailure: an environment raised.
             NonFiniteError: an action, observation or reward is NaN or infinite.
         """
-        observations, rewards, terminated, truncated, infos = self._vector_env.step(
-            self._bounded(action)
-        )
+        if rows is None:
+            result = self._vector_env.step(self._bounded(action))
+            self._lengths += 1
+        else:
+            harmless = np.zeros_like(action)
+            harmless[rows] = action[rows]
+            result = self._vector_env.step(self._bounded(harmless), rows)
+            self._lengths[rows] += 1
+        observations, rewards, terminated, truncated, infos = result
         self.obs = next_obs = flatten_batch(self._obs_space, observations)
         reward = rewards.astype(np.float32)
         _require_finite("observation", self.obs)
         _require_finite("reward", reward)
         self._returns += rewards
-        self._lengths += 1
 
         if "final_obs" in infos:
             next_obs = self.obs.copy()

@@ -20,6 +20,8 @@ class GymEnv:
     Attributes:
         id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
         max_episode_steps: steps after which an episode is truncated; None: as registered.
+        group_size: episodes that begin from one start state; None: environments go on from one
+            rollout to the next.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
         fresh_each_episode: make the environment anew for every episode, because its own reset
             leaves traces of earlier ones.
@@ -27,13 +29,16 @@ class GymEnv:
 
     id: str
     max_episode_steps: int | None
+    group_size: int | None
     options: dict[str, Any]
     fresh_each_episode: bool
 
     def __post_init__(self):
-        """Check the range, and that there is such an environment."""
+        """Check the ranges, and that there is such an environment."""
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        if self.group_size is not None and self.group_size < 1:
+            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
         module, _, name = self.id.rpartition(":")
         if module and module not in sys.modules:
             # Not imported from here: an id that is read back from a run directory must not run
@@ -42,11 +47,16 @@ class GymEnv:
         try:
             # The warning that an id is out of date comes again with the environment.
             with warnings.catch_warnings(action="ignore"):
-                gym.spec(name)
+                self._registered_limit = gym.spec(name).max_episode_steps
         except Error as error:
             raise ValueError(
                 f"id {self.id!r} is not registered with Gymnasium{_remedy(name)}"
             ) from error
+
+    @property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is truncated; None if it may go on for ever."""
+        return self.max_episode_steps or self._registered_limit
 
     def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv:
         """N environments in mode SAME_STEP.

@@ -1,7 +1,8 @@
 """N Gymnasium environments, stepped one after the other, that can be saved in mid-episode."""
 
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,10 +13,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
+from rlrun.envs.action_record import ActionRecord
 from rlrun.errors import EnvironmentFailure, UserError
-
-# Steps that the record of actions has room for at first; it grows to twice what it must keep.
-SMALLEST_RECORD = 256
 
 
 class SerialVectorEnv(VectorEnv):
@@ -64,7 +63,6 @@ class SerialVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         if self.action_space.shape is None:  # Tuple, Dict and the like: not one array a batch
             raise UserError(f"action space {self.single_action_space} is not supported")
-        self._action_shape: tuple[int, ...] = self.action_space.shape
 
         # The latest observation of every environment.
         self._current: list[Any] = [None] * self.num_envs
@@ -73,13 +71,13 @@ class SerialVectorEnv(VectorEnv):
         self._seeds: list[int | None] = [None] * self.num_envs
         self._options: list[dict[str, Any] | None] = [None] * self.num_envs
         self._generators: list[dict[str, Any] | None] = [None] * self.num_envs
-        # The actions [time, N, ...], and the time at which every running episode began.
-        self._actions = self._new_record(SMALLEST_RECORD)
-        self._time = 0
-        self._starts = [0] * self.num_envs
+        self._record = ActionRecord(self.action_space.shape, self.action_space.dtype)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every environment.
 
@@ -93,6 +91,7 @@ class SerialVectorEnv(VectorEnv):
 
         Raises:
             EnvironmentFailure: an environment raised.
+            ValueError: wrong number of seeds.
         """
         if seed is None:
             seeds: list[int | None] = [None] * self.num_envs
@@ -100,6 +99,8 @@ class SerialVectorEnv(VectorEnv):
             seeds = [int(seed) + index for index in range(self.num_envs)]
         else:
             seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
         infos: dict[str, Any] = {}
         for index, env_seed in enumerate(seeds):
             try:
@@ -109,11 +110,15 @@ class SerialVectorEnv(VectorEnv):
             infos = self._add_info(infos, info, index)
         return _batch(self.single_observation_space, self._current), infos
 
-    def step(self, actions: Any) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
-        """Advance every environment by one step; those that end begin their next episode at once.
+    def step(
+        self, actions: Any, rows: NDArray[np.intp] | None = None
+    ) -> tuple[Any, NDArray, NDArray, NDArray, dict[str, Any]]:
+        """Advance environments by one step; those that end begin their next episode at once.
 
         Args:
             actions: [N, ...].
+            rows: the environments to advance, in order; None: all. The others stay untouched:
+                their observation is the one they had, their reward 0, their episode goes on.
 
         Returns:
             Observations [N, ...], rewards [N] float64, terminated [N], truncated [N], and infos,
@@ -124,15 +129,18 @@ class SerialVectorEnv(VectorEnv):
         """
         # Cast first: what is recorded must be what the environments are given.
         actions = np.asarray(actions, self.action_space.dtype)
-        self._record(actions)
+        self._record.append(actions, rows)
         current = self._current
-        rewards = np.empty(self.num_envs, np.float64)
-        terminated = np.empty(self.num_envs, np.bool_)
-        truncated = np.empty(self.num_envs, np.bool_)
+        rewards = np.zeros(self.num_envs, np.float64)
+        terminated = np.zeros(self.num_envs, np.bool_)
+        truncated = np.zeros(self.num_envs, np.bool_)
         infos: dict[str, Any] = {}
+        given: Iterable[tuple[int, Any]] = enumerate(iterate(self.action_space, actions))
+        if rows is not None:
+            given = itertools.compress(given, np.isin(np.arange(self.num_envs), rows))
         index = 0
         try:
-            for index, action in enumerate(iterate(self.action_space, actions)):
+            for index, action in given:
                 obs, reward, ended, cut, info = self.envs[index].step(action)
                 current[index] = obs
                 rewards[index] = reward
@@ -166,9 +174,7 @@ class SerialVectorEnv(VectorEnv):
                     "seed": self._seeds[index],
                     "options": self._options[index],
                     "generator_before_reset": self._generators[index],
-                    "actions": torch.from_numpy(
-                        self._actions[self._starts[index] : self._time, index].copy()
-                    ),
+                    "actions": torch.from_numpy(self._record.episode(index)),
                     "generator": _generator_state(env),
                     "observation": torch.from_numpy(self._flat(self._current[index]).copy()),
                 }
@@ -187,8 +193,7 @@ class SerialVectorEnv(VectorEnv):
             EnvironmentFailure: an environment raised.
         """
         saved_envs = state["environments"]
-        self._time = max(len(saved["actions"]) for saved in saved_envs)
-        self._actions = self._new_record(2 * self._time)
+        self._record.load([saved["actions"].numpy() for saved in saved_envs])
         restarted = {}
         for index, saved in zip(range(self.num_envs), saved_envs, strict=True):
             self._seeds[index] = saved["seed"]
@@ -216,7 +221,7 @@ class SerialVectorEnv(VectorEnv):
             self._seeds[index] = seed
         self._generators[index] = _generator_state(env) if seed is None else None
         self._options[index] = options
-        self._starts[index] = self._time
+        self._record.begin(index)
         self._current[index], info = env.reset(seed=seed, options=options)
         return info
 
@@ -232,10 +237,7 @@ class SerialVectorEnv(VectorEnv):
                 env.reset(seed=saved["seed"])
             _set_generator_state(env, generator)
             obs, _ = env.reset(options=saved["options"])
-        actions = saved["actions"].numpy().copy()
-        self._starts[index] = self._time - len(actions)
-        self._actions[self._starts[index] : self._time, index] = actions
-        for action in actions:
+        for action in self._record.episode(index):
             obs, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
                 return False
@@ -244,23 +246,6 @@ class SerialVectorEnv(VectorEnv):
         self._generators[index] = generator
         same_obs = np.array_equal(self._flat(obs), saved["observation"].numpy(), equal_nan=True)
         return same_obs and _generator_state(env) == saved["generator"]
-
-    def _record(self, actions: NDArray) -> None:
-        """Append the actions [N, ...] to those of the running episodes."""
-        if self._time == len(self._actions):
-            oldest = min(self._starts)
-            kept = self._actions[oldest:]
-            self._actions = self._new_record(2 * len(kept))
-            self._actions[: len(kept)] = kept
-            self._starts = [start - oldest for start in self._starts]
-            self._time = len(kept)
-        self._actions[self._time] = actions
-        self._time += 1
-
-    def _new_record(self, length: int) -> NDArray:
-        """Room for the actions of ``length`` steps, [length, N, ...]."""
-        shape = (max(length, SMALLEST_RECORD), *self._action_shape)
-        return np.empty(shape, self.action_space.dtype)
 
     def _flat(self, obs: Any) -> NDArray:
         """One observation as a 1-D array."""

@@ -70,6 +70,16 @@ def control(*envs: gym.Env) -> ControlEnv:
     return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs]))
 
 
+def gym_env(env_id: str, limit: int | None) -> GymEnv:
+    return GymEnv(
+        id=env_id,
+        max_episode_steps=limit,
+        group_size=None,
+        options={},
+        fresh_each_episode=False,
+    )
+
+
 def actions(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
@@ -139,13 +149,13 @@ def test_episodes_are_counted_in_double_precision():
     assert env.drain_episodes() == [(600 * (1e9 + 1), 600)]
 
 
-def test_reset_forgets_the_statistics():
+def test_reset_forgets_the_running_episodes_but_not_the_ended_ones():
     env = control(Echo(length=3))
     env.reset(seed=0)
     for _ in range(4):
         env.step(actions(0))
     env.reset(seed=0)
-    assert env.drain_episodes() == []
+    assert [length for _, length in env.drain_episodes()] == [3]
     for _ in range(3):
         env.step(actions(0))
     assert [length for _, length in env.drain_episodes()] == [3]
@@ -183,7 +193,7 @@ def test_batches_are_flattened_as_gymnasium_flattens_one(space):
 
 
 def test_observes_a_tuple_as_one_hot():
-    spec = GymEnv(id="Blackjack-v1", max_episode_steps=None, options={}, fresh_each_episode=False)
+    spec = gym_env("Blackjack-v1", limit=None)
     env = ControlEnv(spec.make(num_envs=4, threads=1))
     assert env.obs_size == 32 + 11 + 2
     obs = env.reset(seed=0)
@@ -330,6 +340,74 @@ def test_refuses_actions_that_are_not_finite():
     assert env.step(np.zeros((3, 2), np.float32)).obs[:, 1].tolist() == [1, 1, 1]
 
 
+def test_equal_seeds_begin_equally():
+    env = ControlEnv(gym_env("CartPole-v1", limit=None).make(num_envs=4, threads=1))
+    first = env.reset([5, 5, 6, 5])
+    assert (first[[1, 3]] == first[0]).all()
+    assert (first[2] != first[0]).any()
+    assert (env.reset(5)[:2] == first[[0, 2]]).all()
+    with pytest.raises(ValueError, match="3 seeds for 4 environments"):
+        env.reset([1, 2, 3])
+
+
+def test_steps_a_subset():
+    env = control(Echo(length=2), Echo(length=3, truncates=True), Echo(length=4))
+    env.reset(seed=0)
+    env.step(actions(0, 1, 2))
+    step = env.step(actions(2, 2, 2), np.array([0, 2]))
+    assert step.obs.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 1, 0], [0, 2, 0, 0, 1]]
+    assert step.next_obs[:, :2].tolist() == [[0, 2], [0, 1], [0, 2]]
+    assert step.reward.tolist() == pytest.approx([0.1, 0.0, 0.1])
+    assert step.terminated.tolist() == [True, False, False]
+    assert env.obs is step.obs
+    assert env.drain_episodes() == [(pytest.approx(0.2), 2)]
+
+    for elapsed in (2, 3):
+        step = env.step(actions(0, 0, 0), np.array([1]))
+        assert step.next_obs[:, :2].tolist() == [[1, 0], [0, elapsed], [0, 2]]
+    assert step.terminated.tolist() == [False, False, False]
+    assert step.truncated.tolist() == [False, True, False]
+    assert env.drain_episodes() == [(pytest.approx(0.3), 3)]
+    # None of them: nothing happens.
+    step = env.step(actions(0, 0, 0), np.array([], np.intp))
+    assert step.obs[:, :2].tolist() == [[1, 0], [1, 0], [0, 2]]
+    assert not step.reward.any()
+    for _ in range(2):
+        env.step(actions(0, 0, 0))
+    assert sorted(length for _, length in env.drain_episodes()) == [2, 4]
+
+
+def test_the_actions_of_paused_environments_count_for_nothing():
+    box = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    env = control(*[Echo(action_space=box) for _ in range(3)])
+    env.reset(seed=0)
+    action = np.array([[0.5], [np.nan], [0.5]], np.float32)
+    step = env.step(action, np.array([0, 2]))
+    assert step.obs[:, 1:].tolist() == [[1, 0.5], [0, 0], [1, 0.5]]
+    with pytest.raises(NonFiniteError, match=r"^action of environment 1 is not finite$"):
+        env.step(action, np.array([1, 2]))
+
+
+def test_continues_from_a_snapshot_where_some_are_paused():
+    spec = gym_env("CartPole-v1", limit=40)
+    original = ControlEnv(spec.make(num_envs=3, threads=1))
+    original.reset(seed=0)
+    rng = np.random.default_rng(0)
+    for rows in (None, None, np.array([0, 2]), np.array([2])):
+        latest = original.step(rng.integers(2, size=3), rows)
+    restored = ControlEnv(spec.make(num_envs=3, threads=1))
+    restored.load_state_dict(original.state_dict())
+    assert (restored.obs == latest.obs).all()
+    for rows in (np.array([2]), np.array([1]), *[None] * 60):
+        action = rng.integers(2, size=3)
+        expected, got = original.step(action, rows), restored.step(action, rows)
+        for name in expected._fields:
+            assert (getattr(got, name) == getattr(expected, name)).all(), name
+    episodes = original.drain_episodes()
+    assert len(episodes) > 3
+    assert restored.drain_episodes() == episodes
+
+
 def test_an_environments_error_names_it():
     class Breaks(Echo):
         def step(self, action):
@@ -342,7 +420,7 @@ def test_an_environments_error_names_it():
 
 
 def test_continues_from_a_snapshot_in_mid_episode():
-    spec = GymEnv(id="CartPole-v1", max_episode_steps=40, options={}, fresh_each_episode=False)
+    spec = gym_env("CartPole-v1", limit=40)
     original = ControlEnv(spec.make(num_envs=3, threads=1))
     original.reset(seed=0)
     rng = np.random.default_rng(0)

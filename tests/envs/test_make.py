@@ -26,10 +26,10 @@ NAMES = sorted(
 
 
 def config(name: str) -> dict:
-    """The values of a file in conf/env, without its target."""
+    """The values of a file in conf/env, without its target, and of what is the same for all."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert values.pop("_target_") == "rlrun.envs.make.GymEnv"
-    return values
+    return {**values, "group_size": None}
 
 
 def cartpole(**changes) -> GymEnv:
@@ -144,6 +144,20 @@ def test_a_limit_is_at_least_one_step():
         cartpole(max_episode_steps=0)
 
 
+@pytest.mark.parametrize("size", [0, -3])
+def test_groups_have_at_least_one_episode(size):
+    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
+        cartpole(group_size=size)
+    assert cartpole(group_size=1).group_size == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_time_limit_is_the_given_or_the_registered_one():
+    assert cartpole(max_episode_steps=7).time_limit == 7
+    assert cartpole(max_episode_steps=None).time_limit == 500
+    assert GymEnv(**{**config("blackjack"), "max_episode_steps": None}).time_limit is None
+
+
 @pytest.mark.parametrize(
     ("env_id", "options", "message"),
     [
@@ -182,8 +196,9 @@ def test_an_id_may_name_the_module_of_a_plugin(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("gridworlds")
     try:
-        env = cartpole(id="gridworlds:Grid-v0", options={"g": 1.0}).make(num_envs=2, threads=1)
-        assert env.spec.id == "Grid-v0"
+        spec = cartpole(id="gridworlds:Grid-v0", max_episode_steps=None, options={"g": 1.0})
+        assert spec.time_limit == 9
+        assert spec.make(num_envs=2, threads=1).spec.id == "Grid-v0"
     finally:
         del sys.modules["gridworlds"], gym.registry["Grid-v0"]
 

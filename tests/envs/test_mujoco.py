@@ -25,9 +25,12 @@ from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 
 
+def specify(env_id, *, limit=None, group_size=None, **options) -> MujocoEnv:
+    return MujocoEnv(id=env_id, max_episode_steps=limit, group_size=group_size, options=options)
+
+
 def make(env_id, *, num_envs=3, threads=2, limit=None, **options) -> MujocoVectorEnv:
-    spec = MujocoEnv(id=env_id, max_episode_steps=limit, options=options)
-    return spec.make(num_envs=num_envs, threads=threads)
+    return specify(env_id, limit=limit, **options).make(num_envs=num_envs, threads=threads)
 
 
 def make_gymnasium(env_id, *, num_envs=3, limit=None, **options) -> SyncVectorEnv:
@@ -146,6 +149,94 @@ def test_seeds_can_be_given_one_by_one():
 
 
 @pytest.mark.parametrize("env_id", TASKS)
+def test_equal_seeds_begin_equally(env_id):
+    env = make(env_id, num_envs=4)
+    first, _ = env.reset(seed=[5, 5, 6, 5])
+    np.testing.assert_array_equal(first[1], first[0])
+    np.testing.assert_array_equal(first[3], first[0])
+    assert (first[2] != first[0]).any()
+
+
+def draw_rows(steps, num_envs=3):
+    """Some environments of each step; now and then none or all of them."""
+    rng = np.random.default_rng(0)
+    return [np.flatnonzero(rng.random(num_envs) < 0.5) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_steps_a_subset_as_if_the_others_were_not_there(env_id):
+    env = make(env_id, limit=20)
+    singles = [make(env_id, num_envs=1, limit=20, threads=1) for _ in range(3)]
+    obs, _ = env.reset(seed=3)
+    for index, single in enumerate(singles):
+        single.reset(seed=3 + index)
+    episodes = 0
+    for actions, rows in zip(draw_actions(env, 90), draw_rows(90), strict=True):
+        earlier = obs
+        obs, reward, terminated, truncated, infos = env.step(actions, rows)
+        paused = np.setdiff1d(np.arange(3), rows)
+        np.testing.assert_array_equal(obs[paused], earlier[paused])
+        assert not reward[paused].any()
+        assert not (terminated | truncated)[paused].any()
+        for row in rows:
+            step = singles[row].step(actions[row : row + 1])
+            assert_close(obs[row], step[0][0])
+            assert_close(reward[row], step[1][0])
+            assert (terminated[row], truncated[row]) == (step[2][0], step[3][0])
+            if "final_obs" in step[4]:
+                assert_close(infos["final_obs"][row], step[4]["final_obs"][0])
+                episodes += 1
+        assert ("final_obs" in infos) == (terminated | truncated).any()
+        if "final_obs" in infos:
+            np.testing.assert_array_equal(infos["_final_obs"], terminated | truncated)
+    assert episodes >= 3
+    for row, single in enumerate(singles):
+        saved, expected = env.state_dict(), single.state_dict()
+        assert torch.equal(saved["simulations"][row], expected["simulations"][0])
+        assert saved["elapsed"][row] == expected["elapsed"][0]
+        assert saved["generators"][row] == expected["generators"][0]
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_continues_bit_for_bit_where_some_are_paused(env_id):
+    env = make(env_id, limit=25)
+    env.reset(seed=3)
+    actions = draw_actions(env, 60)
+    for action in actions[:10]:
+        env.step(action)
+    for action in actions[10:20]:
+        latest, *_ = env.step(action, np.array([0, 2]))
+    restored = make(env_id, limit=25, threads=1)
+    restored.load_state_dict(env.state_dict())
+    for action in actions[20:30]:
+        step, expected = (either.step(action, np.array([0])) for either in (restored, env))
+        for value, expected_value in zip(step[:4], expected[:4], strict=True):
+            np.testing.assert_array_equal(value, expected_value)
+        np.testing.assert_array_equal(step[0][1:], latest[1:])
+    for action in actions[30:]:
+        step, expected = restored.step(action), env.step(action)
+        for value, expected_value in zip(step[:4], expected[:4], strict=True):
+            np.testing.assert_array_equal(value, expected_value)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one of each kind of batch
+def test_the_actions_of_paused_environments_count_for_nothing(env_id):
+    env = make(env_id)
+    env.reset(seed=10)
+    actions = draw_actions(env, 1)[0]
+    actions[1] = np.nan
+    before = env.state_dict()
+    _, reward, *_ = env.step(actions, np.array([0, 2]))
+    assert np.isfinite(reward).all()
+    after = env.state_dict()
+    assert torch.equal(after["simulations"][1], before["simulations"][1])
+    assert after["elapsed"].tolist() == [1, 0, 1]
+    with pytest.raises(EnvironmentFailure, match="CTRL at ACTUATOR 0") as failure:
+        env.step(actions, np.array([1, 2]))
+    assert (failure.value.index, failure.value.seed) == (1, 11)
+
+
+@pytest.mark.parametrize("env_id", TASKS)
 def test_continues_bit_for_bit_from_a_saved_state(env_id):
     """In the middle of an episode, in another process's environment with other threads."""
     env = make(env_id, limit=25)
@@ -234,9 +325,7 @@ def test_the_registered_limit_truncates():
 
 
 def test_make_single_has_the_same_limit_and_options():
-    spec = MujocoEnv(
-        id="Walker2d-v5", max_episode_steps=7, options={"terminate_when_unhealthy": False}
-    )
+    spec = specify("Walker2d-v5", limit=7, terminate_when_unhealthy=False)
     single, env = spec.make_single(render_mode=None), spec.make(num_envs=1, threads=1)
     obs, _ = single.reset(seed=4)
     assert_close(env.reset(seed=4)[0][0], obs)
@@ -358,13 +447,26 @@ def test_misuse_is_refused():
 )
 def test_mistakes_end_in_one_line(env_id, options, message):
     with pytest.raises(UserError) as error:
-        MujocoEnv(id=env_id, max_episode_steps=None, options=options).make(num_envs=1, threads=1)
+        make(env_id, **options)
     assert str(error.value) == message
 
 
 def test_the_limit_is_checked():
     with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
-        MujocoEnv(id="Hopper-v5", max_episode_steps=0, options={})
+        specify("Hopper-v5", limit=0)
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_the_size_of_groups_is_checked(size):
+    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
+        specify("Hopper-v5", group_size=size)
+    assert specify("Hopper-v5", group_size=1).group_size == 1
+
+
+def test_the_time_limit_is_the_given_or_the_registered_one():
+    assert specify("Hopper-v5", limit=7).time_limit == 7
+    assert specify("Hopper-v5").time_limit == 1000
+    assert specify("Reacher-v5").time_limit == 50
 
 
 def test_a_library_without_the_function_is_named(monkeypatch):
@@ -379,7 +481,7 @@ def test_every_yaml_has_gymnasiums_values():
         config = yaml.safe_load(path.read_text())
         if config.pop("_target_") != f"{MujocoEnv.__module__}.{MujocoEnv.__name__}":
             continue
-        spec = MujocoEnv(**config)
+        spec = MujocoEnv(**config, group_size=None)
         assert spec.max_episode_steps is None
         as_lists = {
             name: list(value) if isinstance(value, tuple) else value
@@ -402,9 +504,8 @@ def test_renders_what_gymnasium_renders():
             single.render()
         except Exception as error:
             raise SystemExit(77) from error  # there is no OpenGL
-        env = MujocoEnv(id="Hopper-v5", max_episode_steps=None, options={}).make(
-            num_envs=2, threads=1
-        )
+        spec = MujocoEnv(id="Hopper-v5", max_episode_steps=None, group_size=None, options={})
+        env = spec.make(num_envs=2, threads=1)
         assert env.render() is None
         env.render_mode = "rgb_array"
         env.reset(seed=0)

@@ -10,8 +10,9 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from rlrun.envs.action_record import SMALLEST_RECORD
 from rlrun.envs.make import GymEnv
-from rlrun.envs.serial import SMALLEST_RECORD, SerialVectorEnv
+from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 
 # (id, limit): time limits that let some episodes end, by both ways, within a short test.
@@ -84,13 +85,18 @@ class Breaks(Corridor):
         return super().step(action)
 
 
-def gym_envs(env_id: str, limit: int | None, num_envs: int) -> list[Callable[[], gym.Env]]:
-    spec = GymEnv(
+def gym_env(env_id: str, limit: int | None) -> GymEnv:
+    return GymEnv(
         id=env_id,
         max_episode_steps=limit,
+        group_size=None,
         options={},
         fresh_each_episode=env_id.startswith("Bipedal"),
     )
+
+
+def gym_envs(env_id: str, limit: int | None, num_envs: int) -> list[Callable[[], gym.Env]]:
+    spec = gym_env(env_id, limit)
     return [lambda: spec.make_single(render_mode=None)] * num_envs
 
 
@@ -142,6 +148,80 @@ def test_seeds_as_gymnasium_does():
         observations, _ = env.reset(seed=seeds)
         first, _ = alone.reset(seed=6)
         assert (observations["position"][1] == first["position"]).all()
+
+
+def test_wrong_number_of_seeds_is_refused():
+    env = SerialVectorEnv([Corridor] * 3)
+    with pytest.raises(ValueError, match="2 seeds for 3 environments"):
+        env.reset(seed=[1, 2])
+
+
+def draw_rows(steps: int, num_envs: int) -> list[np.ndarray | None]:
+    """Some environments of each step; now and then none or, as None, all of them."""
+    rng = np.random.default_rng(0)
+    chosen = [np.flatnonzero(rng.random(num_envs) < 0.5) for _ in range(steps)]
+    return [None if len(rows) == num_envs else rows for rows in chosen]
+
+
+def test_steps_a_subset_as_if_the_others_were_not_there():
+    env = SerialVectorEnv([Corridor] * 3)
+    singles = [SerialVectorEnv([Corridor]) for _ in range(3)]
+    observations, _ = env.reset(seed=3)
+    for index, single in enumerate(singles):
+        single.reset(seed=3 + index)
+    ends = 0
+    for action, rows in zip(random_actions(env, 80), draw_rows(80, 3), strict=True):
+        earlier = observations
+        observations, rewards, terminated, truncated, infos = env.step(action, rows)
+        for row, single in enumerate(singles):
+            if rows is None or row in rows:
+                step = single.step(action[row : row + 1])
+                assert (observations["position"][row] == step[0]["position"][0]).all()
+                assert rewards[row] == step[1][0]
+                assert (terminated[row], truncated[row]) == (step[2][0], step[3][0])
+                assert infos["left"][row] == step[4]["left"][0]
+                ends += step[2][0]
+            else:
+                assert (observations["position"][row] == earlier["position"][row]).all()
+                assert (rewards[row], terminated[row], truncated[row]) == (0.0, False, False)
+    assert ends > 9
+    for row, single in enumerate(singles):
+        saved, expected = env.state_dict()["environments"][row], single.state_dict()
+        for key, value in expected["environments"][0].items():
+            assert np.array_equal(saved[key], value), key
+
+
+def test_snapshot_where_some_are_paused():
+    original = SerialVectorEnv([Corridor] * 3)
+    original.reset(seed=3)
+    rows = draw_rows(40, 3)
+    for action, running in zip(random_actions(original, 40), rows, strict=True):
+        restored = SerialVectorEnv([Corridor] * 3)
+        assert restored.load_state_dict(through_disk(original.state_dict())) == {}
+        # What was restored may be paused and saved again, to the same effect.
+        paused = np.array([1])
+        state = original.state_dict()
+        expected, got = original.step(action, paused), restored.step(action, paused)
+        assert data_equivalence(got, expected, exact=True)
+        again = SerialVectorEnv([Corridor] * 3)
+        assert again.load_state_dict(through_disk(restored.state_dict())) == {}
+        assert_same_future(restored, again, 12)
+        assert original.load_state_dict(state) == {}
+        original.step(action, running)
+
+
+def test_the_record_grows_and_keeps_pauses():
+    steps = SMALLEST_RECORD + 50
+    original = SerialVectorEnv(gym_envs("Pendulum-v1", 2 * steps, 2))
+    original.reset(seed=0)
+    for time, action in enumerate(random_actions(original, steps)):
+        original.step(action, None if time % 3 else np.array([1]))
+    state = original.state_dict()
+    lengths = [len(saved["actions"]) for saved in state["environments"]]
+    assert lengths == [steps - (steps + 2) // 3, steps]
+    restored = SerialVectorEnv(gym_envs("Pendulum-v1", 2 * steps, 2))
+    assert restored.load_state_dict(state) == {}
+    assert_same_future(original, restored, 20)
 
 
 def test_results_are_not_overwritten():
@@ -241,7 +321,7 @@ def test_long_episodes_are_recorded_whole_and_ended_ones_forgotten():
     for action in random_actions(short, 5 * SMALLEST_RECORD):
         short.step(action)
     assert len(short.state_dict()["environments"][0]["actions"]) < 9
-    assert len(short._actions) == SMALLEST_RECORD
+    assert len(short._record._actions) == SMALLEST_RECORD
 
 
 def test_replay_gets_the_actions_that_the_environment_got():
@@ -373,7 +453,7 @@ def test_refuses_what_it_cannot_batch():
 
 
 def test_renders_and_closes():
-    spec = GymEnv(id="Taxi-v4", max_episode_steps=None, options={}, fresh_each_episode=False)
+    spec = gym_env("Taxi-v4", limit=None)
     env = SerialVectorEnv([lambda: spec.make_single(render_mode="ansi")] * 2)
     env.reset(seed=0)
     assert env.render_mode == "ansi"

@@ -143,13 +143,15 @@ class ContactForceBatch:
             raise ValueError(f"MuJoCo's batch has no field {name}")
         return _view(address, c_double, (len(self.state), *shape))
 
-    def step(self, nstep: int) -> None:
-        """Advance every simulation by substeps, then compute its contact forces."""
+    def step(self, ids: NDArray[np.integer] | None, nstep: int) -> None:
+        """Advance some simulations, or all, by substeps, then compute their contact forces."""
         library = self._library
-        self._check(library.mjb_step(self._batch, None, 0, nstep, NO_STAGE))
-        self._check(library.mjb_apply(self._batch, None, 0, self._add_forces, None, 0))
+        rows = None if ids is None else np.ascontiguousarray(ids, np.int32)
+        chosen = (None, 0) if rows is None else (rows.ctypes.data, len(rows))
+        self._check(library.mjb_step(self._batch, *chosen, nstep, NO_STAGE))
+        self._check(library.mjb_apply(self._batch, *chosen, self._add_forces, None, 0))
         # Computes nothing, but copies out the bound fields, which mjb_apply does not.
-        self._check(library.mjb_forward(self._batch, None, 0, NO_STAGE))
+        self._check(library.mjb_forward(self._batch, *chosen, NO_STAGE))
 
     def reset(self, *, stage: int) -> None:
         """Set all simulations to the model's defaults, then compute the stages up to one."""

@@ -22,25 +22,30 @@ class MujocoEnv:
     Attributes:
         id: Gymnasium's id, "Hopper-v5".
         max_episode_steps: steps after which an episode is truncated; None: as registered.
+        group_size: episodes that begin from one start state; None: environments go on from one
+            rollout to the next.
         options: keyword arguments of Gymnasium's class ("forward_reward_weight"); one that is not
             given has Gymnasium's default.
     """
 
     id: str
     max_episode_steps: int | None
+    group_size: int | None
     options: dict[str, Any]
 
     def __post_init__(self):
-        """Check the id, the limit and the options.
+        """Check the id, the ranges and the options.
 
         Raises:
             UserError: no such task or option, or an option's value does not fit.
-            ValueError: the limit is out of range.
+            ValueError: the limit or the group size is out of range.
         """
         if self.id not in TASKS:
             raise UserError(f"env.id: '{self.id}' is no MuJoCo task{did_you_mean(self.id, TASKS)}")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        if self.group_size is not None and self.group_size < 1:
+            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
         options = schema.check_arguments(
             TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options", packages=[]
         )
@@ -50,6 +55,11 @@ class MujocoEnv:
         self._gymnasium_spec.kwargs |= options
         if self.max_episode_steps is not None:
             self._gymnasium_spec.max_episode_steps = self.max_episode_steps
+
+    @property
+    def time_limit(self) -> int | None:
+        """Steps after which an episode is truncated; None if it may go on for ever."""
+        return self._gymnasium_spec.max_episode_steps
 
     def make(self, *, num_envs: int, threads: int) -> MujocoVectorEnv:
         """Make N environments that step in lockstep.

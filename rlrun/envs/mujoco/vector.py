@@ -1,6 +1,5 @@
 """N environments of one MuJoCo task, stepped in lockstep on threads."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch, SimulationError
 from numpy.typing import NDArray
 
-from rlrun.envs.mujoco.contact import ContactForceBatch
+from rlrun.envs.mujoco.contact import STATE_FIELDS, ContactForceBatch
 from rlrun.envs.mujoco.tasks.task import Bools, Floats, State, Task
 from rlrun.errors import EnvironmentFailure
 
@@ -81,6 +80,10 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._ctrl = self._batch.bind("ctrl")
         fields = {name: self._batch.bind(name) for name in task.reads}
         self._state = State(model, task.frame_skip, fields)
+        # To be saved too: they describe an earlier substep, so the state does not determine them.
+        self._derived = {name: fields[name] for name in fields if name not in STATE_FIELDS}
+        for field in self._derived.values():
+            field.setflags(write=True)
         # What the reward compares with: copies, as the fields themselves change with the step.
         self._compared = {name: fields[name] for name in task.compares}
         self._before_fields = {name: field.copy() for name, field in self._compared.items()}
@@ -90,7 +93,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._generators = [seeding.np_random()[0] for _ in range(num_envs)]
         self._elapsed = np.zeros(num_envs, np.int64)
         limit = spec.max_episode_steps
-        self._time_limit = math.inf if limit is None else limit
+        self._time_limit = np.iinfo(np.int64).max if limit is None else limit
         self._reset_needed = True
         self._painter: gym.Env | None = None
 
@@ -145,11 +148,15 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         self._reset_needed = False
         return self.task.observe(self._state), {}
 
-    def step(self, actions: Floats) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
-        """Advance every environment by one step; those that end begin their next episode.
+    def step(
+        self, actions: Floats, rows: NDArray[np.intp] | None = None
+    ) -> tuple[Floats, Floats, Bools, Bools, dict[str, Any]]:
+        """Advance environments by one step; those that end begin their next episode.
 
         Args:
             actions: [N, A]; MuJoCo limits them to the control range.
+            rows: the environments to advance, in order; None: all. The others stay untouched:
+                their observation is the one they had, their reward 0, their episode goes on.
 
         Returns:
             Observations [N, D] float64, rewards [N] float64, terminated [N], truncated [N], infos.
@@ -165,22 +172,30 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         if action.shape != self.action_space.shape:
             raise ValueError(f"actions of shape {action.shape} for {self.action_space.shape}")
 
-        self._ctrl[:] = action
-        self._simulate(self._batch.step, nstep=self.task.frame_skip)
+        if rows is None:
+            self._ctrl[:] = action
+            self._elapsed += 1
+        else:
+            self._ctrl[rows] = action[rows]
+            self._elapsed[rows] += 1
+        self._simulate(self._batch.step, rows, nstep=self.task.frame_skip)
         obs = self.task.observe(self._state)
         reward, terminated = self.task.outcome(self._before, action, self._state)
-        self._elapsed += 1
         truncated = self._elapsed >= self._time_limit
+        if rows is not None:
+            advanced = np.isin(np.arange(self.num_envs), rows)
+            reward = np.where(advanced, reward, 0.0)
+            terminated, truncated = terminated & advanced, truncated & advanced
 
         infos: dict[str, Any] = {}
         ended = terminated | truncated
         if np.count_nonzero(ended):
-            (rows,) = ended.nonzero()
+            (ended_rows,) = ended.nonzero()
             final_obs = np.empty(self.num_envs, dtype=object)  # filled with None
-            for row in rows:
+            for row in ended_rows.tolist():
                 final_obs[row] = obs[row]
             infos = {"final_obs": final_obs, "_final_obs": ended}
-            self._begin_episodes(rows)
+            self._begin_episodes(ended_rows)
             # The other rows have not changed, so that observing all is observing these rows.
             obs = self.task.observe(self._state)
         self._remember()
@@ -221,8 +236,8 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         """Return everything that decides the future, in plain containers and tensors."""
         return {
             "simulations": torch.from_numpy(self._batch.state.copy()),
-            "before": {
-                name: torch.from_numpy(field.copy()) for name, field in self._before_fields.items()
+            "derived": {
+                name: torch.from_numpy(field.copy()) for name, field in self._derived.items()
             },
             "elapsed": torch.from_numpy(self._elapsed.copy()),
             "seeds": list(self._seeds),
@@ -234,8 +249,9 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         """Continue from ``state_dict()`` of the same task and number of environments."""
         self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)  # clears the warnings
         self._batch.state[:] = state["simulations"].numpy()
-        for name, field in self._before_fields.items():
-            field[:] = state["before"][name].numpy()
+        for name, field in self._derived.items():
+            field[:] = state["derived"][name].numpy()
+        self._remember()
         self._elapsed[:] = state["elapsed"].numpy()
         self._seeds = list(state["seeds"])
         for generator, numbers in zip(self._generators, state["generators"], strict=True):
@@ -246,7 +262,7 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         """Reset some environments, as Gymnasium's ``reset`` does; the others stay untouched."""
         qpos, qvel = self._state.qpos, self._state.qvel
         self._batch.state[rows] = self._default_state
-        for row in rows:
+        for row in rows.tolist():  # indexing by Python's integers is faster than by NumPy's
             qpos[row], qvel[row] = self.task.draw_start(self._model, self._generators[row])
         self._simulate(self._batch.forward, rows)
         self._elapsed[rows] = 0

@@ -68,17 +68,14 @@ class InvertedDoublePendulum:
 
     def observe(self, state: State) -> Floats:
         """Cart position, sin and cos of the angles, velocities, constraint force on the cart."""
-        angles = state.qpos[:, 1:]
-        return np.concatenate(
-            (
-                state.qpos[:, :1],
-                np.sin(angles),
-                np.cos(angles),
-                clip(state.qvel, OBSERVATION_BOUNDS),
-                clip(state.qfrc_constraint[:, :1], OBSERVATION_BOUNDS),
-            ),
-            axis=1,
+        # NumPy takes half the time for arrays without gaps, which copies and joined parts are.
+        angles = state.qpos[:, 1:].copy()
+        clipped = np.concatenate((state.qvel, state.qfrc_constraint[:, :1]), axis=1)
+        parts = (
+            *(state.qpos[:, :1], np.sin(angles), np.cos(angles)),
+            clip(clipped, OBSERVATION_BOUNDS),
         )
+        return np.concatenate(parts, axis=1)
 
     def outcome(self, before: State, action: Floats, after: State) -> tuple[Floats, Bools]:
         """Healthy reward − distance of the tip from its place − velocity penalty."""

@@ -61,7 +61,8 @@ def inside(values: Floats, bounds: tuple[float, float]) -> Bools:
 
 def finite(state: State) -> Bools:
     """Whether all joint positions and velocities are finite [N]."""
-    return every(np.isfinite(state.qpos)) & every(np.isfinite(state.qvel))
+    # Joined, they are one array without gaps: that takes half the time of two with gaps.
+    return every(np.isfinite(np.concatenate((state.qpos, state.qvel), axis=1)))
 
 
 def every(conditions: Bools) -> Bools:

@@ -1,18 +1,15 @@
-"""Advantage estimators: pure functions of a rollout.
+"""Estimators from temporal differences of a state value V.
 
-Each takes time-major tensors and returns ``(advantage [T, N], value target [T, N])``. Two flags
-end a step, and they are never merged: ``terminated`` cuts the bootstrap (nothing follows a
-terminal state), ``terminated | truncated`` cuts the recursion (the next row is another episode).
+Two flags end a step, and they are never merged: ``terminated`` cuts the bootstrap (nothing follows
+a terminal state), ``terminated | truncated`` cuts the recursion (the next row is another episode).
 ``next_value`` is the value of the true successor, so that a truncated episode is bootstrapped
 from the state in which it was cut.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from rlrun.errors import UserError
+from rlrun.advantages.needs import column
 from rlrun.ranges import at_least, between
 from rlrun.recurrence import reverse_linear_recurrence
 from rlrun.rollout import Rollout
@@ -20,8 +17,8 @@ from rlrun.rollout import Rollout
 
 def td_errors(rollout: Rollout, gamma: float) -> Tensor:
     """Return δ_t = r_t + γ (1 − terminated_t) V(s_{t+1}) − V(s_t), [T, N]."""
-    bootstrap = torch.where(rollout.terminated, 0.0, rollout.next_value)
-    return rollout.reward + gamma * bootstrap - rollout.value
+    bootstrap = torch.where(rollout.terminated, 0.0, column(rollout, "next_value"))
+    return rollout.reward + gamma * bootstrap - column(rollout, "value")
 
 
 def gae(rollout: Rollout, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -44,10 +41,9 @@ def gae(rollout: Rollout, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """
     between(0, 1, lam=lam)
     delta = td_errors(rollout, gamma)
-    done = rollout.terminated | rollout.truncated
-    decay = gamma * lam * (~done).to(delta.dtype)
+    decay = gamma * lam * (~rollout.done).to(delta.dtype)
     advantage = reverse_linear_recurrence(delta, decay)
-    return advantage, advantage + rollout.value
+    return advantage, advantage + column(rollout, "value")
 
 
 def td(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
@@ -61,7 +57,7 @@ def td(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
         Advantage and value target, each [T, N].
     """
     delta = td_errors(rollout, gamma)
-    return delta, delta + rollout.value
+    return delta, delta + column(rollout, "value")
 
 
 def nstep(rollout: Rollout, *, gamma: float, n: int) -> tuple[Tensor, Tensor]:
@@ -83,14 +79,13 @@ def nstep(rollout: Rollout, *, gamma: float, n: int) -> tuple[Tensor, Tensor]:
     """
     at_least(1, n=n)
     delta = td_errors(rollout, gamma)
-    done = rollout.terminated | rollout.truncated
-    goes_on = gamma * (~done).to(delta.dtype)
+    goes_on = gamma * (~rollout.done).to(delta.dtype)
     advantage, weight = delta.clone(), goes_on
     for reach in range(1, min(n, len(delta))):
         # weight_t = γ^reach while no episode ended in t … t + reach − 1, else 0
         advantage[:-reach] += weight[: len(delta) - reach] * delta[reach:]
         weight = weight[:-1] * goes_on[reach:]
-    return advantage, advantage + rollout.value
+    return advantage, advantage + column(rollout, "value")
 
 
 def baseline_value(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
@@ -106,44 +101,10 @@ def baseline_value(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     Returns:
         Advantage and value target G_t, each [T, N].
     """
-    done = rollout.terminated | rollout.truncated
-    cut = done.clone()
+    cut = rollout.done.clone()
     cut[-1] = True
     # The reward-to-go of a cut row ends with γ V(s_{t+1}), unless s_{t+1} is terminal.
     completes = cut & ~rollout.terminated
-    reward = rollout.reward + gamma * torch.where(completes, rollout.next_value, 0.0)
-    reward_to_go = reverse_linear_recurrence(reward, gamma * (~done).to(reward.dtype))
-    return reward_to_go - rollout.value, reward_to_go
-
-
-def check_estimator(
-    estimator: Callable[..., tuple[Tensor, Tensor]], *, gamma: float, obs_size: int
-) -> None:
-    """Call an estimator on two steps of zeros, to find its mistakes before a run begins.
-
-    Args:
-        estimator: called as ``estimator(rollout, gamma=gamma)``.
-        gamma: discount γ of the return.
-        obs_size: D.
-
-    Raises:
-        UserError: one of the estimator's constants is out of range.
-    """
-    zeros, never = torch.zeros(2, 1), torch.zeros(2, 1, dtype=torch.bool)
-    rollout = Rollout(
-        obs=torch.zeros(2, 1, obs_size),
-        next_obs=torch.zeros(2, 1, obs_size),
-        action=zeros,
-        logp=zeros,
-        value=zeros,
-        next_value=zeros,
-        reward=zeros,
-        terminated=never,
-        truncated=never,
-        mask=~never,
-        group=None,
-    )
-    try:
-        estimator(rollout, gamma=gamma)
-    except ValueError as error:
-        raise UserError(f"advantage: {error}") from error
+    reward = rollout.reward + gamma * torch.where(completes, column(rollout, "next_value"), 0.0)
+    reward_to_go = reverse_linear_recurrence(reward, gamma * (~rollout.done).to(reward.dtype))
+    return reward_to_go - column(rollout, "value"), reward_to_go

@@ -1,0 +1,219 @@
+"""What holds of every estimator that is shipped: globbed, so that a new one is covered."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from random_rollouts import assert_equal_where_it_counts, segment, whole_episodes, with_columns
+from tiny import yaml_of
+from torch import Tensor
+
+from rlrun import schema
+from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, POLICY_COLUMNS, Estimator, prepare
+from rlrun.config import conf_directory
+from rlrun.errors import UserError
+from rlrun.problem import Problem
+from rlrun.rollout import Rollout
+
+GAMMA = 0.9
+NAMES = sorted(path.stem for path in (conf_directory() / "advantage").glob("*.yaml"))
+
+V, Q = {"value", "next_value"}, {"q", "next_q"}
+# The columns that each asks for, and the episodes that it needs.
+NEEDS: dict[str, tuple[set[str], str]] = {
+    "td": (V, "any"),
+    "nstep": (V, "any"),
+    "gae": (V, "any"),
+    "baseline_value": (V, "any"),
+    "q_value": (Q, "any"),
+    "advantage_q": (Q | {"value"}, "any"),
+    "vtrace": (V | {"policy_logp"}, "any"),
+    "total_return": (set(), "whole"),
+    "reward_to_go": (set(), "whole"),
+    "baseline_constant": (set(), "whole"),
+    "baseline_optimal": ({"score_square"}, "whole"),
+    "reinforce_pp": (set(), "whole"),
+    "rloo": (set(), "groups"),
+    "grpo": (set(), "groups"),
+    "dr_grpo": (set(), "groups"),
+    "time_group": (set(), "groups"),
+}
+
+
+def estimator(name: str, **constants: Any) -> Estimator:
+    """The estimator of a YAML file."""
+    return instantiate({**yaml_of("advantage", name), **constants})
+
+
+VARIANTS = {name: estimator(name) for name in NAMES} | {
+    "advantage_q, policy_mean": estimator("advantage_q", baseline="policy_mean"),
+    "reinforce_pp, group": estimator("reinforce_pp", baseline="group"),
+    "grpo, population": estimator("grpo", ddof=0),
+}
+every_estimator = pytest.mark.parametrize("estimate", VARIANTS.values(), ids=VARIANTS)
+
+
+def grouped(padding: int = 3) -> Rollout:
+    """Groups of 3 and 2 episodes, with every column."""
+    return whole_episodes([4, 7, 1, 5, 2], seed=0, sizes=[3, 2], padding=padding)
+
+
+@every_estimator
+def test_whole_episodes_in_groups_are_enough_for_all(estimate):
+    rollout = grouped()
+    for column in estimate(rollout, gamma=GAMMA):
+        assert column.shape == rollout.reward.shape
+        assert column.dtype == rollout.reward.dtype
+        assert column.isfinite().all()
+    advantage, target = (x[rollout.mask] for x in estimate(rollout, gamma=GAMMA))
+    assert advantage.std() > 0.1
+    assert target.std() > 0.1
+
+
+@every_estimator
+def test_padding_changes_nothing_that_counts(estimate):
+    long = grouped(padding=9)
+    steps = int(long.mask.sum(0).max())
+    short = with_columns(long, lambda column: column[:steps].clone())
+    # Other numbers behind the episodes' ends, but for rewards and ends: there are none.
+    for column in (long.value, long.next_value, long.q, long.next_q, long.policy_q, long.logp):
+        column[~long.mask] = 50.0
+    long.score_square[~long.mask] = 50.0
+    for ours, theirs in zip(estimate(long, gamma=GAMMA), estimate(short, gamma=GAMMA), strict=True):
+        assert_equal_where_it_counts(short, ours[:steps], theirs)
+        assert ours.isfinite().all()
+
+
+@every_estimator
+def test_the_order_of_the_episodes_is_no_matter(estimate):
+    rollout, order = grouped(), torch.tensor([3, 0, 4, 2, 1])
+    moved = with_columns(rollout, lambda column: column[:, order])
+    for ours, theirs in zip(
+        estimate(moved, gamma=GAMMA), estimate(rollout, gamma=GAMMA), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs[:, order])
+
+
+@every_estimator
+def test_single_precision_stays_single(estimate):
+    def single(column: Tensor) -> Tensor:
+        return column.float() if column.is_floating_point() else column
+
+    rollout = grouped()
+    expected = estimate(rollout, gamma=GAMMA)
+    for ours, theirs in zip(
+        estimate(with_columns(rollout, single), gamma=GAMMA), expected, strict=True
+    ):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs.float(), atol=1e-4, rtol=1e-4)
+
+
+@every_estimator
+def test_the_rollout_stays_as_it_is(estimate):
+    rollout = grouped()
+    estimate(rollout, gamma=GAMMA)
+    for name, column in vars(grouped()).items():
+        if isinstance(column, Tensor):
+            assert torch.equal(vars(rollout)[name], column)
+
+
+# ---------------------------------------------------------------------- before the first step
+
+
+def prepared(name: str, *, group_size: int | None, offers=ACTOR_CRITIC_COLUMNS, **constants: Any):
+    """What an algorithm learns of an estimator at its setup."""
+    problem = Problem(
+        env_id="Any-v0",
+        obs_size=4,
+        action_space=gym.spaces.Discrete(2),
+        time_limit=10,
+        group_size=group_size,
+    )
+    estimate = estimator(name, **constants)
+    return prepare(estimate, algorithm="a2c", offers=offers, gamma=GAMMA, problem=problem)
+
+
+def test_all_are_in_the_table():
+    assert sorted(NEEDS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_columns_are_found(name):
+    assert prepared(name, group_size=2)[1] == NEEDS[name][0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("group_size", [None, 1])
+def test_episodes_of_another_kind_are_refused(name, group_size):
+    columns, episodes = NEEDS[name]
+    if episodes == "any" or (episodes == "whole" and group_size == 1):
+        estimate, found = prepared(name, group_size=group_size)
+        assert found == columns
+        rollout = segment(6) if group_size is None else whole_episodes([3, 6])
+        assert all(column.isfinite().all() for column in estimate(rollout))
+    else:
+        message = "needs whole episodes" if episodes == "whole" else "episodes from one start"
+        with pytest.raises(UserError, match=f"^advantage: this estimator .*{message}"):
+            prepared(name, group_size=group_size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_critics_that_the_algorithm_has_not_are_named(name):
+    columns, _ = NEEDS[name]
+    if columns <= POLICY_COLUMNS:
+        assert prepared(name, group_size=2, offers=POLICY_COLUMNS)[1] == columns
+    else:
+        with pytest.raises(UserError, match=r"^advantage: it needs a critic .* which a2c has"):
+            prepared(name, group_size=2, offers=POLICY_COLUMNS)
+
+
+def test_variants_need_what_they_are_made_of():
+    assert prepared("advantage_q", group_size=None, baseline="policy_mean")[1] == Q | {"policy_q"}
+    with pytest.raises(UserError, match="episodes from one start"):
+        prepared("reinforce_pp", group_size=1, baseline="group")
+
+
+@pytest.mark.parametrize(
+    ("name", "constants", "message"),
+    [
+        ("grpo", {"epsilon": -1.0}, "advantage: epsilon must be at least 0, got -1.0"),
+        ("vtrace", {"c_bar": 2.0}, "advantage: c_bar must be in [0, 1.0], got 2.0"),
+        ("vtrace", {"rho_bar": 0.0}, "advantage: rho_bar must be positive, got 0.0"),
+    ],
+)
+def test_a_constant_out_of_range_is_the_users_mistake(name, constants, message):
+    with pytest.raises(UserError) as caught:
+        prepared(name, group_size=2, **constants)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [
+        ("grpo", {"ddof": 2}),
+        ("reinforce_pp", {"baseline": "batch"}),
+        ("advantage_q", {"baseline": "mean"}),
+    ],
+)
+def test_a_word_that_is_none_of_the_choices_is_refused(name, constants):
+    node = {**yaml_of("advantage", name), **constants}
+    (key,) = constants
+    with pytest.raises(UserError, match=rf"^advantage\.{key}: "):
+        schema.build(node, "advantage", ["rlrun"], later=("rollout", "gamma"))
+
+
+def test_a_box_of_actions_has_no_mean_of_q_over_all_of_them():
+    problem = Problem(
+        env_id="Any-v0",
+        obs_size=4,
+        action_space=gym.spaces.Box(-1, 1, (3,), np.float32),
+        time_limit=10,
+        group_size=None,
+    )
+    shared = {"algorithm": "a2c", "offers": ACTOR_CRITIC_COLUMNS, "gamma": GAMMA}
+    prepare(estimator("advantage_q"), problem=problem, **shared)
+    with pytest.raises(UserError, match="needs discrete ones"):
+        prepare(estimator("advantage_q", baseline="policy_mean"), problem=problem, **shared)

@@ -1,0 +1,184 @@
+"""A2C: the synchronous form of the asynchronous advantage actor-critic, A3C.
+
+Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning", §4. Many environments take
+a few steps each; then policy and critic take one gradient step on all of them, and the steps are
+thrown away:
+
+    policy  ∇_θ E[Â log π_θ(a|s) + c H(π_θ)]      critic  −∇_φ ½ E[(V_φ(s) − target)²]
+
+Departures from Mnih et al.: environments wait for each other, so that there is one learner and one
+set of weights; advantages are GAE's mixture instead of one n-step return (`advantage=nstep` is
+theirs); observations and rewards are normalised and the weights orthogonal (Weng et al. 2022,
+"Tianshou"); policy and critic, which share no parameters, each have an optimiser and a gradient
+norm of their own; a truncated episode is bootstrapped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlrun import loops
+from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator, prepare
+from rlrun.agent import Agent
+from rlrun.algorithm import Stateful, check_rollout_settings
+from rlrun.collect import Collector
+from rlrun.critics import CriticBatch, Critics, critic_batches
+from rlrun.hardware import Hardware, run_in_turn
+from rlrun.learner import Learner
+from rlrun.networks import Categorical, DiagonalGaussian
+from rlrun.objectives import explained_variance
+from rlrun.optim import RMSprop
+from rlrun.problem import Problem
+from rlrun.ranges import at_least, between, positive
+from rlrun.rollout import Rollout, all_rows, take
+from rlrun.seeding import Streams
+
+
+class PolicyBatch(NamedTuple):
+    """B rows of a rollout for the policy: [B, D], [B] or [B, A], [B]."""
+
+    obs: Tensor
+    action: Tensor
+    advantage: Tensor
+
+
+@dataclass(kw_only=True, eq=False)
+class A2C:
+    """Hyperparameters (their meaning and source stand in ``conf/algo/a2c.yaml``) and the learners.
+
+    Attributes:
+        agent: policy and critic.
+        learners: what fits them.
+        parts: what else decides the future.
+    """
+
+    num_envs: int
+    horizon: int | None
+    learning_rate: float
+    anneal_learning_rate: bool
+    rmsprop_alpha: float
+    rmsprop_epsilon: float
+    gamma: float
+    entropy_coefficient: float
+    max_grad_norm: float
+    normalize_advantage: bool
+    normalize_observation: bool
+    normalize_reward: bool
+    normalizer_clip: float
+    hidden_sizes: list[int]
+    log_std: float
+
+    loop: ClassVar = staticmethod(loops.on_policy)
+
+    def __post_init__(self):
+        """Refuse values outside their range."""
+        check_rollout_settings(self)
+        positive(
+            learning_rate=self.learning_rate,
+            rmsprop_epsilon=self.rmsprop_epsilon,
+            max_grad_norm=self.max_grad_norm,
+        )
+        between(0, 1, rmsprop_alpha=self.rmsprop_alpha)
+        at_least(0, entropy_coefficient=self.entropy_coefficient)
+
+    def setup(
+        self,
+        problem: Problem,
+        *,
+        hardware: Hardware,
+        streams: Streams,
+        estimator: Estimator | None,
+        compiled: bool,
+    ) -> None:
+        """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
+        self.estimate, columns = prepare(
+            estimator,
+            algorithm="a2c",
+            offers=ACTOR_CRITIC_COLUMNS,
+            gamma=self.gamma,
+            problem=problem,
+        )
+        self.agent = Agent(
+            problem,
+            columns=columns,
+            hidden_sizes=self.hidden_sizes,
+            log_std=self.log_std,
+            hardware=hardware,
+            streams=streams,
+        )
+        rmsprop = RMSprop(alpha=self.rmsprop_alpha, epsilon=self.rmsprop_epsilon)
+        self.policy_learner = Learner(
+            self.agent.policy,
+            self.policy_loss,
+            minibatches=1,
+            optimizer=rmsprop,
+            max_grad_norm=self.max_grad_norm,
+        )
+        self.critics = Critics(
+            self.agent, minibatches=1, optimizer=rmsprop, max_grad_norm=self.max_grad_norm
+        )
+        self.learners = {"policy": self.policy_learner, "critics": self.critics}
+        self.parts: dict[str, Stateful] = {}
+        self.run_both = hardware.run_both
+        if compiled:
+            # Whole episodes differ in length; what they do not fit is taken eagerly.
+            rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+            obs, action, zeros = self.agent.example(rows)
+            self.policy_learner.compile(hardware.compiled, PolicyBatch(obs, action, zeros))
+            self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
+
+    def updates(self, total_steps: int) -> int:
+        """Return how many steps of policy and critic a run of ``total_steps`` takes."""
+        return 0 if self.horizon is None else total_steps // (self.num_envs * self.horizon)
+
+    def collect(self, collector: Collector) -> Rollout:
+        """Return what the current policy does."""
+        return collector.collect(self.agent)
+
+    @torch.no_grad()
+    def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
+        """Take one step of policy and critic on all of a rollout.
+
+        Args:
+            rollout: what the current policy did, [T, N].
+            progress: share of the run's steps done before this update, for the schedule.
+
+        Returns:
+            Means, each [], and ``updates``, the number of steps.
+        """
+        decay = 1.0 - progress if self.anneal_learning_rate else 1.0
+        learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
+        advantage, target = self.estimate(rollout)
+        rows = all_rows(rollout.mask)
+        batch = PolicyBatch(*take(rows, rollout.obs, rollout.action, advantage))
+        # Python's lock would make two threads of eager code slower than one.
+        run_both = self.run_both if self.policy_learner.is_compiled else run_in_turn
+        policy_metrics, critic_metrics = run_both(
+            partial(self.policy_learner.fit, batch, learning_rate),
+            partial(self.critics.fit, critic_batches(rollout, target, rows), learning_rate),
+        )
+        return {
+            **{name: values.mean() for name, values in (policy_metrics | critic_metrics).items()},
+            **explained_variance(rollout, target),
+            "schedule/learning_rate": learning_rate,
+            "updates": torch.tensor(1),
+        }
+
+    def policy_loss(
+        self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: PolicyBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(θ) = −E[Â log π(a|s)] − c E[H(π)]."""
+        distribution = policy(batch.obs)
+        advantage = batch.advantage
+        if self.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+        loss = -(advantage * distribution.log_prob(batch.action)).mean()
+        entropy = distribution.entropy().mean()
+        return loss - self.entropy_coefficient * entropy, {
+            "loss/policy": loss,
+            "policy/entropy": entropy,
+        }

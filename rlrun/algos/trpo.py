@@ -1,0 +1,201 @@
+"""Trust region policy optimisation.
+
+Schulman, Levine, Moritz, Jordan & Abbeel 2015, "Trust Region Policy Optimization", §6 and
+appendix C: maximise E[ρ Â] subject to E[KL(π_old ‖ π_θ)] ≤ δ, by one natural-gradient step on the
+whole rollout and a backtracking line search on both.
+
+Departures, all of them usual (Baselines' trpo_mpi, sb3-contrib): advantages come from an estimator
+with a critic, which is fitted with Adam, instead of from Monte Carlo returns; F is damped;
+advantages are normalised over the rollout, observations and rewards by running statistics.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rlrun import loops
+from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator, prepare
+from rlrun.agent import Agent
+from rlrun.algorithm import Stateful, Trainable, check_rollout_settings
+from rlrun.collect import Collector
+from rlrun.critics import CriticBatch, Critics, critic_batches
+from rlrun.hardware import Hardware, run_in_turn
+from rlrun.objectives import explained_variance
+from rlrun.optim import Adam
+from rlrun.problem import Problem
+from rlrun.ranges import at_least, between, positive
+from rlrun.rollout import Rollout, minibatches
+from rlrun.seeding import Streams
+from rlrun.trust_region import TrustRegionBatch, TrustRegionStep
+
+
+@dataclass(kw_only=True, eq=False)
+class TRPO:
+    """Hyperparameters (their meaning and source stand in ``conf/algo/trpo.yaml``) and learners.
+
+    Attributes:
+        agent: policy and critic.
+        learners: what fits them.
+        parts: what else decides the future.
+    """
+
+    num_envs: int
+    horizon: int | None
+    max_kl: float
+    damping: float
+    cg_iterations: int
+    cg_tolerance: float
+    line_search_steps: int
+    line_search_shrink: float
+    critic_epochs: int
+    minibatch_size: int
+    learning_rate: float
+    anneal_learning_rate: bool
+    adam_epsilon: float
+    max_grad_norm: float
+    gamma: float
+    normalize_advantage: bool
+    normalize_observation: bool
+    normalize_reward: bool
+    normalizer_clip: float
+    hidden_sizes: list[int]
+    log_std: float
+
+    loop: ClassVar = staticmethod(loops.on_policy)
+
+    def __post_init__(self):
+        """Refuse values outside their range."""
+        check_rollout_settings(self)
+        at_least(
+            1,
+            cg_iterations=self.cg_iterations,
+            line_search_steps=self.line_search_steps,
+            critic_epochs=self.critic_epochs,
+            minibatch_size=self.minibatch_size,
+        )
+        positive(
+            max_kl=self.max_kl,
+            learning_rate=self.learning_rate,
+            adam_epsilon=self.adam_epsilon,
+            max_grad_norm=self.max_grad_norm,
+            line_search_shrink=self.line_search_shrink,
+        )
+        between(0, 1, line_search_shrink=self.line_search_shrink)
+        at_least(0, damping=self.damping, cg_tolerance=self.cg_tolerance)
+        if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:
+            raise ValueError(
+                "minibatch_size must divide num_envs x horizon = "
+                f"{self.num_envs * self.horizon}, got {self.minibatch_size}"
+            )
+        if self.normalize_advantage and self.horizon is not None:
+            at_least(2, **{"num_envs x horizon": self.num_envs * self.horizon})
+
+    def setup(
+        self,
+        problem: Problem,
+        *,
+        hardware: Hardware,
+        streams: Streams,
+        estimator: Estimator | None,
+        compiled: bool,
+    ) -> None:
+        """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
+        self.estimate, columns = prepare(
+            estimator,
+            algorithm="trpo",
+            offers=ACTOR_CRITIC_COLUMNS,
+            gamma=self.gamma,
+            problem=problem,
+        )
+        self.streams = streams
+        self.agent = Agent(
+            problem,
+            columns=columns,
+            hidden_sizes=self.hidden_sizes,
+            log_std=self.log_std,
+            hardware=hardware,
+            streams=streams,
+        )
+        rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+        self.policy_step = TrustRegionStep(
+            self.agent.policy,
+            max_kl=self.max_kl,
+            damping=self.damping,
+            cg_iterations=self.cg_iterations,
+            cg_tolerance=self.cg_tolerance,
+            line_search_steps=self.line_search_steps,
+            line_search_shrink=self.line_search_shrink,
+        )
+        self.critics = Critics(
+            self.agent,
+            minibatches=max(rows // self.minibatch_size, 1),
+            optimizer=Adam(epsilon=self.adam_epsilon),
+            max_grad_norm=self.max_grad_norm,
+        )
+        self.learners: dict[str, Trainable] = {"policy": self.policy_step, "critics": self.critics}
+        self.parts: dict[str, Stateful] = {}
+        self.run_both = hardware.run_both
+        # Rollouts of whole episodes differ in size.
+        if compiled and not problem.whole_episodes:
+            example = TrustRegionBatch(*self.agent.example(rows))
+            self.policy_step.compile(hardware.compiled, example)
+            obs, action, zeros = self.agent.example(self.minibatch_size)
+            self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
+
+    def updates(self, total_steps: int) -> int:
+        """Return how many steps the critic takes in a run, beside which the policy's are few."""
+        if self.horizon is None:
+            return 0
+        return total_steps * self.critic_epochs // self.minibatch_size
+
+    def collect(self, collector: Collector) -> Rollout:
+        """Return what the current policy does."""
+        return collector.collect(self.agent)
+
+    @torch.no_grad()
+    def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
+        """Improve the policy by one step, and fit the critic, on one rollout.
+
+        Args:
+            rollout: what the current policy did, [T, N].
+            progress: share of the run's steps done before this update, for the schedule.
+
+        Returns:
+            What to log, each [], and ``updates``: the policy's step and those of the critic.
+        """
+        decay = 1.0 - progress if self.anneal_learning_rate else 1.0
+        learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
+        advantage, target = self.estimate(rollout)
+        obs, action, advantage = (
+            column[rollout.mask] for column in (rollout.obs, rollout.action, advantage)
+        )
+        if self.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        # Python's lock would make two threads of eager code slower than one.
+        run_both = self.run_both if self.policy_step.is_compiled else run_in_turn
+        policy_metrics, critic_metrics = run_both(
+            partial(self.policy_step.take, TrustRegionBatch(obs, action, advantage)),
+            partial(self.fit_critics, rollout, target, learning_rate),
+        )
+        return {
+            **policy_metrics,
+            **critic_metrics,
+            **explained_variance(rollout, target),
+            "schedule/learning_rate": learning_rate,
+        }
+
+    def fit_critics(
+        self, rollout: Rollout, target: Tensor, learning_rate: Tensor
+    ) -> dict[str, Tensor]:
+        """Fit the critics to a target [T, N]; return their mean losses, and ``updates``."""
+        history = []
+        for _ in range(self.critic_epochs):
+            rows = minibatches(
+                rollout.mask, size=self.minibatch_size, generator=self.streams.minibatch
+            )
+            history.append(self.critics.fit(critic_batches(rollout, target, rows), learning_rate))
+        means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
+        return means | {"updates": torch.tensor(1 + len(history) * len(rows))}

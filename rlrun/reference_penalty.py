@@ -1,0 +1,193 @@
+"""The KL divergence to a frozen reference policy, which keeps a policy near what it was.
+
+With x ~ π and the estimators (Schulman 2020, "Approximating KL divergence")
+
+    k1 = log π/π_ref      k2 = ½ k1²      k3 = π_ref/π − 1 − log π_ref/π
+
+what an estimator does depends on where it stands: in the reward, as r − β k (a number, which the
+advantage estimator carries to the actions), or in the loss, as + β k (differentiated). Expected
+gradients on-policy, per unit of β (Tang & Munos 2025, arXiv:2506.09477):
+
+    estimator   as a value       in the loss         in the reward
+    k1          unbiased         0: no effect        ∇KL(π ‖ π_ref)
+    k2          biased           ∇KL(π ‖ π_ref)      not the gradient of a KL
+    k3          unbiased, >= 0   ∇KL(π_ref ‖ π)      ∇KL(π ‖ π_ref) − ∇KL(π_ref ‖ π): not a KL's
+
+k1 in the loss is refused. The KL that is logged, and that an adaptive β follows, is the exact one.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlrun.agent import Agent
+from rlrun.algorithm import Stateful
+from rlrun.coefficients import Coefficient, FixedCoefficient, ProportionalCoefficient
+from rlrun.episode_batches import minibatch_weights, take_episodes
+from rlrun.objectives import k1, k2, k3
+from rlrun.problem import Problem
+from rlrun.ranges import at_least, positive
+from rlrun.reference import Reference, load_reference
+from rlrun.rollout import Rollout
+
+KLEstimator = Literal["k1", "k2", "k3"]
+KLPlace = Literal["reward", "loss"]
+
+ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+
+
+def check_reference_settings(algorithm: Any) -> None:
+    """Refuse hyperparameters of the KL penalty that do not fit together.
+
+    Args:
+        algorithm: has ``reference``, ``kl_estimator``, ``kl_place``, ``kl_coefficient``,
+            ``kl_target`` and ``kl_horizon``.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    at_least(0, kl_coefficient=algorithm.kl_coefficient)
+    at_least(1, kl_horizon=algorithm.kl_horizon)
+    if algorithm.kl_target is not None:
+        positive(kl_target=algorithm.kl_target)
+        if algorithm.kl_coefficient == 0:
+            raise ValueError("kl_target multiplies kl_coefficient, which must not be 0 then")
+    if algorithm.kl_coefficient > 0:
+        if algorithm.reference is None:
+            raise ValueError(
+                "kl_coefficient must be 0 without a policy to stay near, which "
+                f"reference=<run or checkpoint> gives, got {algorithm.kl_coefficient}"
+            )
+        if (algorithm.kl_estimator, algorithm.kl_place) == ("k1", "loss"):
+            raise ValueError(
+                "kl_estimator must be k2 or k3 with kl_place=loss, where the expected gradient of "
+                "k1 is 0"
+            )
+
+
+class Penalised(NamedTuple):
+    """A rollout and what the penalty says of it.
+
+    Attributes:
+        rollout: with the penalty in its rewards, if it belongs there.
+        reference_logp: log π_ref(a|s), [T, N].
+        coefficient: β of this iteration, [].
+        metrics: for the logs, each [].
+    """
+
+    rollout: Rollout
+    reference_logp: Tensor
+    coefficient: Tensor
+    metrics: dict[str, Tensor]
+
+
+class PenalisedBatch(NamedTuple):
+    """n whole episodes of at most T steps for a policy that is to stay near the reference.
+
+    Attributes:
+        obs: [T, n, D].
+        action: [T, n] or [T, n, A].
+        logp: log π_old(a|s), [T, n].
+        advantage: Â, [T, n].
+        weight: w of each step in the loss, 0 behind the end of an episode, [T, n].
+        reference_logp: log π_ref(a|s), [T, n].
+        kl_coefficient: β, [].
+    """
+
+    obs: Tensor
+    action: Tensor
+    logp: Tensor
+    advantage: Tensor
+    weight: Tensor
+    reference_logp: Tensor
+    kl_coefficient: Tensor
+
+
+def penalised_batches(
+    penalised: Penalised, advantage: Tensor, weight: Tensor, episodes: Tensor
+) -> PenalisedBatch:
+    """Cut what the policy learns from into minibatches, M of them in each column.
+
+    Args:
+        penalised: episodes and what the penalty says of them, [T, N].
+        advantage: Â, [T, N].
+        weight: w of all steps of the update, [T, N].
+        episodes: numbers of the episodes of each minibatch, [M, n].
+    """
+    rollout = penalised.rollout
+    obs, action, logp, advantage, weight, reference_logp = take_episodes(
+        episodes,
+        rollout.obs,
+        rollout.action,
+        rollout.logp,
+        advantage,
+        minibatch_weights(weight, size=episodes.shape[1]),
+        penalised.reference_logp,
+    )
+    coefficient = penalised.coefficient.expand(len(episodes))
+    return PenalisedBatch(obs, action, logp, advantage, weight, reference_logp, coefficient)
+
+
+class ReferencePenalty:
+    """β KL(π ‖ π_ref), in the reward or in the loss; nothing at all without a reference.
+
+    Attributes:
+        in_loss: log π − log π_ref [...] -> the penalty of the loss per unit of β, [...].
+        parts: what decides its future, by name.
+    """
+
+    def __init__(self, settings: Any, problem: Problem, agent: Agent):
+        """Read the reference policy, if there is one.
+
+        Args:
+            settings: an algorithm's hyperparameters (see :func:`check_reference_settings`).
+            problem: what is to be learned.
+            agent: the policy that is to stay near.
+
+        Raises:
+            UserError: there is no such policy, or it is one for something else.
+        """
+        self._agent = agent
+        self.in_loss: Callable[[Tensor], Tensor] = torch.zeros_like
+        self._in_reward: Callable[[Tensor], Tensor] = torch.zeros_like
+        self._reference: Reference | None = None
+        self.parts: dict[str, Stateful] = {}
+        self._coefficient: Coefficient = FixedCoefficient(
+            settings.kl_coefficient, device=agent.device
+        )
+        if settings.reference is None:
+            return
+        if settings.kl_target is not None:
+            self._coefficient = ProportionalCoefficient(
+                settings.kl_coefficient,
+                target=settings.kl_target,
+                horizon=settings.kl_horizon,
+                device=agent.device,
+            )
+        if settings.kl_place == "loss":
+            self.in_loss = ESTIMATORS[settings.kl_estimator]
+        else:
+            self._in_reward = ESTIMATORS[settings.kl_estimator]
+        self._reference = load_reference(settings.reference, problem, agent.device)
+        self.parts = {"reference": self._reference, "kl_coefficient": self._coefficient}
+
+    def __call__(self, rollout: Rollout) -> Penalised:
+        """Compare the policy that collected a rollout with the reference; adapt β for the next.
+
+        Args:
+            rollout: whole episodes of the current policy, [T, N].
+        """
+        coefficient = self._coefficient.value
+        if self._reference is None:
+            return Penalised(rollout, torch.zeros_like(rollout.logp), coefficient, {})
+        reference = self._reference(rollout.raw_obs)
+        reference_logp = reference.log_prob(rollout.action)
+        penalty = coefficient * self._in_reward(rollout.logp - reference_logp)
+        reward = rollout.reward - torch.where(rollout.mask, penalty, 0.0)
+        kl = self._agent.policy(rollout.obs).kl(reference)[rollout.mask].mean()
+        self._coefficient.update(kl, samples=int(rollout.mask.any(0).sum()))
+        metrics = {"policy/reference_kl": kl, "schedule/kl_coefficient": coefficient}
+        return Penalised(replace(rollout, reward=reward), reference_logp, coefficient, metrics)

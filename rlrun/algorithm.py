@@ -1,18 +1,45 @@
 """What rlrun asks of an algorithm: the contract of every class in ``rlrun/algos/``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import gymnasium as gym
-import torch
 from torch import Tensor
 
+from rlrun.advantages.needs import Estimator
+from rlrun.agent import Agent
+from rlrun.collect import Collector
 from rlrun.hardware import Hardware
-from rlrun.rollout import Actor, Rollout
+from rlrun.problem import Problem
+from rlrun.ranges import at_least, between, positive
+from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
 
 
-class OnPolicyAlgorithm(Actor, Protocol):
+class Stateful(Protocol):
+    """A part of a run that decides its future."""
+
+    def state_dict(self) -> dict:
+        """Return it as plain containers and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from it."""
+        ...
+
+
+class Trainable(Stateful, Protocol):
+    """What fits a network: a :class:`~rlrun.learner.Learner`, say."""
+
+    def warm_up(self) -> None:
+        """Compile what is to be compiled; nothing is learned."""
+        ...
+
+    def run_eagerly(self) -> None:
+        """Do without the compiler, which failed."""
+        ...
+
+
+class OnPolicyAlgorithm(Protocol):
     """An algorithm of the loop ``loops.on_policy``; ``algos/ppo.py`` is the example.
 
     It is a keyword-only dataclass whose fields are its hyperparameters, without defaults: their
@@ -20,63 +47,70 @@ class OnPolicyAlgorithm(Actor, Protocol):
 
     Attributes:
         loop: the function of ``loops.py`` that trains it.
-        device: where its networks are, from `setup` on.
         num_envs: N, environments stepped side by side.
-        horizon: T, steps of each of them an iteration.
+        horizon: T, steps of each of them an iteration; None: as many as an episode can have.
         gamma: discount of the return.
         normalize_observation: whether observations are scaled.
         normalize_reward: whether rewards are scaled.
         normalizer_clip: bound of scaled observations and rewards.
+        agent: the networks; from `setup` on, as are the following.
+        learners: what fits the networks, by name.
+        parts: what else decides the future, by name.
     """
 
     loop: Callable[[Any], None]
-    device: torch.device
     num_envs: int
-    horizon: int
+    horizon: int | None
     gamma: float
     normalize_observation: bool
     normalize_reward: bool
     normalizer_clip: float
+    agent: Agent
+    learners: Mapping[str, Trainable]
+    parts: Mapping[str, Stateful]
 
     def setup(
         self,
-        obs_size: int,
-        action_space: gym.spaces.Discrete | gym.spaces.Box,
+        problem: Problem,
         *,
         hardware: Hardware,
         streams: Streams,
-        estimator: Callable[..., tuple[Tensor, Tensor]] | None,
+        estimator: Estimator | None,
         compiled: bool,
     ) -> None:
-        """Build networks and optimisers, before anything of the run is written.
+        """Build networks and learners, before anything of the run is written.
+
+        Args:
+            problem: what is to be learned.
+            hardware: where the learners live.
+            streams: initial weights, exploration and shuffles.
+            estimator: called as ``estimator(rollout, gamma=gamma)``.
+            compiled: whether to compile the update, when the run calls the learners' `warm_up`.
 
         Raises:
-            UserError: the algorithm cannot work with the action space or the estimator.
+            UserError: the algorithm cannot work with the problem or the estimator.
         """
 
     def updates(self, total_steps: int) -> int:
         """Return how many optimiser steps a run takes, from which compiling is decided."""
 
-    def warm_up(self) -> None:
-        """Compile what is to be compiled; nothing is learned."""
-
-    def run_eagerly(self) -> None:
-        """Do without the compiler, which failed."""
-
-    def act_greedily(self, obs: Tensor) -> Tensor:
-        """Return the policy's best actions at normalised observations [N, D] (CPU)."""
+    def collect(self, collector: Collector) -> Rollout:
+        """Return what the current policy does, from one call of the collector or more."""
 
     def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
         """Learn from a rollout; return what to log, each [], and ``updates``, their number."""
 
-    def weights(self) -> dict[str, Tensor]:
-        """Return the networks' weights by name: what is shared of a trained policy."""
 
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Continue from saved weights."""
+def check_rollout_settings(algorithm: Any) -> None:
+    """Refuse values out of range in the hyperparameters that all these algorithms have.
 
-    def state_dict(self) -> dict:
-        """Return what decides the future besides the weights."""
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a saved state."""
+    Raises:
+        ValueError: names the first of them.
+    """
+    at_least(1, num_envs=algorithm.num_envs)
+    if algorithm.horizon is not None:
+        at_least(1, horizon=algorithm.horizon)
+    between(0, 1, gamma=algorithm.gamma)
+    positive(normalizer_clip=algorithm.normalizer_clip)
+    for width in algorithm.hidden_sizes:
+        at_least(1, hidden_sizes=width)

@@ -76,6 +76,7 @@ class Experiment:
         loggers: logger specs by name, beside those that are always on.
         seed: the number that all of the run's random streams come from.
         total_steps: environment steps to train for.
+        log_every_steps: environment steps that a row of metrics is about, at least.
         evaluation: when and how long to evaluate.
         checkpoint: when to save the state.
         run_dir: the run's directory; None for a new one in `parent`.
@@ -97,6 +98,7 @@ class Experiment:
     loggers: dict[str, Any]
     seed: int
     total_steps: int
+    log_every_steps: int
     evaluation: Evaluation
     checkpoint: Checkpointing
     run_dir: str | None
@@ -112,7 +114,7 @@ class Experiment:
     def __post_init__(self):
         """Check the ranges."""
         at_least(0, seed=self.seed)
-        at_least(1, total_steps=self.total_steps)
+        at_least(1, total_steps=self.total_steps, log_every_steps=self.log_every_steps)
 
     @property
     def name(self) -> str:

@@ -2,9 +2,12 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
 
 
 @dataclass
@@ -65,3 +68,69 @@ class Stopwatch:
         """Return the seconds of each phase since the last call."""
         phases, self._phases = self._phases, {}
         return phases
+
+
+class Ledger:
+    """What iterations have said since the last row of metrics.
+
+    Sums stay tensors, so that nothing waits for a GPU between rows.
+
+    Attributes:
+        steps: environment steps since then.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.steps = 0
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._episodes: list[tuple[float, int]] = []
+
+    def add(
+        self, metrics: dict[str, Tensor], episodes: Sequence[tuple[float, int]], steps: int
+    ) -> None:
+        """Note one iteration.
+
+        Args:
+            metrics: its numbers, each [].
+            episodes: (undiscounted return, length) of those that ended in it.
+            steps: environment steps of it.
+        """
+        self.steps += steps
+        self._episodes += episodes
+        for name, value in metrics.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def values(self) -> dict[str, float]:
+        """Return the mean of each number over the iterations that had it, and the episodes'."""
+        numbers = torch.stack(list(self._sums.values())).tolist()
+        values = {
+            name: total / self._counts[name]
+            for name, total in zip(self._sums, numbers, strict=True)
+        }
+        if self._episodes:
+            returns, lengths = zip(*self._episodes, strict=True)
+            values["train/return"] = sum(returns) / len(returns)
+            values["train/length"] = sum(lengths) / len(lengths)
+        values["train/episodes"] = len(self._episodes)
+        return values
+
+    def clear(self) -> None:
+        """Begin the next row."""
+        self.steps, self._sums, self._counts, self._episodes = 0, {}, {}, []
+
+    def state_dict(self) -> dict:
+        """Return what the next row will be made of."""
+        return {
+            "steps": self.steps,
+            "sums": {name: total.cpu() for name, total in self._sums.items()},
+            "counts": dict(self._counts),
+            "episodes": list(self._episodes),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a saved state."""
+        self.steps, self._sums, self._counts = state["steps"], state["sums"], state["counts"]
+        self._episodes = [(value, length) for value, length in state["episodes"]]

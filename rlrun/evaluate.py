@@ -30,7 +30,7 @@ class Episodes:
 def play_episodes(
     policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int, max_length: int
 ) -> Episodes:
-    """Play one episode in each environment.
+    """Play one episode in each environment; who has ended waits for the others.
 
     Counting the first episode of each environment, rather than the first episodes to end, keeps
     short episodes from being counted more often than long ones.
@@ -46,9 +46,11 @@ def play_episodes(
     returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     running = np.ones(env.num_envs, bool)
     while running.any() and lengths.max() < max_length:
-        step = env.step(policy(torch.from_numpy(obs)).numpy())
-        returns[running] += step.reward[running]
+        rows = None if running.all() else running.nonzero()[0]
+        step = env.step(policy(torch.from_numpy(obs)).numpy(), rows)
+        returns += step.reward
         lengths[running] += 1
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
+    env.drain_episodes()  # or they would pile up
     return Episodes(returns.tolist(), lengths.tolist())

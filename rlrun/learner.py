@@ -8,29 +8,30 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from rlrun.networks import FlatParameters
-from rlrun.optim import AdamState, adam, clip_by_norm
+from rlrun.optim import Optimizer, clip_by_norm
 
 # A network with given parameters, and a minibatch (a NamedTuple of tensors [B, ...]),
 # -> the loss [] and what to log [].
-Loss = Callable[[Callable[[Tensor], Any], Any], tuple[Tensor, dict[str, Tensor]]]
+Loss = Callable[[Callable[..., Any], Any], tuple[Tensor, dict[str, Tensor]]]
 
 # Minibatch updates in one compiled call: the cost of a call is shared, the time to compile grows.
 UPDATES_PER_CALL = 16
 
 
 class Learner:
-    """Minimises a loss over minibatches with Adam and clipped gradients.
+    """Minimises a loss over minibatches, with clipped gradients.
 
     Args:
-        network: module of one argument. Its parameters become views of one vector θ [P].
+        network: its parameters become views of one vector θ [P].
         loss: the loss to descend, as a function of the network and a minibatch.
-        minibatches: how many there are in an epoch.
-        adam_epsilon: Adam's ε.
+        minibatches: how many there usually are in an epoch.
+        optimizer: takes the steps.
         max_grad_norm: largest norm of the gradient over all of θ.
 
     Attributes:
         parameters: θ.
-        adam: state of the optimiser.
+        state: of the optimiser.
+        is_compiled: whether the steps run without Python.
     """
 
     def __init__(
@@ -39,37 +40,56 @@ class Learner:
         loss: Loss,
         *,
         minibatches: int,
-        adam_epsilon: float,
+        optimizer: Optimizer,
         max_grad_norm: float,
     ):
         self.network = network
         self.loss = loss
-        self.adam_epsilon = adam_epsilon
+        self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.parameters = FlatParameters(network)
-        self.adam = AdamState.zeros_like(self.parameters.vector)
+        self.state = optimizer.start(self.parameters.vector)
         # Every call takes the same number of minibatches, so that one compilation is enough.
         counts = range(1, UPDATES_PER_CALL + 1)
         self.updates_per_call = max(n for n in counts if minibatches % n == 0)
-        self.take_steps: Callable[..., Any] = self._take_steps
+        self.is_compiled = False
+        self._compiled_steps: Callable[..., Any] = self._take_steps
+        self._example: Any = None
 
-    def compile(self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Compile the steps, at their first call."""
-        self.take_steps = compiled(self._take_steps)
+    def compile(
+        self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]], example: Any
+    ) -> None:
+        """Compile the steps, at the call of `warm_up`.
+
+        Args:
+            compiled: function -> its compiled form.
+            example: one minibatch, a NamedTuple of tensors [B, ...]; minibatches of other shapes
+                are run eagerly.
+        """
+        self.is_compiled = True
+        self._compiled_steps = compiled(self._take_steps)
+        self._example = example
 
     def run_eagerly(self) -> None:
         """Take the steps without a compiler: the same numbers to float precision, but slower."""
-        self.take_steps = self._take_steps
+        self.is_compiled = False
 
     @torch.no_grad()
-    def warm_up(self, example: Any) -> None:
-        """Compile by taking steps whose result is dropped.
+    def warm_up(self) -> None:
+        """Compile by taking steps whose result is dropped."""
+        if self.is_compiled:
+            count, example = self.updates_per_call, self._example
+            batches = example._make(torch.stack([column] * count) for column in example)
+            theta = self.parameters.vector
+            self._compiled_steps(theta, self.state, theta.new_zeros(()), batches)
 
-        Args:
-            example: one minibatch, a NamedTuple of tensors [B, ...].
-        """
-        batches = example._make(torch.stack([column] * self.updates_per_call) for column in example)
-        self.take_steps(self.parameters.vector, self.adam, torch.zeros_like(self.adam.t), batches)
+    def _steps_for(self, batches: Any) -> Callable[..., Any]:
+        """Choose the compiled form for the shapes that it was compiled for."""
+        fits = self.is_compiled and (len(batches[0]), len(batches[0][0])) == (
+            self.updates_per_call,
+            len(self._example[0]),
+        )
+        return self._compiled_steps if fits else self._take_steps
 
     @torch.no_grad()
     def fit(self, batches: Any, learning_rate: Tensor) -> dict[str, Tensor]:
@@ -82,42 +102,38 @@ class Learner:
         Returns:
             What the loss logs, each [M].
         """
-        theta, state, history = self.parameters.vector, self.adam, []
+        theta, state, history = self.parameters.vector, self.state, []
         columns = [column.split(self.updates_per_call) for column in batches]
-        for several in zip(*columns, strict=True):
-            theta, state, metrics = self.take_steps(
-                theta, state, learning_rate, batches._make(several)
-            )
+        for several in map(batches._make, zip(*columns, strict=True)):
+            theta, state, metrics = self._steps_for(several)(theta, state, learning_rate, several)
             history.append(metrics)
         self.parameters.vector.copy_(theta)
-        self.adam = state
+        self.state = state
         return {name: torch.cat([metrics[name] for metrics in history]) for name in history[0]}
 
     def _take_steps(
-        self, theta: Tensor, state: AdamState, learning_rate: Tensor, batches: Any
-    ) -> tuple[Tensor, AdamState, dict[str, Tensor]]:
+        self, theta: Tensor, state: Any, learning_rate: Tensor, batches: Any
+    ) -> tuple[Tensor, Any, dict[str, Tensor]]:
         """Take K steps on K minibatches [K, B, ...], as a pure function; metrics are [K]."""
 
         def loss_at(theta: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
             named = self.parameters.unflatten(theta)
-            return self.loss(lambda obs: functional_call(self.network, named, (obs,)), batch)
+            return self.loss(lambda *inputs: functional_call(self.network, named, inputs), batch)
 
         history = []
         for k in range(len(batches[0])):
             batch = batches._make(column[k] for column in batches)
             gradient, (_, metrics) = grad_and_value(loss_at, has_aux=True)(theta, batch)
             gradient = clip_by_norm(gradient, self.max_grad_norm)
-            theta, state = adam(
-                theta, gradient, state, learning_rate=learning_rate, epsilon=self.adam_epsilon
-            )
+            theta, state = self.optimizer.step(theta, gradient, state, learning_rate=learning_rate)
             history.append(metrics)
         return theta, state, {name: torch.stack([m[name] for m in history]) for name in history[0]}
 
     def state_dict(self) -> dict:
         """Return the optimiser's state; the weights are the network's."""
-        return {"adam": tuple(self.adam)}
+        return {"optimizer": tuple(self.state)}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state."""
         device = self.parameters.vector.device
-        self.adam = AdamState(*(tensor.to(device) for tensor in state["adam"]))
+        self.state = self.state._make(tensor.to(device) for tensor in state["optimizer"])

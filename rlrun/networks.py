@@ -14,6 +14,8 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from rlrun.problem import Problem
+
 
 def mlp(sizes: Sequence[int], *, output_gain: float, generator: torch.Generator) -> nn.Sequential:
     """Build a tanh network with orthogonal weights and zero biases.
@@ -45,6 +47,15 @@ class Categorical:
     """
 
     logits: Tensor
+
+    @property
+    def parameters(self) -> Tensor:
+        """All that the distribution is made of, as one tensor: the logits, [..., K]."""
+        return self.logits
+
+    def with_parameters(self, parameters: Tensor) -> Self:
+        """Return the distribution of this kind that has other `parameters`."""
+        return type(self)(parameters)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw actions, [...] (int64), by the Gumbel-max trick: argmax(logits + Gumbel noise)."""
@@ -82,6 +93,15 @@ class DiagonalGaussian:
 
     mean: Tensor
     log_std: Tensor
+
+    @property
+    def parameters(self) -> Tensor:
+        """All that the distribution is made of, as one tensor: mean and log σ, [..., 2A]."""
+        return torch.cat([self.mean, self.log_std.expand_as(self.mean)], -1)
+
+    def with_parameters(self, parameters: Tensor) -> Self:
+        """Return the distribution of this kind that has other `parameters`."""
+        return type(self)(*parameters.chunk(2, -1))
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw actions, [..., A]: mean + σ ε with ε ~ N(0, 1)."""
@@ -152,31 +172,55 @@ class Critic(nn.Module):
         return self.value(obs).squeeze(-1)
 
 
-class ActorCritic(nn.Module):
-    """A policy π(a|s) and a state value V(s) in two separate networks."""
+class DiscreteActionCritic(nn.Module):
+    """Q(s, a) of a finite number of actions, all in one pass."""
 
-    def __init__(
-        self,
-        obs_size: int,
-        action_space: gym.spaces.Discrete | gym.spaces.Box,
-        *,
-        hidden_sizes: Sequence[int],
-        log_std: float,
-        generator: torch.Generator,
-    ):
+    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
         super().__init__()
-        if isinstance(action_space, gym.spaces.Discrete):
-            sizes = [obs_size, *hidden_sizes, int(action_space.n)]
-            self.policy: CategoricalPolicy | GaussianPolicy = CategoricalPolicy(sizes, generator)
-        else:
-            sizes = [obs_size, *hidden_sizes, action_space.shape[0]]
-            self.policy = GaussianPolicy(sizes, log_std, generator)
-        self.obs_size = obs_size
-        self.critic = Critic([obs_size, *hidden_sizes, 1], generator)
+        self.values = mlp(sizes, output_gain=1.0, generator=generator)
 
-    def forward(self, obs: Tensor) -> tuple[Categorical | DiagonalGaussian, Tensor]:
-        """Return π(·|s) and V(s) of observations [..., D]."""
-        return self.policy(obs), self.critic(obs)
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return Q(s, a) of observations [..., D] and actions [...], as [...]."""
+        return self.values(obs).gather(-1, action.long().unsqueeze(-1)).squeeze(-1)
+
+
+class BoxActionCritic(nn.Module):
+    """Q(s, a) of a box of actions, which are an input beside the observation."""
+
+    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
+        super().__init__()
+        self.value = mlp(sizes, output_gain=1.0, generator=generator)
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return Q(s, a) of observations [..., D] and actions [..., A], as [...]."""
+        return self.value(torch.cat([obs, action], -1)).squeeze(-1)
+
+
+def make_policy(
+    problem: Problem, *, hidden_sizes: Sequence[int], log_std: float, generator: torch.Generator
+) -> CategoricalPolicy | GaussianPolicy:
+    """Build the policy that fits the action space.
+
+    Args:
+        problem: gives the sizes of input and output.
+        hidden_sizes: widths of the hidden layers.
+        log_std: logarithm of the first standard deviation, for a box of actions.
+        generator: source of the initial weights.
+    """
+    space = problem.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        return CategoricalPolicy([problem.obs_size, *hidden_sizes, int(space.n)], generator)
+    return GaussianPolicy([problem.obs_size, *hidden_sizes, space.shape[0]], log_std, generator)
+
+
+def make_action_critic(
+    problem: Problem, *, hidden_sizes: Sequence[int], generator: torch.Generator
+) -> DiscreteActionCritic | BoxActionCritic:
+    """Build the action-value critic that fits the action space (as :func:`make_policy`)."""
+    space = problem.action_space
+    if isinstance(space, gym.spaces.Discrete):
+        return DiscreteActionCritic([problem.obs_size, *hidden_sizes, int(space.n)], generator)
+    return BoxActionCritic([problem.obs_size + space.shape[0], *hidden_sizes, 1], generator)
 
 
 class FlatParameters:

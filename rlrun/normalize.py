@@ -70,9 +70,9 @@ class ObservationNormalizer:
         return ((obs - self._mean) * self._inverse_std).clamp_(-self.clip, self.clip)
 
     def update(self, obs: Tensor) -> None:
-        """Learn from the raw observations of a rollout, [T, N, D]."""
+        """Learn from raw observations, [B, D]."""
         if self.enabled:
-            self.moments.update(obs.flatten(0, 1))
+            self.moments.update(obs)
             self._refresh()
 
     def state_dict(self) -> dict:
@@ -102,12 +102,13 @@ class RewardNormalizer:
         self.clip = clip
         self.enabled = enabled
 
-    def __call__(self, reward: Tensor, done: Tensor) -> Tensor:
+    def __call__(self, reward: Tensor, done: Tensor, mask: Tensor) -> Tensor:
         """Learn the scale from a rollout's rewards [T, N] and return them scaled, [T, N].
 
         Args:
             reward: raw rewards.
-            done: terminated or truncated, where the running return starts again.
+            done: terminated or truncated, where the running return starts again, [T, N].
+            mask: rows that count, [T, N].
         """
         if not self.enabled:
             return reward
@@ -118,7 +119,7 @@ class RewardNormalizer:
         earlier = torch.cat([torch.zeros_like(decay[:1]), decay[:-1]])
         returns = reverse_linear_recurrence(raw.flip(0), earlier.flip(0)).flip(0)
         self.carried = decay[-1] * returns[-1]
-        self.moments.update(returns.reshape(-1, 1))
+        self.moments.update(returns[mask].unsqueeze(-1))
         scale = torch.rsqrt(self.moments.variance + self.epsilon).float()
         return (reward * scale).clamp_(-self.clip, self.clip)
 

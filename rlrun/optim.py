@@ -1,14 +1,36 @@
-"""The optimiser as a pure function of flat vectors.
+"""Optimisers as pure functions of flat vectors.
 
 ``torch.optim`` keeps its state in objects and updates it in place, which keeps a whole PPO
 update from being compiled as one function. Written as a function of vectors, gradient, clip and
 step fuse into a few kernels, and several updates fit into one call.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Optimizer(Protocol):
+    """Constants of an optimiser, and its step."""
+
+    def start(self, parameters: Tensor) -> Any:
+        """Return the state before the first step, a NamedTuple of tensors, for θ [P]."""
+        ...
+
+    def step(
+        self, parameters: Tensor, gradient: Tensor, state: Any, *, learning_rate: Tensor
+    ) -> tuple[Tensor, Any]:
+        """Descend a gradient [P]; return the new θ [P] and state, and leave the arguments.
+
+        Args:
+            parameters: θ [P].
+            gradient: ∇L(θ) [P].
+            state: what `start` or the last step returned.
+            learning_rate: α, a tensor [] so that a schedule does not recompile the caller.
+        """
+        ...
 
 
 class AdamState(NamedTuple):
@@ -18,43 +40,68 @@ class AdamState(NamedTuple):
     v: Tensor
     t: Tensor
 
-    @classmethod
-    def zeros_like(cls, parameters: Tensor) -> "AdamState":
-        """Start from zero moments for parameters [P]."""
-        zero = torch.zeros((), dtype=parameters.dtype, device=parameters.device)
-        return cls(torch.zeros_like(parameters), torch.zeros_like(parameters), zero)
 
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma & Ba 2015, Algorithm 1).
 
-def adam(
-    parameters: Tensor,
-    gradient: Tensor,
-    state: AdamState,
-    *,
-    learning_rate: Tensor,
-    epsilon: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-) -> tuple[Tensor, AdamState]:
-    """Take one step of Adam (Kingma & Ba 2015, Algorithm 1).
-
-    Args:
-        parameters: θ [P].
-        gradient: ∇L(θ) [P], to descend.
-        state: the moments so far.
-        learning_rate: α, a tensor [] so that a schedule does not recompile the caller.
+    Attributes:
         epsilon: ε, added to the root of the second moment.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-
-    Returns:
-        The new parameters and state; the arguments are left as they are.
+        beta1: β₁, decay of the first moment.
+        beta2: β₂, decay of the second moment.
     """
-    t = state.t + 1
-    m = torch.lerp(state.m, gradient, 1 - beta1)  # m ← β₁ m + (1 − β₁) g
-    v = torch.lerp(state.v, gradient.square(), 1 - beta2)  # v ← β₂ v + (1 − β₂) g²
-    m_hat = m / (1 - beta1**t)
-    v_hat = v / (1 - beta2**t)
-    return parameters - learning_rate * m_hat / (v_hat.sqrt() + epsilon), AdamState(m, v, t)
+
+    epsilon: float
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def start(self, parameters: Tensor) -> AdamState:
+        """Return zero moments for parameters [P]."""
+        zero = torch.zeros((), dtype=parameters.dtype, device=parameters.device)
+        return AdamState(torch.zeros_like(parameters), torch.zeros_like(parameters), zero)
+
+    def step(
+        self, parameters: Tensor, gradient: Tensor, state: AdamState, *, learning_rate: Tensor
+    ) -> tuple[Tensor, AdamState]:
+        """Take one step (see :class:`Optimizer`)."""
+        t = state.t + 1
+        m = torch.lerp(state.m, gradient, 1 - self.beta1)  # m ← β₁ m + (1 − β₁) g
+        v = torch.lerp(state.v, gradient.square(), 1 - self.beta2)  # v ← β₂ v + (1 − β₂) g²
+        m_hat = m / (1 - self.beta1**t)
+        v_hat = v / (1 - self.beta2**t)
+        return parameters - learning_rate * m_hat / (v_hat.sqrt() + self.epsilon), AdamState(
+            m, v, t
+        )
+
+
+class RMSpropState(NamedTuple):
+    """What RMSprop remembers: the mean square of the gradients v [P]."""
+
+    v: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSprop:
+    """RMSprop (Tieleman & Hinton 2012, lecture 6e), as A2C uses it (Mnih et al. 2016, §4).
+
+    Attributes:
+        alpha: decay of the mean square.
+        epsilon: ε, added to its root.
+    """
+
+    alpha: float
+    epsilon: float
+
+    def start(self, parameters: Tensor) -> RMSpropState:
+        """Return a zero mean square for parameters [P]."""
+        return RMSpropState(torch.zeros_like(parameters))
+
+    def step(
+        self, parameters: Tensor, gradient: Tensor, state: RMSpropState, *, learning_rate: Tensor
+    ) -> tuple[Tensor, RMSpropState]:
+        """Take one step (see :class:`Optimizer`)."""
+        v = torch.lerp(gradient.square(), state.v, self.alpha)  # v ← α v + (1 − α) g²
+        return parameters - learning_rate * gradient / (v.sqrt() + self.epsilon), RMSpropState(v)
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:

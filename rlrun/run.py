@@ -3,34 +3,23 @@
 import math
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from rlrun.algorithm import OnPolicyAlgorithm
+from rlrun.algorithm import OnPolicyAlgorithm, Stateful
 from rlrun.checkpoint import Checkpoint, CheckpointStore
+from rlrun.collect import EpisodeCollector, SegmentCollector
 from rlrun.config import Experiment
-from rlrun.counters import Counters, Stopwatch
+from rlrun.counters import Counters, Ledger, Stopwatch
 from rlrun.envs.control import ControlEnv
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
 from rlrun.evaluate import Episodes, play_episodes
-from rlrun.normalize import ObservationNormalizer
+from rlrun.normalize import ObservationNormalizer, RewardNormalizer
+from rlrun.problem import Problem
 from rlrun.record import Record, finite_or_none
 from rlrun.seeding import Streams, evaluation_seed
 from rlrun.signals import StopFlag
-
-
-class Stateful(Protocol):
-    """A part of a run that decides its future."""
-
-    def state_dict(self) -> dict:
-        """Return it as plain containers and tensors."""
-        ...
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from it."""
-        ...
 
 
 class Run:
@@ -58,6 +47,7 @@ class Run:
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm
         self.counters = Counters()
+        self.ledger = Ledger()
         self.streams = Streams.from_seed(experiment.seed)
         self.env = ControlEnv(
             experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
@@ -67,9 +57,15 @@ class Run:
         self.compiled = (
             hardware.should_compile(updates) if checkpoint is None else checkpoint.info["compiled"]
         )
+        self.problem = Problem(
+            env_id=experiment.env.id,
+            obs_size=self.env.obs_size,
+            action_space=self.env.action_space,
+            time_limit=experiment.env.time_limit,
+            group_size=experiment.env.group_size,
+        )
         algorithm.setup(
-            self.env.obs_size,
-            self.env.action_space,
+            self.problem,
             hardware=hardware,
             streams=self.streams,
             estimator=experiment.advantage,
@@ -83,10 +79,12 @@ class Run:
         self._checkpoint = checkpoint
         self._parts: dict[str, Stateful] = {}
         if checkpoint is not None:
-            algorithm.load_weights(checkpoint.weights)
+            algorithm.agent.load_weights(checkpoint.weights)
         self.track("counters", self.counters)
+        self.track("ledger", self.ledger)
         self.track("streams", self.streams)
-        self.track("algorithm", algorithm)
+        for name, part in {**algorithm.learners, **algorithm.parts}.items():
+            self.track(f"algorithm.{name}", part)
         self.track("observation_normalizer", self.observation_normalizer)
         self._evaluation_env: ControlEnv | None = None
 
@@ -94,6 +92,36 @@ class Run:
     def logger_states(self) -> dict[str, dict[str, Any]]:
         """What the loggers were at the checkpoint that the run goes on from."""
         return {} if self._checkpoint is None else self._checkpoint.state["loggers"]
+
+    def make_collector(self) -> SegmentCollector | EpisodeCollector:
+        """Make what the on-policy loop gets its rollouts from, at the start of an episode."""
+        algorithm = self.algorithm
+        horizon = self.problem.rollout_length(algorithm.horizon, algorithm.num_envs)
+        reward_normalizer = RewardNormalizer(
+            algorithm.num_envs,
+            gamma=algorithm.gamma,
+            clip=algorithm.normalizer_clip,
+            enabled=algorithm.normalize_reward,
+        )
+        if self.problem.group_size is not None:
+            return EpisodeCollector(
+                self.env,
+                horizon=horizon,
+                group_size=self.problem.group_size,
+                seed=self.streams.env,
+                observation_normalizer=self.observation_normalizer,
+                reward_normalizer=reward_normalizer,
+                device=algorithm.agent.device,
+            )
+        collector = SegmentCollector(
+            self.env,
+            horizon=horizon,
+            observation_normalizer=self.observation_normalizer,
+            reward_normalizer=reward_normalizer,
+            device=algorithm.agent.device,
+        )
+        collector.reset(self.streams.env)
+        return collector
 
     def begin(self, record: Record, stop: StopFlag) -> None:
         """Start the clock of this process's stint.
@@ -131,10 +159,17 @@ class Run:
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def save(self, state: dict | None = None) -> Path:
-        """Write a checkpoint of the present, or of an earlier state under the same weights."""
+        """Write a checkpoint of the present, or of an earlier state under the same weights.
+
+        Raises:
+            NonFiniteError: a number of the iterations since the last row is lost.
+            CheckpointNotWritten: the disk is full, say.
+        """
+        if self.ledger.steps:
+            self._require_finite(self.ledger.values())
         path = self.store.save(
             self.counters.step,
-            weights=self.algorithm.weights(),
+            weights=self.algorithm.agent.weights(),
             state={**(state or self.state_dict()), "loggers": self.record.loggers.state_dict()},
             info={
                 "update": self.counters.update,
@@ -150,7 +185,7 @@ class Run:
         """Write a checkpoint before an error ends the run, without getting in that error's way."""
         try:
             self.save(state)
-        except CheckpointNotWritten as error:
+        except (CheckpointNotWritten, NonFiniteError) as error:
             warn(str(error))
 
     def save_if_due(self) -> None:
@@ -185,7 +220,7 @@ class Run:
     # ------------------------------------------------------------------ measuring
 
     def log_iteration(self, metrics: dict[str, Tensor], *, steps: int) -> None:
-        """Count an iteration's steps and updates and log its numbers.
+        """Count an iteration's steps and updates, and log a row of numbers if one is due.
 
         Args:
             metrics: what the algorithm's update returned; ``updates`` is the number of them.
@@ -194,28 +229,25 @@ class Run:
         Raises:
             NonFiniteError: one of the metrics, or a weight, is NaN or infinite.
         """
-        numbers = torch.stack([value.float() for value in metrics.values()]).tolist()
-        values = dict(zip(metrics, numbers, strict=True))
         self.counters.step += steps
-        self.counters.update += int(values.pop("updates"))
-        self._require_finite(values)
-        episodes = self.env.drain_episodes()
-        if episodes:
-            returns, lengths = zip(*episodes, strict=True)
-            values["train/return"] = sum(returns) / len(returns)
-            values["train/length"] = sum(lengths) / len(lengths)
-        values["train/episodes"] = len(episodes)
-        values |= self.stopwatch.drain()
-        self.stopwatch.tick()
-        # By the clock, so that evaluations and checkpoints since the last iteration count.
-        values["speed/steps_per_s"] = steps / (self.counters.time_s - self._logged_s)
-        self._logged_s = self.counters.time_s
-        self._log(values)
+        self.counters.update += int(metrics.pop("updates"))
+        self.ledger.add(metrics, self.env.drain_episodes(), steps)
+        if self.ledger.steps >= self.experiment.log_every_steps or self.finished:
+            values = self.ledger.values()
+            self._require_finite(values)
+            values |= self.stopwatch.drain()
+            self.stopwatch.tick()
+            # By the clock, so that evaluations and checkpoints since the last row count.
+            elapsed_s = self.counters.time_s - self._logged_s
+            values["speed/steps_per_s"] = self.ledger.steps / elapsed_s
+            self._logged_s = self.counters.time_s
+            self.ledger.clear()
+            self._log(values)
 
     def _require_finite(self, values: dict[str, float]) -> None:
         """Stop a run whose numbers are lost, before they reach a checkpoint."""
         lost = [name for name, value in values.items() if not math.isfinite(value)]
-        lost += [n for n, w in self.algorithm.weights().items() if not w.isfinite().all()]
+        lost += [n for n, w in self.algorithm.agent.weights().items() if not w.isfinite().all()]
         if lost:
             raise NonFiniteError(f"{lost[0]} is not finite")
 
@@ -268,4 +300,4 @@ class Run:
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""
-        return self.algorithm.act_greedily(self.observation_normalizer(obs))
+        return self.algorithm.agent.act_greedily(self.observation_normalizer(obs))

@@ -68,7 +68,8 @@ def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
     start = time.perf_counter()
     try:
         with record.progress.status("compiling the update (under a minute once, then cached)"):
-            run.algorithm.warm_up()
+            for learner in run.algorithm.learners.values():
+                learner.warm_up()
     except Exception as error:
         if stop.signal is not None:
             return  # Ctrl-C in a terminal reaches the compiler, too
@@ -76,5 +77,6 @@ def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
             raise UserError(f"hardware.compile=on: {error}") from error
         record.progress.message(f"not compiled, since the compiler failed: {error}")
         run.compiled = False
-        run.algorithm.run_eagerly()
+        for learner in run.algorithm.learners.values():
+            learner.run_eagerly()
     record.facts["compile_s"] = round(time.perf_counter() - start, 2)

@@ -12,16 +12,26 @@ from typing import Any
 
 import hydra
 import torch
-import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from rlrun.checkpoint import load
 from rlrun.config import Experiment, conf_directory
 from rlrun.hydra_bridge import load_job
 
 # An iteration of about 10 ms, where an algorithm has these settings.
-SMALL = {"num_envs": 2, "horizon": 32, "epochs": 2, "minibatch_size": 32}
-PLAIN = ("hardware.compile=off", "hardware.threads=1", "evaluation.episodes=2")
+SMALL = {
+    "num_envs": 2,
+    "horizon": 32,
+    "epochs": 2,
+    "minibatch_size": 32,
+    "episodes_per_minibatch": 2,
+}
+PLAIN = (
+    "hardware.compile=off",
+    "hardware.threads=1",
+    "evaluation.episodes=2",
+    "log_every_steps=1",  # every iteration is a row
+)
 
 # A process that has imported what a run needs, and forks a child for each that is asked for.
 SERVER = multiprocessing.get_context("forkserver")
@@ -47,17 +57,34 @@ def fragile(directory: Path, *words: str) -> list[str]:
 
 def small(env: str, *words: str, algo: str = "ppo") -> list[str]:
     """Words of a command line for a run with short iterations."""
-    settings = yaml.safe_load((conf_directory() / "algo" / f"{algo}.yaml").read_text())
-    sizes = [f"algo.{name}={value}" for name, value in SMALL.items() if name in settings]
-    return [f"algo={algo}", f"env={env}", *PLAIN, *sizes, *words]
+    choice = [f"algo={algo}", f"env={env}"]
+    return [*choice, *PLAIN, *sizes(choice, SMALL), *words]
+
+
+def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
+    """Words that give an algorithm these sizes, as far as it has them, and two episodes a group.
+
+    Args:
+        choice: the algorithm and the environment, as words.
+        values: sizes by their names; one that the algorithm leaves open (null) stays open.
+    """
+    cfg, _ = compose(choice)
+    known = [name for name in values if cfg.algo.get(name) is not None]
+    groups = ["env.group_size=2"] if (cfg.env.group_size or 1) > 1 else []
+    return [*(f"algo.{name}={values[name]}" for name in known), *groups]
+
+
+def compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
+    """What Hydra makes of these words: rlrun's part, and Hydra's own."""
+    with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        composed = hydra.compose("config", words, return_hydra_config=True)
+    own = [str(key) for key in composed if key != "hydra"]
+    return OmegaConf.masked_copy(composed, own), composed.hydra
 
 
 def experiment(words: list[str]) -> Experiment:
     """What the command line makes of these words."""
-    with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        composed = hydra.compose("config", words, return_hydra_config=True)
-    cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    return load_job(cfg, composed.hydra, Path("outputs"))
+    return load_job(*compose(words), Path("outputs"))
 
 
 class Process:

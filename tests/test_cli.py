@@ -142,7 +142,7 @@ MISTAKES = {
     "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",
     "--config-dir CONF env=no_target": "env: its file has no _target_",
     "--config-dir CONF env=empty": "env: its file has no _target_",
-    "--config-dir CONF env=list": "env: its file has no _target_",
+    "--config-dir CONF env=list": "In 'env/list': ConfigTypeError raised while composing config: C",
     "--config-dir CONF hardware=empty": "hardware: its file has no _target_",
     "--config-dir CONF logger=no_target": "logger.mine: its file has no _target_",
     "-m algo=ppo,ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
@@ -287,7 +287,7 @@ def test_completion_answers(empty_directory):
 
 COMPLETIONS = {
     "rlrun ev": ["eval", "evaluation."],
-    "rlrun l": ["list", "logger.", "logger="],
+    "rlrun l": ["list", "log_every_steps=", "logger.", "logger="],
     "rlrun eval out": [],
     "rlrun list ": [],
     "rlrun resume run total": [],

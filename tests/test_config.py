@@ -109,6 +109,25 @@ def test_every_file_begins_with_its_line_of_help(path):
     assert 10 < len(first_comment(path)) <= 100
 
 
+def episodes_of(algo: str) -> int | None:
+    """The group size that an algorithm's file asks for."""
+    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text()).get("defaults", [])
+    choice = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
+    names = [name for key, name in choice.items() if key.startswith("/env/episodes@")]
+    if not names:
+        return None
+    return OmegaConf.load(CONF / "env" / "episodes" / f"{names[0]}.yaml").group_size
+
+
+@pytest.mark.parametrize("algo", choices(CONF / "algo"))
+def test_an_algorithm_decides_how_its_episodes_begin_unless_the_user_does(algo):
+    for words in (["env=cartpole", f"algo={algo}"], [f"algo={algo}", "env=hopper"]):
+        assert composed(*words).env.group_size == episodes_of(algo)
+        for size in ("3", "null"):
+            chosen = composed(*words, f"env.group_size={size}").env.group_size
+            assert chosen == yaml.safe_load(size)
+
+
 def test_loading_does_not_change_the_config():
     cfg = composed("env=cartpole", "total_steps=1e6")
     before = OmegaConf.to_yaml(cfg)
@@ -138,6 +157,9 @@ def test_an_algorithm_without_an_estimator_has_none():
     ("override", "message"),
     [
         ("total_steps=0", "total_steps must be at least 1, got 0"),
+        ("log_every_steps=0", "log_every_steps must be at least 1, got 0"),
+        ("env.group_size=0", "env.group_size must be at least 1, got 0"),
+        ("env.group_size=two", "env.group_size: expected a whole number or null, got 'two'"),
         ("seed=-1", "seed must be at least 0, got -1"),
         ("evaluation.episodes=0", "evaluation.episodes must be at least 1, got 0"),
         ("checkpoint.keep=0", "checkpoint.keep must be at least 1, got 0"),

@@ -3,26 +3,33 @@
 import math
 
 import pytest
-from omegaconf import OmegaConf
-from running import experiment, metrics, record
+import yaml
+from running import experiment, metrics, record, sizes
 
 from rlrun.api import train
 from rlrun.config import conf_directory
 
 CONF = conf_directory()
 
-# Two iterations of 16 steps; one of these is a setting of most algorithms and environments.
+# Two iterations of 16 steps, where an algorithm has these settings.
 TINY = {
-    "algo": {"num_envs": 2, "horizon": 8, "minibatch_size": 8, "epochs": 2, "hidden_sizes": "[8]"},
-    "env": {"max_episode_steps": 20},
+    "num_envs": 2,
+    "horizon": 8,
+    "epochs": 2,
+    "minibatch_size": 8,
+    "episodes_per_minibatch": 2,
+    "hidden_sizes": "[8]",
 }
 PLAIN = (
     "total_steps=32",
+    "log_every_steps=1",
     "evaluation.episodes=1",
     "evaluation.every_steps=1000000",
     "hardware.compile=off",
     "hardware.threads=1",
 )
+# Groups of whole episodes have all that an estimator can ask for.
+GROUPS = ("env.group_size=2", "algo.horizon=null")
 
 
 def names(group: str) -> list[str]:
@@ -36,39 +43,48 @@ def pair(tuned: str) -> tuple[str, str]:
     return pairs[tuned]
 
 
-def tiny(algo: str, env: str) -> list[str]:
-    """A command line for a short run, with those of the small values that there are keys for."""
-    words = [f"algo={algo}", f"env={env}", *PLAIN]
-    for group, name in (("algo", algo), ("env", env)):
-        settings = OmegaConf.load(CONF / group / f"{name}.yaml")
-        words += [f"{group}.{key}={x}" for key, x in TINY[group].items() if key in settings]
-    if OmegaConf.is_missing(settings, "id"):  # env=gym wants to be told
-        words.append("env.id=CartPole-v1")
-    return words
+def tiny(algo: str, env: str, *words: str) -> list[str]:
+    """A command line for a short run with short episodes."""
+    choice = [f"algo={algo}", f"env={env}"]
+    settings = yaml.safe_load((CONF / "env" / f"{env}.yaml").read_text())
+    limit = ["env.max_episode_steps=20"] if "max_episode_steps" in settings else []
+    if settings["id"] == "???":  # env=gym wants to be told
+        limit.append("env.id=CartPole-v1")
+    return [*choice, *PLAIN, *limit, *sizes(choice, TINY), *words]
 
 
 CASES = {
-    **{f"algo={name}": tiny(name, "cartpole") for name in names("algo")},
+    **{f"algo={name}": (name, "cartpole") for name in names("algo")},
+    **{f"algo={name} env=hopper": (name, "hopper") for name in names("algo")},
     **{
-        f"advantage={name}": [*tiny("ppo", "cartpole"), f"advantage={name}"]
+        f"advantage={name}": ("ppo", "cartpole", *GROUPS, f"advantage={name}")
         for name in names("advantage")
     },
-    **{f"env={name}": tiny("ppo", name) for name in names("env")},
-    **{f"tuned={name}": tiny(*pair(name)) for name in names("tuned")},
+    **{f"env={name}": ("ppo", name) for name in names("env")},
+    **{f"tuned={name}": pair(name) for name in names("tuned")},
 }
 
 
-@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
-def test_it_trains(words, tmp_path):
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_trains(case, tmp_path):
     directory = tmp_path / "run"
-    final_return = train(experiment([*words, f"run_dir={directory}"]))
+    described = experiment([*tiny(*case), f"run_dir={directory}"])
+    final_return = train(described)
 
     assert math.isfinite(final_return)
     assert record(directory)["status"] == "finished"
     rows = metrics(directory)
     iterations = [row for row in rows if "train/episodes" in row]
-    assert [row["step"] for row in iterations] == [16, 32]
-    assert iterations[0]["update"] < iterations[1]["update"]
+    steps = [row["step"] for row in iterations]
+    if described.env.group_size is None:
+        assert steps == [16, 32]
+    else:  # as many as the episodes have
+        assert 0 < steps[0] < steps[-1] + 1
+        assert steps[-1] >= 32
+        assert all(row["train/episodes"] >= 2 for row in iterations)
+    updates = [row["update"] for row in iterations]
+    assert updates == sorted(set(updates))
+    assert updates[0] > 0
     evaluations = [row for row in rows if "eval/return" in row]
     assert [row["eval/return"] for row in evaluations] == [final_return]
 

@@ -7,9 +7,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from tiny import Corridor, PointMass, control, set_up
+from tiny import Corridor, PointMass, control, learn, set_up
 
-from rlrun.advantages import baseline_value, gae, nstep, td
+from rlrun.advantages.temporal import baseline_value, gae, nstep, td
 from rlrun.evaluate import play_episodes
 
 ESTIMATORS = {
@@ -55,11 +55,10 @@ def trained_return(
 
     env = control(make_env, num_envs)
     algorithm, collector = set_up(env, estimator=signed, **{**SETTINGS, **settings})
-    for i in range(iterations):
-        algorithm.update(collector.collect(algorithm), progress=i / iterations)
+    learn(algorithm, collector, iterations)
 
     def greedy(obs):
-        return algorithm.act_greedily(collector.observation_normalizer(obs))
+        return algorithm.agent.act_greedily(collector.observation_normalizer(obs))
 
     return float(
         np.mean(play_episodes(greedy, control(make_env, 20), seed=1, max_length=1000).returns)
@@ -144,9 +143,8 @@ def learned_value(estimator: Callable, *, terminates: bool) -> float:
     settings = {**SETTINGS, "gamma": 0.8, "learning_rate": 3e-2, "minibatch_size": 256}
     env = control(lambda: Waiting(terminates), 8)
     algorithm, collector = set_up(env, estimator=estimator, **settings, **raw)
-    for i in range(40):
-        algorithm.update(collector.collect(algorithm), progress=i / 40)
-    return collector.collect(algorithm).value.mean().item()
+    learn(algorithm, collector, 40)
+    return collector.collect(algorithm.agent).value.mean().item()
 
 
 @every_estimator

@@ -3,11 +3,23 @@ import math
 import pytest
 import torch
 from gymnasium import spaces
+from torch import nn
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.func import functional_call
 
-from rlrun.networks import ActorCritic, Categorical, DiagonalGaussian, FlatParameters, mlp
+from rlrun.networks import (
+    BoxActionCritic,
+    Categorical,
+    Critic,
+    DiagonalGaussian,
+    DiscreteActionCritic,
+    FlatParameters,
+    make_action_critic,
+    make_policy,
+    mlp,
+)
+from rlrun.problem import Problem
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -135,35 +147,70 @@ def test_weights_come_from_the_generator_alone():
     assert not torch.equal(same, other)
 
 
-def actor_critic(action_space: spaces.Space, seed: int = 0) -> ActorCritic:
-    return ActorCritic(
-        4, action_space, hidden_sizes=[8, 8], log_std=-0.5, generator=generator(seed)
+CHOICE = spaces.Discrete(3)
+BOX = spaces.Box(-1, 1, (2,))
+
+
+def made(make, action_space: spaces.Space, seed: int = 0, **settings) -> nn.Module:
+    """A policy or an action critic for observations of four numbers."""
+    problem = Problem(
+        env_id="Any-v0", obs_size=4, action_space=action_space, time_limit=None, group_size=None
     )
+    return make(problem, hidden_sizes=[8, 8], generator=generator(seed), **settings)
+
+
+def policy(action_space: spaces.Space, seed: int = 0) -> nn.Module:
+    return made(make_policy, action_space, seed, log_std=-0.5)
 
 
 def test_a_new_policy_is_almost_uniform_or_centred():
     obs = 10 * torch.randn(100, 4, generator=generator())
-    discrete, value = actor_critic(spaces.Discrete(3))(obs)
+    discrete = policy(CHOICE)(obs)
+    assert discrete.logits.shape == (100, 3)
     assert (discrete.logits.softmax(-1) - 1 / 3).abs().max() < 0.02
-    assert value.shape == (100,)
-    box, _ = actor_critic(spaces.Box(-1, 1, (2,)))(obs)
+    box = policy(BOX)(obs)
     assert box.mean.shape == (100, 2)
     assert box.mean.abs().max() < 0.1
     assert box.log_std.tolist() == [-0.5, -0.5]
 
 
-def test_policy_and_critic_share_no_weights():
-    network = actor_critic(spaces.Discrete(3))
-    network.critic(torch.ones(4)).sum().backward()
-    assert all(p.grad is None for p in network.policy.parameters())
-    assert all(p.grad is not None for p in network.critic.parameters())
+def test_a_critic_gives_one_number_for_each_observation():
+    obs = torch.randn(7, 5, 4, generator=generator())
+    critic = Critic([4, 8, 1], generator())
+    assert critic(obs).shape == (7, 5)
+    torch.testing.assert_close(critic(obs)[3, 2], critic(obs[3, 2]))
+
+
+def test_the_value_of_a_choice_is_its_entry_of_the_values_of_all():
+    critic = made(make_action_critic, CHOICE)
+    assert isinstance(critic, DiscreteActionCritic)
+    obs = torch.randn(7, 5, 4, generator=generator())
+    action = torch.randint(3, (7, 5), generator=generator())
+    values, chosen = critic.values(obs), critic(obs, action)
+    assert values.shape == (7, 5, 3)
+    for t in range(7):
+        for n in range(5):
+            assert chosen[t, n] == values[t, n, action[t, n]]
+
+
+def test_the_value_of_an_action_in_a_box_depends_on_state_and_action():
+    critic = made(make_action_critic, BOX)
+    assert isinstance(critic, BoxActionCritic)
+    obs = torch.randn(7, 5, 4, generator=generator())
+    action = torch.randn(7, 5, 2, generator=generator())
+    value = critic(obs, action)
+    assert value.shape == (7, 5)
+    # One network of observation and action side by side, in this order.
+    torch.testing.assert_close(value, critic.value(torch.cat([obs, action], -1)).squeeze(-1))
+    assert (value != critic(obs, -action)).all()
+    assert (value != critic(-obs, action)).all()
 
 
 # ---------------------------------------------------------------------- one flat vector
 
 
 def test_parameters_are_views_of_the_vector():
-    network = actor_critic(spaces.Box(-1, 1, (2,)))
+    network = policy(BOX)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     flat = FlatParameters(network)
     assert flat.vector.shape == (sum(p.numel() for p in network.parameters()),)
@@ -177,15 +224,15 @@ def test_parameters_are_views_of_the_vector():
     assert torch.equal(flat.vector, torch.cat(pieces))
 
 
-def test_an_unflattened_vector_is_the_network():
-    network, other = (actor_critic(spaces.Discrete(3), seed) for seed in (0, 1))
+@pytest.mark.parametrize(("action_space", "output"), [(CHOICE, "logits"), (BOX, "mean")])
+def test_an_unflattened_vector_is_the_network(action_space, output):
+    network, other = (policy(action_space, seed) for seed in (0, 1))
     obs = torch.randn(5, 4, generator=generator())
-    expected_logits, expected_value = other(obs)[0].logits.detach(), other(obs)[1].detach()
+    expected = vars(other(obs))[output].detach()
     flat, vector = FlatParameters(network), FlatParameters(other).vector.requires_grad_()
 
-    distribution, value = functional_call(network, flat.unflatten(vector), (obs,))
-    assert torch.equal(distribution.logits, expected_logits)
-    assert torch.equal(value, expected_value)
-    value.sum().backward()
+    result = vars(functional_call(network, flat.unflatten(vector), (obs,)))[output]
+    assert torch.equal(result, expected)
+    result.sum().backward()
     assert vector.grad is not None  # gradients reach the vector through its pieces
     assert vector.grad.any()

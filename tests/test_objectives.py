@@ -2,15 +2,16 @@ import math
 
 import pytest
 import torch
+from tiny import bare_rollout
 from torch import Tensor
 
 from rlrun.networks import DiagonalGaussian
 from rlrun.objectives import (
     approximate_kl,
-    clip_fraction,
     clipped_surrogate,
     clipped_value_error,
     explained_variance,
+    ratio_metrics,
     squared_value_error,
 )
 
@@ -101,23 +102,58 @@ def test_kl_estimate_of_a_tiny_change_is_not_rounded_away():
     assert approximate_kl(torch.full((1,), 1e-3)).item() == pytest.approx(5e-7, rel=1e-2)
 
 
-def test_clip_fraction_counts_both_sides():
-    assert clip_fraction(logs(0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 2.0, 1.0), 0.2).item() == 4 / 8
+def test_ratios_by_hand():
+    # The band is [0.8, 1.2]: 0.5, 0.79, 1.21 and 2 are outside. Σρ = 8.5 and Σρ² = 0.25 + 0.6241 +
+    # 0.6561 + 1 + 1.4161 + 1.4641 + 4 + 1 = 10.4104, so that the share is 8.5² / (8 · 10.4104).
+    metrics = ratio_metrics(logs(0.5, 0.79, 0.81, 1.0, 1.19, 1.21, 2.0, 1.0), clip=0.2)
+    assert {name: value.item() for name, value in metrics.items()} == pytest.approx(
+        {
+            "policy/ratio_mean": 8.5 / 8,
+            "policy/ratio_max": 2.0,
+            "policy/clip_fraction": 4 / 8,
+            "policy/effective_sample_size": 72.25 / 83.2832,
+        }
+    )
+
+
+@pytest.mark.parametrize(("ratios", "share"), [((1.0,) * 5, 1.0), ((1e-9,) * 4 + (5.0,), 0.2)])
+def test_the_effective_sample_size_is_all_rows_for_equal_weights_and_one_for_one(ratios, share):
+    metrics = ratio_metrics(logs(*ratios), clip=0.2)
+    assert metrics["policy/effective_sample_size"].item() == pytest.approx(share)
+
+
+def explained(value: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
+    """The share for columns of one environment."""
+    value, target = value[:, None], target[:, None]
+    rows = {} if mask is None else {"mask": mask[:, None]}
+    metrics = explained_variance(bare_rollout(target, value=value, **rows), target)
+    assert metrics.keys() == {"value/explained_variance"}
+    return metrics["value/explained_variance"].item()
 
 
 def test_explained_variance():
     target = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert explained_variance(target, target).item() == 1.0
+    assert explained(target, target) == 1.0
     # A constant error explains everything but the mean, a constant critic nothing.
-    assert explained_variance(target + 5.0, target).item() == pytest.approx(1.0)
-    assert explained_variance(torch.full((4,), 9.0), target).item() == pytest.approx(0.0)
-    assert explained_variance(-target, target).item() == pytest.approx(-3.0)  # 1 − Var(2x)/Var(x)
+    assert explained(target + 5.0, target) == pytest.approx(1.0)
+    assert explained(torch.full((4,), 9.0), target) == pytest.approx(0.0)
+    assert explained(-target, target) == pytest.approx(-3.0)  # 1 − Var(2x)/Var(x)
     # V = 1, 2, 3, 3 leaves errors 0, 0, 0, 1: 1 − (3/16) / (20/16) = 0.85
-    partly = torch.tensor([1.0, 2.0, 3.0, 3.0])
-    assert explained_variance(partly, target).item() == pytest.approx(0.85)
+    assert explained(torch.tensor([1.0, 2.0, 3.0, 3.0]), target) == pytest.approx(0.85)
+
+
+def test_explained_variance_is_that_of_the_rows_that_count():
+    target = torch.tensor([1.0, 2.0, 3.0, 4.0, 99.0])
+    value = torch.tensor([1.0, 2.0, 3.0, 3.0, -99.0])
+    mask = torch.tensor([True, True, True, True, False])
+    assert explained(value, target, mask) == pytest.approx(0.85)
 
 
 def test_explained_variance_is_finite_where_nothing_varies():
     for count in (1, 5):
         constant = torch.ones(count)
-        assert math.isfinite(explained_variance(constant, constant).item())
+        assert math.isfinite(explained(constant, constant))
+
+
+def test_without_a_critic_there_is_no_explained_variance():
+    assert explained_variance(bare_rollout(torch.ones(3, 1)), torch.ones(3, 1)) == {}

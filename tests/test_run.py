@@ -186,11 +186,12 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
     parts = {
         "normalizer": run.observation_normalizer,
         "streams": run.streams,
-        "algorithm": run.algorithm,
+        **run.algorithm.learners,
     }
 
     def state():
-        return {name: part.state_dict() for name, part in parts.items()} | run.algorithm.weights()
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return states | run.algorithm.agent.weights()
 
     before = copy.deepcopy(state())
     assert before["normalizer"]["count"] == 576

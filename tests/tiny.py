@@ -1,38 +1,54 @@
-"""Small environments, PPO for them, and torch's optimiser, that several tests share."""
+"""Small environments, algorithms for them, and torch's optimisers, that several tests share."""
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from rlrun.advantages import gae
-from rlrun.algos.ppo import PPO
+from rlrun.advantages.needs import Estimator
+from rlrun.collect import EpisodeCollector, SegmentCollector
 from rlrun.config import conf_directory
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.evaluate import play_episodes
 from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.normalize import ObservationNormalizer, RewardNormalizer
-from rlrun.rollout import Collector
+from rlrun.optim import Adam, RMSprop
+from rlrun.problem import Problem
+from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
 
 CPU = Hardware(device="cpu", threads=1, learner_threads=1, compile="off")
-DEFAULT_GAE = partial(gae, lam=0.95)
+
+# The sizes of a small algorithm, as far as it has them.
+SMALL = {
+    "num_envs": 4,
+    "horizon": 8,
+    "epochs": 2,
+    "minibatch_size": 8,
+    "episodes_per_minibatch": 2,
+    "hidden_sizes": [8],
+}
+
+# No episode of the environments below is longer.
+TIME_LIMIT = 15
 
 
 class Counting(gym.Env):
     """Observes (environment, episode, step), so that every row says where it comes from.
 
-    Episodes are 1 to 4 steps long, in a pattern that differs between environments, and end in
-    turns by termination and truncation. The reward is 100·environment + 10·episode + step.
+    Episodes are 1 to 4 steps long, in a pattern that differs between environments, and end by
+    termination or truncation, in turns over episodes and over environments. The reward is
+    100·environment + 10·episode + step.
 
     Attributes:
         received: the actions, as they reached the environment.
@@ -50,6 +66,11 @@ class Counting(gym.Env):
         """Steps of an episode."""
         return 1 + (index + 2 * episode) % 4
 
+    @staticmethod
+    def terminates(index: int, episode: int) -> bool:
+        """Whether an episode ends in a terminal state."""
+        return (index + episode) % 2 == 0
+
     def _obs(self) -> np.ndarray:
         return np.array([self.index, self.episode, self.elapsed], np.float64)
 
@@ -64,7 +85,7 @@ class Counting(gym.Env):
         reward = 100 * self.index + 10 * self.episode + self.elapsed
         self.elapsed += 1
         over = self.elapsed == self.length(self.index, self.episode)
-        terminates = self.episode % 2 == 0
+        terminates = self.terminates(self.index, self.episode)
         return self._obs(), float(reward), over and terminates, over and not terminates, {}
 
 
@@ -120,49 +141,135 @@ def counting(num_envs: int, action_space: spaces.Space) -> tuple[ControlEnv, lis
     return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs])), envs
 
 
-def ppo(**changes: Any) -> PPO:
-    """PPO as in conf/algo/ppo.yaml, but small; and with some changes."""
-    settings: dict[str, Any] = OmegaConf.to_container(
-        OmegaConf.load(conf_directory() / "algo" / "ppo.yaml")
+def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
+    """A rollout in which nothing ends and all rows count, but for the columns that are given.
+
+    Args:
+        reward: [T, N]; observations and actions are empty.
+        columns: of the rollout.
+    """
+    empty, never = torch.empty(*reward.shape, 0), torch.zeros(reward.shape, dtype=torch.bool)
+    others: dict[str, Any] = {
+        "obs": empty,
+        "next_obs": empty,
+        "raw_obs": empty,
+        "action": empty,
+        "logp": torch.zeros_like(reward),
+        "raw_reward": reward,
+        "terminated": never,
+        "truncated": never,
+        "mask": ~never,
+        "whole_episodes": False,
+        "group": None,
+    }
+    return Rollout(reward=reward, **{**others, **columns})
+
+
+def yaml_of(group: str, name: str) -> dict[str, Any]:
+    """What one of the YAML files says."""
+    return OmegaConf.to_container(OmegaConf.load(conf_directory() / group / f"{name}.yaml"))
+
+
+def algorithm_of(name: str, **changes: Any) -> Any:
+    """An algorithm as in its YAML file, but small; and with some changes."""
+    values = yaml_of("algo", name)
+    values.pop("defaults", None)
+    target = get_class(values.pop("_target_"))
+    sizes = {key: size for key, size in SMALL.items() if values.get(key) is not None}
+    return target(**{**values, **sizes, **changes})
+
+
+def estimator_of(name: str) -> Estimator | None:
+    """The estimator that an algorithm's YAML file brings along, if it does."""
+    key = "/advantage@_global_.advantage"
+    defaults = yaml_of("algo", name).get("defaults", [])
+    chosen = [entry[key] for entry in defaults if isinstance(entry, dict) and key in entry]
+    return instantiate(yaml_of("advantage", chosen[0])) if chosen else None
+
+
+def problem_of(
+    env: ControlEnv, *, group_size: int | None = None, time_limit: int = TIME_LIMIT
+) -> Problem:
+    """What an algorithm is told of these environments."""
+    return Problem(
+        env_id="Tiny-v0",
+        obs_size=env.obs_size,
+        action_space=env.action_space,
+        time_limit=time_limit,
+        group_size=group_size,
     )
-    del settings["defaults"], settings["_target_"]
-    small = {"num_envs": 4, "horizon": 8, "epochs": 2, "minibatch_size": 8, "hidden_sizes": [8]}
-    return PPO(**{**settings, **small, **changes})
 
 
 def set_up(
     env: ControlEnv,
+    algo: str = "ppo",
     *,
     seed: int = 0,
-    estimator: Callable = DEFAULT_GAE,
+    group_size: int | None = None,
+    time_limit: int = TIME_LIMIT,
+    estimator: Estimator | None = None,
     hardware: Hardware = CPU,
     **changes: Any,
-) -> tuple[PPO, Collector]:
-    """PPO for these environments, and what collects its rollouts from them."""
-    algorithm = ppo(num_envs=env.num_envs, **changes)
+) -> tuple[Any, Any]:
+    """A small algorithm for these environments, and what collects its rollouts from them.
+
+    Args:
+        env: the environments.
+        algo: name of the algorithm's YAML file.
+        seed: of all streams.
+        group_size: episodes from one start, a rollout being whole episodes; None: segments.
+        time_limit: steps of the longest episode.
+        estimator: of advantages; None: the one that comes with the algorithm.
+        hardware: where it runs.
+        changes: of the algorithm's settings.
+    """
+    if group_size is not None:
+        changes = {"horizon": None, **changes}
+    algorithm = algorithm_of(algo, num_envs=env.num_envs, **changes)
+    problem = problem_of(env, group_size=group_size, time_limit=time_limit)
     streams = Streams.from_seed(seed)
     algorithm.setup(
-        env.obs_size,
-        env.action_space,
+        problem,
         hardware=hardware,
         streams=streams,
-        estimator=estimator,
+        estimator=estimator or estimator_of(algo),
         compiled=hardware.should_compile(updates=0),
     )
     clip = algorithm.normalizer_clip
-    collector = Collector(
-        env,
-        horizon=algorithm.horizon,
-        observation_normalizer=ObservationNormalizer(
+    shared = {
+        "horizon": problem.rollout_length(algorithm.horizon, env.num_envs),
+        "observation_normalizer": ObservationNormalizer(
             env.obs_size, clip=clip, enabled=algorithm.normalize_observation
         ),
-        reward_normalizer=RewardNormalizer(
+        "reward_normalizer": RewardNormalizer(
             env.num_envs, gamma=algorithm.gamma, clip=clip, enabled=algorithm.normalize_reward
         ),
-        device=torch.device("cpu"),
-    )
+        "device": torch.device("cpu"),
+    }
+    if group_size is not None:
+        return algorithm, EpisodeCollector(env, group_size=group_size, seed=streams.env, **shared)
+    collector = SegmentCollector(env, **shared)
     collector.reset(streams.env)
     return algorithm, collector
+
+
+def learn(algorithm: Any, collector: Any, iterations: int) -> list[dict[str, Tensor]]:
+    """Collect and learn, as the loop does; return the metrics of each iteration."""
+    history = []
+    for i in range(iterations):
+        history.append(algorithm.update(algorithm.collect(collector), progress=i / iterations))
+        algorithm.agent.send_to_actor()
+    return history
+
+
+def greedy_return(make_env: Callable[[], gym.Env], algorithm: Any, collector: Any) -> float:
+    """The mean return of 20 episodes of the greedy policy, after training."""
+
+    def greedy(obs: Tensor) -> Tensor:
+        return algorithm.agent.act_greedily(collector.observation_normalizer(obs))
+
+    episodes = play_episodes(greedy, control(make_env, 20), seed=1, max_length=1000)
+    return float(np.mean(episodes.returns))
 
 
 def torchs_step(
@@ -171,24 +278,39 @@ def torchs_step(
     """A step of torch's own optimiser from where a learner stands, which stays there.
 
     Args:
-        learner: its weights, moments and constants are taken.
+        learner: its weights, optimiser and state are taken.
         loss: of a network of the learner's kind, for autograd.
         learning_rate: step size.
 
     Returns:
         The new θ [P], and the norm of the gradient before it was clipped.
     """
-    network = copy.deepcopy(learner.network)
-    m, v = (learner.parameters.unflatten(moment) for moment in (learner.adam.m, learner.adam.v))
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate, eps=learner.adam_epsilon)
+    network = copy.deepcopy(learner.network).requires_grad_(True)
+    optimizer = torchs_optimizer(learner.optimizer, list(network.parameters()), learning_rate)
+    columns = [
+        learner.parameters.unflatten(column) if column.ndim else column for column in learner.state
+    ]
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(True)
-        optimizer.state[parameter] = {
-            "step": learner.adam.t.clone(),
-            "exp_avg": m[name].clone(),
-            "exp_avg_sq": v[name].clone(),
-        }
+        values = [column[name] if isinstance(column, dict) else column for column in columns]
+        optimizer.state[parameter] = torchs_state(learner.optimizer, [v.clone() for v in values])
     loss(network).backward()
     norm = clip_grad_norm_(network.parameters(), learner.max_grad_norm)
     optimizer.step()
     return torch.cat([p.detach().flatten() for p in network.parameters()]), norm.item()
+
+
+def torchs_optimizer(
+    ours: Adam | RMSprop, parameters: list[nn.Parameter], learning_rate: float
+) -> torch.optim.Optimizer:
+    """Torch's optimiser with the constants of ours."""
+    if isinstance(ours, Adam):
+        betas = (ours.beta1, ours.beta2)
+        return torch.optim.Adam(parameters, lr=learning_rate, betas=betas, eps=ours.epsilon)
+    return torch.optim.RMSprop(parameters, lr=learning_rate, alpha=ours.alpha, eps=ours.epsilon)
+
+
+def torchs_state(ours: Adam | RMSprop, values: list[Tensor]) -> dict[str, Tensor]:
+    """The state of torch's optimiser for one parameter, from the values of ours in their order."""
+    if isinstance(ours, Adam):
+        return dict(zip(("exp_avg", "exp_avg_sq", "step"), values, strict=True))
+    return {"step": torch.zeros(()), "square_avg": values[0]}

@@ -12,30 +12,32 @@ between their losses and both can be fitted at the same time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
 
-import gymnasium as gym
 import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages import check_estimator
-from rlrun.errors import UserError
+from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator, prepare
+from rlrun.agent import Agent
+from rlrun.algorithm import Stateful, check_rollout_settings
+from rlrun.collect import Collector
+from rlrun.critics import CriticBatch, Critics, critic_batches
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.learner import Learner
-from rlrun.networks import ActorCritic, Categorical, DiagonalGaussian
+from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import (
     approximate_kl,
-    clip_fraction,
     clipped_surrogate,
-    clipped_value_error,
     explained_variance,
-    squared_value_error,
+    ratio_metrics,
 )
-from rlrun.ranges import at_least, between, positive
-from rlrun.rollout import Rollout, minibatches
+from rlrun.optim import Adam
+from rlrun.problem import Problem
+from rlrun.ranges import at_least, positive
+from rlrun.rollout import Rollout, minibatches, take
 from rlrun.seeding import Streams
 
 
@@ -48,24 +50,18 @@ class PolicyBatch(NamedTuple):
     advantage: Tensor
 
 
-class CriticBatch(NamedTuple):
-    """The same rows for the critic: [B, D], [B], [B]."""
-
-    obs: Tensor
-    value: Tensor
-    target: Tensor
-
-
 @dataclass(kw_only=True, eq=False)
 class PPO:
-    """Hyperparameters (their meaning and source stand in ``conf/algo/ppo.yaml``) and the learner.
+    """Hyperparameters (their meaning and source stand in ``conf/algo/ppo.yaml``) and the learners.
 
     Attributes:
-        network: policy and critic.
+        agent: policy and critic.
+        learners: what fits them.
+        parts: what else decides the future.
     """
 
     num_envs: int
-    horizon: int
+    horizon: int | None
     epochs: int
     minibatch_size: int
     learning_rate: float
@@ -89,137 +85,84 @@ class PPO:
 
     def __post_init__(self):
         """Refuse values outside their range."""
-        at_least(
-            1,
-            num_envs=self.num_envs,
-            horizon=self.horizon,
-            epochs=self.epochs,
-            minibatch_size=self.minibatch_size,
-        )
+        check_rollout_settings(self)
+        at_least(1, epochs=self.epochs, minibatch_size=self.minibatch_size)
         positive(
             learning_rate=self.learning_rate,
             adam_epsilon=self.adam_epsilon,
             clip=self.clip,
             max_grad_norm=self.max_grad_norm,
-            normalizer_clip=self.normalizer_clip,
         )
         at_least(0, entropy_coefficient=self.entropy_coefficient)
-        between(0, 1, gamma=self.gamma)
-        for width in self.hidden_sizes:
-            at_least(1, hidden_sizes=width)
         for name, value in (("value_clip", self.value_clip), ("target_kl", self.target_kl)):
             if value is not None:
                 positive(**{name: value})
-        rows = self.num_envs * self.horizon
-        if rows % self.minibatch_size:
+        if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:
             raise ValueError(
-                f"minibatch_size must divide num_envs x horizon = {rows}, got {self.minibatch_size}"
+                "minibatch_size must divide num_envs x horizon = "
+                f"{self.num_envs * self.horizon}, got {self.minibatch_size}"
             )
         if self.normalize_advantage and self.minibatch_size == 1:
             raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
 
     def setup(
         self,
-        obs_size: int,
-        action_space: gym.spaces.Discrete | gym.spaces.Box,
+        problem: Problem,
         *,
         hardware: Hardware,
         streams: Streams,
-        estimator: Callable[..., tuple[Tensor, Tensor]] | None,
+        estimator: Estimator | None,
         compiled: bool,
     ) -> None:
-        """Build the networks and the optimiser.
-
-        Args:
-            obs_size: D.
-            action_space: of one environment.
-            hardware: where the learner lives.
-            streams: initial weights, exploration and shuffles.
-            estimator: called as ``estimator(rollout, gamma=gamma)``.
-            compiled: whether to compile the update, at the call of :meth:`warm_up`.
-
-        Raises:
-            UserError: there is no estimator, or one of its constants is out of range.
-        """
-        if estimator is None:
-            raise UserError("ppo needs an estimator: advantage=gae, say")
-        check_estimator(estimator, gamma=self.gamma, obs_size=obs_size)
-        self.estimate = partial(estimator, gamma=self.gamma)
+        """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
+        self.estimate, columns = prepare(
+            estimator,
+            algorithm="ppo",
+            offers=ACTOR_CRITIC_COLUMNS,
+            gamma=self.gamma,
+            problem=problem,
+        )
         self.streams = streams
-        self.device = hardware.torch_device()
-        self.network = ActorCritic(
-            obs_size,
-            action_space,
+        self.agent = Agent(
+            problem,
+            columns=columns,
             hidden_sizes=self.hidden_sizes,
             log_std=self.log_std,
-            generator=streams.init,
-        ).to(self.device)
-        # Environments step on the CPU, where a forward pass of a small network takes less time
-        # than a launch on a GPU: acting uses a copy of the policy there.
-        self.actor = self.network
-        if self.device.type != "cpu":
-            self.actor = ActorCritic(
-                obs_size,
-                action_space,
-                hidden_sizes=self.hidden_sizes,
-                log_std=self.log_std,
-                generator=torch.Generator(),
-            )
-            self._send_to_actor()
-
-        count = self.num_envs * self.horizon // self.minibatch_size
-        learner = partial(
-            Learner,
+            hardware=hardware,
+            streams=streams,
+        )
+        rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+        count, adam = max(rows // self.minibatch_size, 1), Adam(epsilon=self.adam_epsilon)
+        self.policy_learner = Learner(
+            self.agent.policy,
+            self.policy_loss,
             minibatches=count,
-            adam_epsilon=self.adam_epsilon,
+            optimizer=adam,
             max_grad_norm=self.max_grad_norm,
         )
-        self.policy_learner = learner(self.network.policy, self.policy_loss)
-        self.critic_learner = learner(self.network.critic, self.critic_loss)
-        self.run_both = hardware.run_both if compiled else run_in_turn
+        self.critics = Critics(
+            self.agent,
+            minibatches=count,
+            optimizer=adam,
+            max_grad_norm=self.max_grad_norm,
+            value_clip=self.value_clip,
+        )
+        self.learners = {"policy": self.policy_learner, "critics": self.critics}
+        self.parts: dict[str, Stateful] = {}
+        self.run_both = hardware.run_both
         if compiled:
-            self.policy_learner.compile(hardware.compiled)
-            self.critic_learner.compile(hardware.compiled)
+            obs, action, zeros = self.agent.example(self.minibatch_size)
+            example = PolicyBatch(obs, action, zeros, zeros)
+            self.policy_learner.compile(hardware.compiled, example)
+            self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
 
     def updates(self, total_steps: int) -> int:
         """Return how many minibatch updates a run of ``total_steps`` takes."""
         return total_steps * self.epochs // self.minibatch_size
 
-    @torch.no_grad()
-    def warm_up(self) -> None:
-        """Compile the update by running it on zeros; nothing is learned."""
-        obs = torch.zeros(self.minibatch_size, self.network.obs_size, device=self.device)
-        zeros = torch.zeros(self.minibatch_size, device=self.device)
-        action = self.network.policy(obs).mode()
-        self.policy_learner.warm_up(PolicyBatch(obs, action, zeros, zeros))
-        self.critic_learner.warm_up(CriticBatch(obs, zeros, zeros))
-
-    def run_eagerly(self) -> None:
-        """Do without the compiler."""
-        self.policy_learner.run_eagerly()
-        self.critic_learner.run_eagerly()
-        self.run_both = run_in_turn
-
-    # ------------------------------------------------------------------ collecting
-
-    def act(self, obs: Tensor) -> Tensor:
-        """Sample an action at each observation [N, D] (CPU), as [N] or [N, A]."""
-        return self.actor.policy(obs).sample(self.streams.action)
-
-    def act_greedily(self, obs: Tensor) -> Tensor:
-        """Return the most probable action at each observation [N, D] (CPU), as [N] or [N, A]."""
-        return self.actor.policy(obs).mode()
-
-    def judge(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log π(a|s) and V(s) of a rollout, each [T, N]."""
-        distribution, value = self.network(obs)
-        return distribution.log_prob(action), value
-
-    def value(self, obs: Tensor) -> Tensor:
-        """Return V(s) of observations [T, N, D], as [T, N]."""
-        return self.network.critic(obs)
-
-    # ------------------------------------------------------------------ updating
+    def collect(self, collector: Collector) -> Rollout:
+        """Return what the current policy does."""
+        return collector.collect(self.agent)
 
     @torch.no_grad()
     def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
@@ -233,37 +176,22 @@ class PPO:
             Means over the minibatches, each [], and ``updates``, their number.
         """
         decay = 1.0 - progress if self.anneal_learning_rate else 1.0
-        learning_rate = torch.tensor(self.learning_rate * decay, device=self.device)
+        learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
         advantage, target = self.estimate(rollout)
-        quality = explained_variance(rollout.value, target)
-        old_value = rollout.value  # which clipped values stay near, whatever is computed anew
+        quality = explained_variance(rollout, target)
+        # Python's lock would make two threads of eager code slower than one.
+        run_both = self.run_both if self.policy_learner.is_compiled else run_in_turn
         history = []
         for epoch in range(self.epochs):
             if epoch > 0 and self.recompute_advantage:
-                value, next_value = self.value(rollout.obs), self.value(rollout.next_obs)
-                rollout = replace(rollout, value=value, next_value=next_value)
-                advantage, target = self.estimate(rollout)
+                advantage, target = self.estimate(self.agent.judge(rollout))
             rows = minibatches(
                 rollout.mask, size=self.minibatch_size, generator=self.streams.minibatch
             )
-            obs, action, logp, value, advantages, targets = (
-                column.flatten(0, 1)[rows]
-                for column in (
-                    rollout.obs,
-                    rollout.action,
-                    rollout.logp,
-                    old_value,
-                    advantage,
-                    target,
-                )
-            )
-            policy_metrics, critic_metrics = self.run_both(
-                partial(
-                    self.policy_learner.fit,
-                    PolicyBatch(obs, action, logp, advantages),
-                    learning_rate,
-                ),
-                partial(self.critic_learner.fit, CriticBatch(obs, value, targets), learning_rate),
+            batches = PolicyBatch(*take(rows, rollout.obs, rollout.action, rollout.logp, advantage))
+            policy_metrics, critic_metrics = run_both(
+                partial(self.policy_learner.fit, batches, learning_rate),
+                partial(self.critics.fit, critic_batches(rollout, target, rows), learning_rate),
             )
             history.append(policy_metrics | critic_metrics)
             # The policy has gone far enough from the one that collected the data.
@@ -272,13 +200,12 @@ class PPO:
                 and history[-1]["policy/kl"].mean() > 1.5 * self.target_kl
             ):
                 break
-        self._send_to_actor()
         means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
         return {
             **means,
-            "value/explained_variance": quality,
+            **quality,
             "schedule/learning_rate": learning_rate,
-            "updates": torch.tensor(len(history) * len(rows), device=self.device),
+            "updates": torch.tensor(len(history) * len(rows)),
         }
 
     def policy_loss(
@@ -296,44 +223,5 @@ class PPO:
             "loss/policy": -surrogate,
             "policy/entropy": entropy,
             "policy/kl": approximate_kl(log_ratio),
-            "policy/clip_fraction": clip_fraction(log_ratio, self.clip),
+            **ratio_metrics(log_ratio, self.clip),
         }
-
-    def critic_loss(
-        self, critic: Callable[[Tensor], Tensor], batch: CriticBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L(φ) = ½ E[(V(s) − target)²]."""
-        value = critic(batch.obs)
-        if self.value_clip is None:
-            error = squared_value_error(value, batch.target)
-        else:
-            error = clipped_value_error(value, batch.value, batch.target, self.value_clip)
-        return error.mean(), {"loss/value": error.mean()}
-
-    def _send_to_actor(self) -> None:
-        """Bring the copy that acts up to date."""
-        if self.actor is not self.network:
-            self.actor.load_state_dict(self.network.state_dict())
-
-    # ------------------------------------------------------------------ saving
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the networks' weights by name."""
-        return dict(self.network.state_dict())
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Continue from saved weights."""
-        self.network.load_state_dict(weights)
-        self._send_to_actor()
-
-    def state_dict(self) -> dict:
-        """Return what the learners need besides the weights."""
-        return {
-            "policy": self.policy_learner.state_dict(),
-            "critic": self.critic_learner.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a saved state."""
-        self.policy_learner.load_state_dict(state["policy"])
-        self.critic_learner.load_state_dict(state["critic"])

@@ -12,7 +12,7 @@ from rlrun.ranges import at_least, positive
 from rlrun.rollout import minibatches
 
 # Largest logarithm of an episode's ratio that is passed on: hundreds of small changes may multiply
-# to more than a float holds (verl clamps at the same place).
+# to more than a float holds (verl bounds the logarithms of single tokens' ratios so).
 LARGEST_LOG_RATIO = 20.0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def take_columns(rollout: Rollout, episodes: Tensor) -> Rollout:
         rollout: T steps of N episodes.
         episodes: their numbers, [n].
     """
-    columns = {
+    columns: dict[str, Any] = {
         name: column[:, episodes.to(column.device)] for name, column in _columns(rollout).items()
     }
     return replace(rollout, **columns)
@@ -61,7 +62,9 @@ def join(rollouts: Sequence[Rollout]) -> Rollout:
     """
     length = max(len(rollout.mask) for rollout in rollouts)
     parts = [_columns(rollout) for rollout in rollouts]
-    joined = {name: torch.cat([_pad(p[name], length) for p in parts], dim=1) for name in parts[0]}
+    joined: dict[str, Any] = {
+        name: torch.cat([_pad(part[name], length) for part in parts], dim=1) for name in parts[0]
+    }
     if "group" in joined:
         numbers, taken = [], 0
         for part in parts:

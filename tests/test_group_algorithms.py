@@ -11,12 +11,9 @@ from tiny import (
     CPU,
     TIME_LIMIT,
     Corridor,
-    PointMass,
     algorithm_of,
     control,
     counting,
-    estimator_of,
-    greedy_return,
     learn,
     problem_of,
     set_up,
@@ -276,6 +273,16 @@ def test_ratios_are_measured_where_they_are_clipped(algo):
     torch.testing.assert_close(metrics["policy/kl"], (change[mask].exp() - 1 - change[mask]).mean())
 
 
+@pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
+def test_groups_that_teach_nothing_are_counted(algo):
+    algorithm, rollout = ready(algo, CHOICE)
+    assert algorithm.update(rollout, progress=0.0)["groups/without_spread"] == 0
+    raw_reward = rollout.raw_reward.clone()
+    raw_reward[:, 4:] = 0.0
+    half = replace(rollout, raw_reward=raw_reward)
+    assert algorithm.update(half, progress=0.0)["groups/without_spread"] == 0.5
+
+
 @every_algorithm
 def test_every_update_is_counted(algo):
     env, _ = counting(8, CHOICE)
@@ -362,44 +369,3 @@ def test_an_enormous_ratio_breaks_nothing(algo):
     metrics = algorithm.update(improbable, progress=0.0)
     assert all(value.isfinite() for value in metrics.values())
     assert algorithm.policy_learner.parameters.vector.isfinite().all()
-
-
-# ---------------------------------------------------------------------- learning
-
-SETTINGS = {"epochs": 4, "episodes_per_minibatch": 8, "learning_rate": 1e-2, "hidden_sizes": [16]}
-
-
-def trained_return(algo: str, make_env, *, iterations: int, sign: int = 1) -> float:
-    """The greedy policy's mean return after training; −1 as the sign is the classic mistake."""
-    estimator = estimator_of(algo)
-
-    def signed(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
-        advantage, target = estimator(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    env = control(make_env, 32)
-    algorithm, collector = set_up(env, algo, group_size=8, estimator=signed, **SETTINGS)
-    learn(algorithm, collector, iterations)
-    return greedy_return(make_env, algorithm, collector)
-
-
-# Four steps to the right end at 0.7; whoever does not arrive has -1.5.
-@every_algorithm
-def test_a_corridor_is_walked_to_its_end(algo):
-    assert trained_return(algo, Corridor, iterations=15) == pytest.approx(0.7)
-
-
-@every_algorithm
-def test_with_the_sign_of_the_advantage_flipped_it_is_not(algo):
-    assert trained_return(algo, Corridor, iterations=6, sign=-1) < 0.0
-
-
-# Doing nothing pays 10·E[x²] = 10/3; driven away it is 10·4.
-@every_algorithm
-def test_a_point_is_brought_to_its_place(algo):
-    assert trained_return(algo, PointMass, iterations=30) > -1.5
-
-
-@every_algorithm
-def test_with_the_sign_of_the_advantage_flipped_it_is_driven_away(algo):
-    assert trained_return(algo, PointMass, iterations=12, sign=-1) < -10.0

@@ -135,6 +135,8 @@ class DAPO:
             estimator, algorithm="dapo", offers=POLICY_COLUMNS, gamma=self.gamma, problem=problem
         )
         self.group_size = problem.group_size
+        # What `collect` has to say of a rollout besides, for the logs.
+        self.sampling: dict[str, int] = {}
         self.streams = streams
         self.agent = Agent(
             problem,

@@ -12,7 +12,7 @@ which is the policy gradient itself while π_θ = π_old: with one epoch and one
 KL to a reference policy is taken from the rewards (k1, ``reference_penalty.py``), as in the paper.
 
 Departures: the paper takes one step a batch and has no ratio; ratio and clip are those of TRL's
-RLOOTrainer. log ρ_i is kept within ±20 (verl), since a product over hundreds of steps overflows.
+RLOOTrainer. log ρ_i is kept within ±20, since a product over hundreds of steps may overflow.
 Each step has the ratio of its episode and the gradient of its own, which gives the same gradient
 and allows advantages that differ between steps; the value that is logged is |o_i| times as large.
 The return may be discounted; an entropy bonus; the details of PPO in control (``algos/ppo.py``):

@@ -64,6 +64,11 @@ def one_step(returns: list[float], sizes: list[int]) -> Rollout:
             partial(reinforce_pp, baseline="group", epsilon=0.0),
             [-1.0, -0.5, 1.5, -0.5, 0.5],
         ),
+        # With ε in the variance: √(4 + 5) = 3
+        (
+            partial(reinforce_pp, baseline="group", epsilon=5.0),
+            [-2 / 3, -1 / 3, 1.0, -1 / 3, 1 / 3],
+        ),
         # 1, 2, 6, 5, 7 have mean 4.2 and Σ² = 10.24 + 4.84 + 3.24 + .64 + 7.84 = 26.8, over 4.
         (
             partial(reinforce_pp, baseline="none", epsilon=0.0),
@@ -183,14 +188,13 @@ def test_the_sample_spread_gives_smaller_advantages(size, factor):
 
 @every_estimator
 def test_a_group_of_equal_returns_has_no_advantage_at_all(estimate):
-    # In single precision the mean of these is off by a rounding, and so would be the spread.
-    returns = [500.1] * 3 + [0.3] * 3 + [1.0, 2.0]
-    rollout = one_step(returns, [3, 3, 2])
+    # In single precision the means of these are off by a rounding, and so would be their spread.
+    sizes = [3, 7, 2]
+    rollout = one_step([999.9] * 3 + [500.1] * 7 + [1.0, 2.0], sizes)
     rollout = replace(rollout, reward=rollout.reward.float())
-    advantage, _ = estimate(rollout, gamma=GAMMA)
-    exact = estimate is not time_group
-    assert advantage[0, :6].abs().max() <= (0.0 if exact else 1e-4)
-    assert advantage[0, 6:].abs().min() > 0.3
+    equal, others = estimate(rollout, gamma=GAMMA)[0][0].split([10, 2])
+    assert equal.abs().max() <= (1e-4 if estimate is time_group else 0.0)
+    assert others.abs().min() > 0.3
 
 
 @pytest.mark.parametrize("baseline", ["none", "group"])

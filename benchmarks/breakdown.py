@@ -1,4 +1,4 @@
-"""Times the parts of PPO's iteration in rlrun; `throughput.py --profile` runs it.
+"""Times the parts of an iteration in rlrun; `throughput.py --profile` runs it.
 
     python benchmarks/breakdown.py outputs/2026-11-21/10-00-00-000000_ppo_hopper_s0
 
@@ -6,8 +6,8 @@ Goes on from the run's last checkpoint, so that the states are those of a policy
 something. The parts are rlrun's own functions at work, each behind a stopwatch; what a part calls
 is taken off its own time. Policy and critic, which may be fitted side by side, are one part: its
 time is what the iteration waits for both. Nothing is written to the run. Prints one line of JSON:
-µs per environment step of each part, µs per minibatch update (of policy and critic), seconds per
-evaluation.
+µs per environment step of each part, µs per minibatch update (of policy and critic, with its share
+of the shuffles), seconds per evaluation.
 """
 
 import argparse
@@ -18,11 +18,10 @@ from typing import Any
 
 from rlrun.checkpoint import CheckpointStore
 from rlrun.config import load_run
-from rlrun.envs.control import ControlEnv
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
-from rlrun.normalize import RewardNormalizer
-from rlrun.rollout import Collector
 from rlrun.run import Run
+
+UPDATES = "minibatch updates, shuffles"
 
 
 class Stopwatches:
@@ -67,26 +66,12 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     experiment = load_run(directory)
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     run = Run(experiment, store.load_last())
-    algorithm = run.algorithm
+    algorithm, agent = run.algorithm, run.algorithm.agent
     if run.compiled:
-        algorithm.warm_up()
-    vector_env = experiment.env.make(
-        num_envs=algorithm.num_envs, threads=experiment.hardware.physics_threads
-    )
-    env = ControlEnv(vector_env)
-    collector = Collector(
-        env,
-        horizon=algorithm.horizon,
-        observation_normalizer=run.observation_normalizer,
-        reward_normalizer=RewardNormalizer(
-            algorithm.num_envs,
-            gamma=algorithm.gamma,
-            clip=algorithm.normalizer_clip,
-            enabled=algorithm.normalize_reward,
-        ),
-        device=algorithm.device,
-    )
-    collector.reset(seed=0)
+        for learner in algorithm.learners.values():
+            learner.warm_up()
+    collector = run.make_collector()
+    vector_env = run.env._vector_env
 
     watches = Stopwatches()
     if isinstance(vector_env, MujocoVectorEnv):
@@ -94,28 +79,30 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
         watches.watch(vector_env, "step", "observations, rewards, endings, resets")
     else:
         watches.watch(vector_env, "step", "Gymnasium's environments")
-    watches.watch(env, "step", "flattening, checks, episode statistics")
-    watches.watch(algorithm, "act", "policy")
-    watches.watch(algorithm, "judge", "log-probabilities and values of the rollout")
-    watches.watch(algorithm, "value", "log-probabilities and values of the rollout")
+    watches.watch(run.env, "step", "flattening, checks, episode statistics")
+    watches.watch(agent, "act", "policy")
+    watches.watch(agent, "log_prob", "log-probabilities and values of the rollout")
+    watches.watch(agent, "judge", "log-probabilities and values of the rollout")
     watches.watch(collector, "collect", "rest of collecting: normalisation, buffers")
-    watches.watch(algorithm, "run_both", "minibatch updates")
-    watches.watch(algorithm, "update", "rest of updating: advantages, shuffles, gathering")
+    watches.watch(algorithm, "estimate", "advantages")
+    watches.watch(algorithm, "update", UPDATES)
     updates = 0
     for iteration in range(iterations + 1):
-        metrics = algorithm.update(collector.collect(algorithm), progress=run.progress)
+        metrics = algorithm.update(algorithm.collect(collector), progress=run.progress)
+        agent.send_to_actor()
         if iteration == 0:
             watches.reset()
+            collector.steps = 0
         else:
             updates += int(metrics["updates"])
 
-    steps = iterations * algorithm.num_envs * algorithm.horizon
+    steps = collector.steps
     evaluation_env = run.make_evaluation_env(experiment.evaluation.episodes)
     start = time.perf_counter()
     evaluation = run.play(evaluation_env, seed=0)
     return {
         "us_per_step": {name: s / steps * 1e6 for name, s in watches.seconds.items()},
-        "us_per_minibatch": watches.seconds["minibatch updates"] / updates * 1e6,
+        "us_per_minibatch": watches.seconds[UPDATES] / updates * 1e6,
         "evaluation_s": time.perf_counter() - start,
         "evaluation_episodes": experiment.evaluation.episodes,
         "evaluation_length": sum(evaluation.lengths) / len(evaluation.lengths),
@@ -128,7 +115,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, and print the result as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("run", type=Path, help="directory of a PPO run with a checkpoint")
+    parser.add_argument("run", type=Path, help="directory of a run with a checkpoint")
     parser.add_argument("--iterations", type=int, default=20)
     arguments = parser.parse_args()
     print(json.dumps(measure(arguments.run, iterations=arguments.iterations)))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -105,11 +104,7 @@ class Ledger:
 
     def values(self) -> dict[str, float]:
         """Return the mean of each number over the iterations that had it, and the episodes'."""
-        numbers = torch.stack(list(self._sums.values())).tolist()
-        values = {
-            name: total / self._counts[name]
-            for name, total in zip(self._sums, numbers, strict=True)
-        }
+        values = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
         if self._episodes:
             returns, lengths = zip(*self._episodes, strict=True)
             values["train/return"] = sum(returns) / len(returns)

@@ -165,8 +165,7 @@ class Run:
             NonFiniteError: a number of the iterations since the last row is lost.
             CheckpointNotWritten: the disk is full, say.
         """
-        if self.ledger.steps:
-            self._require_finite(self.ledger.values())
+        self._require_finite_since_last_row()
         path = self.store.save(
             self.counters.step,
             weights=self.algorithm.agent.weights(),
@@ -251,6 +250,11 @@ class Run:
         if lost:
             raise NonFiniteError(f"{lost[0]} is not finite")
 
+    def _require_finite_since_last_row(self) -> None:
+        """Stop a run whose numbers are lost in the middle of a row."""
+        if self.ledger.steps:
+            self._require_finite(self.ledger.values())
+
     def _log(self, values: dict[str, float]) -> None:
         self.stopwatch.tick()
         self.record.log(values)
@@ -263,6 +267,7 @@ class Run:
 
     def evaluate(self) -> None:
         """Play whole episodes with the greedy policy; keep the best policy's checkpoint."""
+        self._require_finite_since_last_row()
         start = time.perf_counter()
         seed = evaluation_seed(self.streams.evaluation, self.counters.step)
         try:

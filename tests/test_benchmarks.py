@@ -4,16 +4,23 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 # The benchmarks are scripts: they find each other in their own directory.
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks" / "claims"))
 
-from breakdown import Stopwatches, measure
-from measure import peak_memory, recent_return, run_process, split_time
-from returns import make_jobs, run_all, words_for
-from returns_report import BUDGETS, LEVELS, final_return, write_report
+import gae_lambda
+import gradient_variance
+import returns_family
+from breakdown import UPDATES, Stopwatches, measure
+from jobs import run_all, words_for
+from measure import MODULES, peak_memory, recent_return, run_process, settings, split_time
+from published import Level, budgets, environments, level, published
+from returns import make_jobs
+from returns_report import final_return, write_report
 from running import experiment, small
 from throughput import compare, find_peers, make_table, summarize
 
@@ -98,8 +105,52 @@ def test_two_seeds_have_no_interval_and_mixed_settings_are_told(tmp_path):
 
 def test_every_environment_of_the_benchmark_exists():
     names = {path.stem for path in (conf_directory() / "env").glob("*.yaml")}
-    assert set(BUDGETS) <= names
-    assert set(LEVELS["ppo"]) == set(BUDGETS)
+    assert set(budgets()) <= names
+    assert environments("ppo", "ppo") == list(budgets())
+    for name, rows in published()["methods"].items():
+        assert set(rows) <= set(budgets()), name
+
+
+def write_results(path, steps, returns):
+    """Write what others read of a returns benchmark on Hopper, evaluated each tenth."""
+    runs = [
+        {"evaluations": [[steps * k // 10 + 8, value * k / 10] for k in range(1, 11)]}
+        for value in returns
+    ]
+    mean = sum(returns) / len(returns)
+    row = {"total_steps": steps, "seeds": [0, 1], "returns": returns, "runs": runs}
+    row |= {"mean": mean, "std": 1.0, "iqm": mean, "iqm_interval": None}
+    row |= {"target": 90.0, "reached": mean >= 90}
+    path.write_text(json.dumps({"environments": {"hopper": row}}))
+
+
+def test_a_method_is_compared_with_another_at_equal_steps(tmp_path):
+    def known(name, steps):
+        return level(name, name, "hopper", total_steps=steps, results=tmp_path)
+
+    assert known("grpo", 1000) == Level(None, "")  # there is nothing to compare with yet
+    write_results(tmp_path / "returns_ppo.json", 1000, [90.0, 110.0])
+    whole, half = known("grpo", 1000), known("grpo", 500)
+    assert whole.target is None
+    assert whole.published == "rlrun's PPO 95 ± 13.44 (n = 2)"
+    assert half.published == "rlrun's PPO 50 ± 7.071 (n = 2)"
+    assert known("ppo_kl", 1000).target == pytest.approx(0.9 * 95)  # within 10 %
+    assert known("trpo", 1000).target == 3000
+    assert level("mine", "ppo", "hopper", total_steps=1, results=tmp_path).target == 2750
+    assert level("mine", "unknown", "hopper", total_steps=1, results=tmp_path) is None
+
+
+def test_methods_stand_side_by_side(tmp_path):
+    write_results(tmp_path / "returns_ppo.json", 1000, [90.0, 110.0])
+    write_results(tmp_path / "returns_trpo.json", 500, [60.0, 62.0])
+    methods = returns_family.read_methods(tmp_path)
+    envs = returns_family.common_environments(methods)
+    assert envs == ["hopper"]
+    table = returns_family.make_table(methods, envs)
+    assert "| ppo | **100 ± 1** (n = 2) |" in table
+    assert "| trpo | *61 ± 1* (n = 2, 0.0005 M) |" in table
+    returns_family.draw(methods, envs, tmp_path / "family.png")
+    assert (tmp_path / "family.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_jobs_are_ordered_by_environment_and_have_its_budget(tmp_path):
@@ -112,7 +163,7 @@ def test_jobs_are_ordered_by_environment_and_have_its_budget(tmp_path):
         overrides=["algo.gamma=0.9"],
     )
     assert [job.name for job in jobs] == ["hopper_s0", "hopper_s1", "cartpole_s0", "cartpole_s1"]
-    assert f"total_steps={BUDGETS['cartpole']}" in jobs[2].overrides
+    assert f"total_steps={budgets()['cartpole']}" in jobs[2].overrides
     assert jobs[2].overrides[-1] == "algo.gamma=0.9"
 
 
@@ -164,7 +215,7 @@ def test_a_failing_job_does_not_stop_the_others(tmp_path):
         overrides=["algo.num_envs=4", "algo.horizon=16", "evaluation.episodes=1"],
     )
     report = tmp_path / "returns_test"
-    failures = run_all(jobs, parallel=2, report=report)
+    failures = run_all(jobs, parallel=2, finished=lambda job: write_report(tmp_path, report))
     assert len(failures) == 1
     assert failures[0].startswith("nonsense_s0: exit code 2: rlrun: env=nonsense")
     assert list(json.loads(report.with_suffix(".json").read_text())["environments"]) == ["cartpole"]
@@ -222,8 +273,13 @@ def test_peers_that_are_not_there_are_left_out(tmp_path, capsys):
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\ncase "$2" in *sbx*) exit 1;; esac\n')
     python.chmod(0o755)
-    assert find_peers(str(python), ["sb3", "sbx"]) == ["sb3"]
+    assert find_peers(str(python), MODULES["ppo"]) == ["sb3"]
     assert "sbx: left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algo", MODULES)
+def test_rlrun_accepts_the_settings_of_its_peers(algo):
+    assert experiment([*settings(algo), "env=hopper"]).algo.num_envs == 16
 
 
 def test_a_process_is_watched_to_its_end():
@@ -260,14 +316,53 @@ def test_a_stopwatch_leaves_out_the_watched_calls_inside(monkeypatch):
     assert watches.seconds == {"inner": 4.0, "outer": 1.0}
 
 
-def test_a_run_is_taken_apart(tmp_path):
+@pytest.mark.parametrize(("algo", "env"), [("ppo", "hopper"), ("grpo", "cartpole")])
+def test_a_run_is_taken_apart(tmp_path, algo, env):
     directory = tmp_path / "run"
-    api.train(experiment(small("hopper", "total_steps=128", f"run_dir={directory}")))
+    words = small(env, "total_steps=128", f"run_dir={directory}", algo=algo)
+    api.train(experiment(words))
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     parts = measure(directory, iterations=3)
     assert all(us > 0 for us in parts["us_per_step"].values())
-    assert {"physics", "policy", "minibatch updates"} <= parts["us_per_step"].keys()
-    # 2 epochs of minibatches of 32 rows: a step is in 1/16 of a minibatch update.
-    us_per_step = parts["us_per_step"]["minibatch updates"]
-    assert parts["us_per_minibatch"] == pytest.approx(16 * us_per_step)
+    physics = {"hopper": "physics", "cartpole": "Gymnasium's environments"}[env]
+    assert {physics, "policy", "advantages", UPDATES} <= parts["us_per_step"].keys()
+    if algo == "ppo":
+        # 2 epochs of minibatches of 32 rows: a step is in 1/16 of a minibatch update.
+        us_per_step = parts["us_per_step"][UPDATES]
+        assert parts["us_per_minibatch"] == pytest.approx(16 * us_per_step)
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_moments_of_gae_are_those_that_the_algebra_says():
+    generator = np.random.default_rng(1)
+    process = gae_lambda.make_process(generator)
+    # The advantages of a policy have mean 0 in every state.
+    np.testing.assert_allclose((process.policy * process.advantage).sum(1), 0, atol=1e-9)
+    critic = process.value + generator.normal(size=gae_lambda.STATES)
+    steps = gae_lambda.FORGOTTEN + 300
+    rollout, states = gae_lambda.sample_rollout(process, generator, steps=steps, columns=400)
+    for lam in (0.0, 0.7):
+        exact = gae_lambda.exact_moments(process, critic, lam)
+        measured = gae_lambda.measured_moments(process, rollout, states, critic, lam)
+        np.testing.assert_allclose(measured, exact, rtol=0.05)
+    # With λ = 1 a wrong critic is a baseline, and a right one makes no λ biased.
+    assert gae_lambda.exact_moments(process, critic, 1.0).action_bias == pytest.approx(0, abs=1e-9)
+    assert gae_lambda.exact_moments(process, process.value, 0.5).bias == pytest.approx(0, abs=1e-9)
+
+
+def test_noise_of_a_gradient_does_not_depend_on_its_scale():
+    generator = np.random.default_rng(0)
+    gradient = 3.0 + generator.normal(size=(200, 5))  # ‖E g‖² = 45, tr Cov = 5
+    result = gradient_variance.statistics(gradient, gradient)
+    assert result["trace"] == pytest.approx(gradient.var(axis=0, ddof=1).sum())
+    assert result["along_reference"] == pytest.approx(math.sqrt(45), rel=0.05)
+    low, high = result["noise_interval"]
+    assert low < 5 / 45 < high
+    assert gradient_variance.statistics(7 * gradient, gradient)["noise"] == pytest.approx(
+        result["noise"]
+    )
+
+
+def test_every_estimator_of_the_study_exists():
+    files = {path.stem for path in (conf_directory() / "advantage").glob("*.yaml")}
+    assert {name for _, name, _ in gradient_variance.ESTIMATORS.values()} <= files

@@ -317,3 +317,12 @@ def test_a_loaded_collector_begins_the_episodes_that_were_to_come():
     again.streams.load_state_dict(algorithm.streams.state_dict())
     for _ in range(2):
         assert_equal(loaded.collect(again.agent), collector.collect(algorithm.agent))
+
+
+def test_the_episodes_of_several_calls_are_all_reported():
+    algorithm, collector = episodes()
+    lengths = []
+    for _ in range(3):
+        lengths += collector.collect(algorithm.agent).mask.sum(0).tolist()
+    reported = [length for _, length in collector.env.drain_episodes()]
+    assert sorted(reported) == sorted(lengths)

@@ -20,7 +20,8 @@ from running import (
 from rlrun import api
 from rlrun.checkpoint import load
 from rlrun.config import conf_directory
-from rlrun.errors import UserError
+from rlrun.errors import Interrupted, UserError
+from rlrun.run import Run
 
 ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
 ENVIRONMENTS = ["cartpole", "hopper"]
@@ -35,16 +36,10 @@ def env(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=ALGORITHMS)
-def algo(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def uninterrupted(algo, env, tmp_path_factory):
+def uninterrupted(env, tmp_path_factory):
     directory = tmp_path_factory.mktemp("reference") / "run"
-    words = small(env, *STEPS, NEVER, f"run_dir={directory}", algo=algo)
-    api.train(experiment(words))
+    api.train(experiment(small(env, *STEPS, NEVER, f"run_dir={directory}")))
     return directory
 
 
@@ -65,11 +60,10 @@ STOPPED = {
 
 
 @pytest.mark.parametrize("killed", [True, False])
-def test_half_a_run_and_the_other_half_are_the_run(algo, env, uninterrupted, tmp_path, killed):
+def test_half_a_run_and_the_other_half_are_the_run(env, uninterrupted, tmp_path, killed):
     number, code, status, every = KILLED if killed else STOPPED[env]
     directory = tmp_path / "run"
-    words = small(env, *STEPS, every, f"run_dir={directory}", algo=algo)
-    process = Process(words, tmp_path)
+    process = Process(small(env, *STEPS, every, f"run_dir={directory}"), tmp_path)
     process.wait_for_rows(directory, 20)
     process.send(number)
     assert process.wait() == code
@@ -87,15 +81,53 @@ def test_half_a_run_and_the_other_half_are_the_run(algo, env, uninterrupted, tmp
     assert_same_run(directory, uninterrupted)
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(algo, env, uninterrupted, tmp_path):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(env, uninterrupted, tmp_path):
     directory = tmp_path / "run"
-    process = Process(small(env, *STEPS, NEVER, f"run_dir={directory}", algo=algo), tmp_path)
+    process = Process(small(env, *STEPS, NEVER, f"run_dir={directory}"), tmp_path)
     process.wait_for_rows(directory, 2)
     process.send(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert checkpoints(directory) == []
     api.resume(directory, total_steps=None)
     assert_same_run(directory, uninterrupted)
+
+
+# Rows of more than one iteration, so that a run can be stopped in the middle of one.
+ROWS = ["total_steps=640", "evaluation.every_steps=256", "log_every_steps=100"]
+SHORT = "env.max_episode_steps=25"
+CASES = {
+    **{algo: ("cartpole", algo) for algo in ALGORITHMS},
+    "ppo on hopper": ("hopper", "ppo"),
+    "ppo in groups": ("hopper", "ppo", "env.group_size=2", "algo.horizon=null"),
+}
+
+
+@pytest.mark.parametrize(
+    ("env", "algo", "words"), [(c[0], c[1], c[2:]) for c in CASES.values()], ids=CASES
+)
+def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
+    env, algo, words, tmp_path, monkeypatch
+):
+    reference, directory = tmp_path / "reference", tmp_path / "run"
+    words = [*ROWS, NEVER, SHORT, *words]
+    api.train(experiment(small(env, *words, f"run_dir={reference}", algo=algo)))
+
+    log_iteration = Run.log_iteration
+
+    def stopped(run, metrics, *, steps):
+        log_iteration(run, metrics, steps=steps)
+        if run.counters.step >= 300 and run.ledger.steps > 0:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "log_iteration", stopped)
+    with pytest.raises(Interrupted):
+        api.train(experiment(small(env, *words, f"run_dir={directory}", algo=algo)))
+    monkeypatch.undo()
+    middle = load(checkpoints(directory)[-1]).state
+    assert metrics(directory)[-1]["step"] < middle["counters"]["step"] < 640
+
+    api.resume(directory, total_steps=None)
+    assert_same_run(directory, reference)
 
 
 @pytest.fixture(scope="module")

@@ -141,6 +141,49 @@ def test_every_iteration_and_evaluation_is_a_row(finished):
     assert steps == pytest.approx(576, abs=2 * 100)  # but for the two episodes at the end
 
 
+@pytest.mark.parametrize(
+    ("every", "ends"),
+    # Iterations of 64 steps: rows of two of them and of eight, and the rest at the end.
+    [(65, [128, 256, 384, 512, 576]), (128, [128, 256, 384, 512, 576]), (500, [512, 576])],
+)
+def test_a_row_is_about_the_iterations_since_the_last(finished, tmp_path, every, ends):
+    words, _, directory = finished
+    fewer = tmp_path / "run"
+    api.train(experiment([*words, f"log_every_steps={every}", f"run_dir={fewer}"]))
+    single = [row for row in metrics(directory) if "train/episodes" in row]
+    rows = [row for row in metrics(fewer) if "train/episodes" in row]
+    assert [row["step"] for row in rows] == ends
+    for begin, row in zip([0, *ends], rows, strict=False):
+        several = [one for one in single if begin < one["step"] <= row["step"]]
+        assert row["update"] == several[-1]["update"]
+        for name in ("loss/policy", "policy/kl", "value/explained_variance"):
+            mean = sum(one[name] for one in several) / len(several)
+            assert row[name] == pytest.approx(mean, rel=1e-4, abs=1e-7)
+        # Episodes count alike, whatever the iteration they ended in.
+        ended = sum(one["train/episodes"] for one in several)
+        total = sum(one.get("train/return", 0) * one["train/episodes"] for one in several)
+        assert row["train/episodes"] == ended
+        assert row["train/return"] * ended == pytest.approx(total)
+    # What the rows leave out is no part of the run.
+    last, other = (content(checkpoints(path)[-1]) for path in (fewer, directory))
+    assert differences(last, other) == []
+    evaluations = [[r for r in metrics(path) if "eval/return" in r] for path in (fewer, directory)]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_a_run_of_whole_episodes_says_so(tmp_path):
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=300", "env.max_episode_steps=30", algo="rloo")
+    api.train(experiment([*words, "algo.num_envs=4", f"run_dir={directory}"]))
+    rows = [row for row in metrics(directory) if "train/episodes" in row]
+    steps = [0, *(row["step"] for row in rows)]
+    assert steps[-2] < 300 <= steps[-1]
+    for before, row in zip(steps, rows, strict=False):
+        # Each environment has played one episode, and every step was in one of them.
+        assert row["train/episodes"] == 4
+        assert row["step"] - before == pytest.approx(4 * row["train/length"])
+
+
 def test_best_is_the_best_evaluation_and_last_the_last(finished):
     directory = finished[2]
     evaluations = {
@@ -228,6 +271,38 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
     assert record(directory)["status"] == "failed"
     assert record(directory)["error"] == str(raised.value)
     assert len(read_metrics(directory / "metrics.jsonl")) == 3
+
+
+@pytest.mark.parametrize(
+    "often", ["checkpoint.every_seconds=0", "evaluation.every_steps=64", "seed=0"]
+)
+def test_what_is_lost_in_the_middle_of_a_row_is_not_saved(tmp_path, often):
+    # A row of ten iterations, of which the first breaks the weights.
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=640", "log_every_steps=640", often)
+    with pytest.raises(NonFiniteError, match="the last good checkpoint is none"):
+        api.train(experiment([*words, f"run_dir={directory}", "algo.learning_rate=1e30"]))
+    assert checkpoints(directory) == []
+    assert metrics(directory) == []
+    assert record(directory)["best_return"] is None
+
+
+def test_a_number_that_was_lost_once_in_a_row_ends_the_run(tmp_path, monkeypatch):
+    # The weights are well again afterwards, and the next iterations' numbers finite.
+    log_iteration = Run.log_iteration
+
+    def losing(run, metrics, *, steps):
+        if run.counters.step == 128:
+            metrics["loss/policy"] = torch.tensor(math.nan)
+        log_iteration(run, metrics, steps=steps)
+
+    monkeypatch.setattr(Run, "log_iteration", losing)
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=640", "log_every_steps=320")
+    saved = ["checkpoint.every_seconds=0", f"run_dir={directory}"]
+    with pytest.raises(NonFiniteError, match=r"^loss/policy is not finite .*\(step 192\)"):
+        api.train(experiment([*words, *saved]))
+    assert [load(path).info["step"] for path in checkpoints(directory)] == [64, 128]
 
 
 def test_an_evaluation_that_fails_costs_no_step(tmp_path):

@@ -285,6 +285,16 @@ def test_no_length_will_do():
     )
 
 
+def test_a_step_that_makes_the_surrogate_worse_is_refused():
+    algorithm, collector = set_up(control(Corridor, 4), "trpo")
+    step = algorithm.policy_step
+    step._eager = step._eager._replace(gradient=lambda theta, batch: -step._gradient(theta, batch))
+    before = step.parameters.vector.clone()
+    metrics = learn(algorithm, collector, 1)[0]
+    assert metrics["policy/line_search_accepted"] == 0
+    assert torch.equal(step.parameters.vector, before)
+
+
 def test_the_line_search_shortens_the_step_until_it_fits():
     # A step 1/0.8³ times too long, and a bit: the fourth length is the first one that fits.
     generator = torch.Generator().manual_seed(0)

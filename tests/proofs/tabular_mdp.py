@@ -21,6 +21,10 @@ START = torch.tensor([0.6, 0.4], dtype=DOUBLE)
 TRANSITION = torch.tensor(
     [[[0.3, 0.7, 0.0], [0.0, 0.0, 1.0]], [[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]]], dtype=DOUBLE
 )
+# Another process, whose episodes all have as many steps as there can be.
+ENDLESS = torch.tensor(
+    [[[0.3, 0.7, 0.0], [1.0, 0.0, 0.0]], [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]], dtype=DOUBLE
+)
 # r(s, a, s'), [S, A, S + 1]
 REWARD = torch.tensor(
     [[[4.0, 1.0, 0.0], [0.0, 0.0, 4.5]], [[5.0, 0.0, 0.0], [0.0, 3.5, 0.0]]], dtype=DOUBLE
@@ -43,60 +47,76 @@ class Critic:
     q: Tensor
 
 
-def critic_of(policy: Tensor, gamma: float, at_the_limit: Tensor | None = None) -> Critic:
+def critic_of(
+    policy: Tensor,
+    gamma: float,
+    at_the_limit: Tensor | None = None,
+    transition: Tensor = TRANSITION,
+) -> Critic:
     """The true values of a policy, by the Bellman equations.
 
     Args:
         policy: π(a|s), [S, A].
         gamma: discount.
         at_the_limit: what the states [S + 1] are worth after the last step; None: nothing.
+        transition: P(s'|s, a), [S, A, S + 1].
     """
     value = [torch.zeros(STATES + 1, dtype=DOUBLE) if at_the_limit is None else at_the_limit]
     q: list[Tensor] = []
     for _ in range(HORIZON):
-        q.insert(0, (TRANSITION * (REWARD + gamma * value[0])).sum(-1))
+        q.insert(0, (transition * (REWARD + gamma * value[0])).sum(-1))
         value.insert(0, torch.cat([(policy * q[0]).sum(-1), torch.zeros(1, dtype=DOUBLE)]))
     return Critic(torch.stack(value), torch.stack(q))
 
 
-def true_critic(gamma: float) -> Critic:
+def true_critic(gamma: float, transition: Tensor = TRANSITION) -> Critic:
     """The values of π."""
-    return critic_of(LOGITS.softmax(-1), gamma)
+    return critic_of(LOGITS.softmax(-1), gamma, transition=transition)
 
 
-def wrong_critic(gamma: float) -> Critic:
+def wrong_critic(gamma: float, transition: Tensor = TRANSITION) -> Critic:
     """Values that are off everywhere, also in the terminal state and after the last step."""
     generator = torch.Generator().manual_seed(28)
-    true = true_critic(gamma)
+    true = true_critic(gamma, transition)
     value, q = (
         x + torch.randn(x.shape, generator=generator, dtype=DOUBLE) for x in (true.value, true.q)
     )
     return Critic(value, q)
 
 
-def objective(logits: Tensor, gamma: float, at_the_limit: Tensor | None = None) -> Tensor:
+def objective(
+    logits: Tensor,
+    gamma: float,
+    at_the_limit: Tensor | None = None,
+    transition: Tensor = TRANSITION,
+) -> Tensor:
     """J(θ) = E[Σ_t γ^t r_t], []."""
-    return START @ critic_of(logits.softmax(-1), gamma, at_the_limit).value[0, :STATES]
+    critic = critic_of(logits.softmax(-1), gamma, at_the_limit, transition)
+    return START @ critic.value[0, :STATES]
 
 
-def true_gradient(gamma: float, at_the_limit: Tensor | None = None) -> Tensor:
+def true_gradient(
+    gamma: float, at_the_limit: Tensor | None = None, transition: Tensor = TRANSITION
+) -> Tensor:
     """∇J of π's logits, [S, A]."""
-    return jacrev(objective)(LOGITS, gamma, at_the_limit)
+    return jacrev(objective)(LOGITS, gamma, at_the_limit, transition)
 
 
 # ---------------------------------------------------------------------- all episodes
 
 
-def walks(state: int, steps: int) -> Iterator[tuple[list[tuple[int, int, int]], float]]:
+def walks(
+    state: int, steps: int, transition: Tensor
+) -> Iterator[tuple[list[tuple[int, int, int]], float]]:
     """Every way to go on from a state: its (s, a, s'), and the chance of all the s'."""
     if state == TERMINAL or steps == 0:
         yield [], 1.0
         return
     for action in range(ACTIONS):
         for successor in range(STATES + 1):
-            chance = TRANSITION[state, action, successor].item()
+            chance = transition[state, action, successor].item()
             if chance > 0:
-                for rest, others in walks(successor, steps - 1):
+                for rest, others in walks(successor, steps - 1, transition):
                     yield [(state, action, successor), *rest], chance * others
 
 
@@ -126,12 +146,14 @@ class Batches:
         return self.chance * torch.where(self.mask, chosen, 1.0).prod(-1).prod(-1)
 
 
-def batches(size: int, *, grouped: bool = False) -> Batches:
+def batches(size: int, *, grouped: bool = False, transition: Tensor = TRANSITION) -> Batches:
     """All batches of so many episodes, each with a start of its own, or grouped."""
     parts = []
     starts = [[state] for state in range(STATES)] if grouped else [list(range(STATES))]
     for among in starts:
-        begun = [(*walk, START[state]) for state in among for walk in walks(state, HORIZON)]
+        begun = [
+            (*walk, START[state]) for state in among for walk in walks(state, HORIZON, transition)
+        ]
         steps = torch.tensor(
             [walk + [(0, 0, TERMINAL)] * (HORIZON - len(walk)) for walk, _, _ in begun]
         )
@@ -174,6 +196,28 @@ def judge(
         behaviour: logits of the policy that acted, for the column of log μ.
         time_limit_truncates: whether the last step truncates an episode, or is its end.
     """
+    columns = columns_of(episodes, critic, behaviour, time_limit_truncates=time_limit_truncates)
+
+    def of_one_batch(columns: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        rollout = bare_rollout(**columns, whole_episodes=True, group=group_of(episodes))
+        return estimate(rollout, gamma=gamma)
+
+    return vmap(of_one_batch)(columns)
+
+
+def group_of(episodes: Batches) -> Tensor | None:
+    """The column of groups of one batch, [H, N]; None where there are none."""
+    return torch.zeros(episodes.state.shape[1:], dtype=torch.int64) if episodes.grouped else None
+
+
+def columns_of(
+    episodes: Batches,
+    critic: Critic,
+    behaviour: Tensor = LOGITS,
+    *,
+    time_limit_truncates: bool = False,
+) -> dict[str, Tensor]:
+    """The columns of rollouts that estimators look at, each [B, H, N] (see :func:`judge`)."""
     state, action, successor, mask = (
         episodes.state,
         episodes.action,
@@ -187,7 +231,7 @@ def judge(
     # After the last step and in the terminal state there is nothing to choose.
     policy_q = torch.zeros(HORIZON + 1, STATES + 1, dtype=DOUBLE)
     policy_q[:HORIZON, :STATES] = (policy * critic.q).sum(-1)
-    columns = {
+    return {
         "reward": torch.where(mask, REWARD[state, action, successor], 0.0),
         "terminated": last & ~cut,
         "truncated": cut,
@@ -201,13 +245,6 @@ def judge(
         "policy_q": policy_q[t, state],
         "score_square": scores().square().sum((-1, -2))[state, action],
     }
-    group = torch.zeros(state.shape[1:], dtype=torch.int64) if episodes.grouped else None
-
-    def of_one_batch(columns: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        rollout = bare_rollout(**columns, whole_episodes=True, group=group)
-        return estimate(rollout, gamma=gamma)
-
-    return vmap(of_one_batch)(columns)
 
 
 def scores() -> Tensor:

@@ -211,8 +211,8 @@ class TrustRegionStep:
             metrics = pieces.trial(old, old, batch)
         return {
             **metrics,
-            "policy/line_search_steps": torch.tensor(float(tried)),
-            "policy/line_search_accepted": torch.tensor(float(accepted)),
+            "policy/line_search_steps": old.new_tensor(tried),
+            "policy/line_search_accepted": old.new_tensor(accepted),
             "policy/cg_residual": torch.linalg.vector_norm(g - image),
         }
 

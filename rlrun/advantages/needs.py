@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +94,7 @@ def prepare(
     offers: AbstractSet[str],
     gamma: float,
     problem: Problem,
+    num_envs: int,
 ) -> tuple[Estimator, frozenset[str]]:
     """Call an estimator on two steps of zeros, to find out what it needs, and its mistakes.
 
@@ -101,6 +104,7 @@ def prepare(
         offers: names of the columns that the algorithm can fill in.
         gamma: discount of the return.
         problem: whether there are groups, and what the actions are.
+        num_envs: N, the columns of a rollout.
 
     Returns:
         The estimator as a function of the rollout alone, and the names of the columns that it
@@ -112,26 +116,9 @@ def prepare(
     """
     if estimator is None:
         raise UserError(f"{algorithm} needs an estimator: advantage=…, see rlrun --help")
-    zeros = torch.zeros(2, 2)
-    never = torch.zeros(2, 2, dtype=torch.bool)
-    last = torch.tensor([[False, False], [True, True]])
-    needed: dict[str, Tensor] = {}
+    needed: dict[str, Any] = {}
     while True:
-        rollout = Rollout(
-            obs=torch.zeros(2, 2, problem.obs_size),
-            next_obs=torch.zeros(2, 2, problem.obs_size),
-            raw_obs=torch.zeros(2, 2, problem.obs_size),
-            action=zeros,
-            logp=zeros,
-            reward=zeros,
-            raw_reward=zeros,
-            terminated=last if problem.whole_episodes else never,
-            truncated=never,
-            mask=~never,
-            whole_episodes=problem.whole_episodes,
-            group=torch.zeros(2, 2, dtype=torch.int64) if (problem.group_size or 1) > 1 else None,
-            **needed,
-        )
+        rollout = replace(two_steps_of_zeros(problem, num_envs), **needed)
         try:
             estimator(rollout, gamma=gamma)
         except MissingColumn as missing:
@@ -144,8 +131,34 @@ def prepare(
                 raise UserError(
                     "advantage: the mean of Q over all actions needs discrete ones"
                 ) from missing
-            needed[name] = zeros
+            needed[name] = rollout.reward
         except ValueError as error:
             raise UserError(f"advantage: {error}") from error
         else:
             return partial(estimator, gamma=gamma), frozenset(needed)
+
+
+def two_steps_of_zeros(problem: Problem, num_envs: int) -> Rollout:
+    """Return the shortest rollout that looks like those of a run, [2, N]."""
+    shape = (2, num_envs)
+    zeros, never = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    obs = torch.zeros(*shape, problem.obs_size)
+    ended = never.clone()
+    ended[-1] = problem.whole_episodes
+    group = None
+    if problem.group_size is not None and problem.group_size > 1:
+        group = (torch.arange(num_envs) // problem.group_size).expand(shape)
+    return Rollout(
+        obs=obs,
+        next_obs=obs,
+        raw_obs=obs,
+        action=zeros,
+        logp=zeros,
+        reward=zeros,
+        raw_reward=zeros,
+        terminated=ended,
+        truncated=never,
+        mask=~never,
+        whole_episodes=problem.whole_episodes,
+        group=group,
+    )

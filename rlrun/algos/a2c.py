@@ -101,6 +101,7 @@ class A2C:
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,
+            num_envs=self.num_envs,
         )
         self.agent = Agent(
             problem,

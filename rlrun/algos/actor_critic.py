@@ -100,6 +100,7 @@ class ActorCritic:
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,
+            num_envs=self.num_envs,
         )
         self.agent = Agent(
             problem,

@@ -132,7 +132,12 @@ class DAPO:
                 f"may last {self.longest} steps"
             )
         self.estimate, columns = prepare(
-            estimator, algorithm="dapo", offers=POLICY_COLUMNS, gamma=self.gamma, problem=problem
+            estimator,
+            algorithm="dapo",
+            offers=POLICY_COLUMNS,
+            gamma=self.gamma,
+            problem=problem,
+            num_envs=self.num_envs,
         )
         self.group_size = problem.group_size
         # What `collect` has to say of a rollout besides, for the logs.

@@ -114,7 +114,12 @@ class GRPO:
         """
         self.longest = longest_episode(problem, self, name="grpo")
         self.estimate, columns = prepare(
-            estimator, algorithm="grpo", offers=POLICY_COLUMNS, gamma=self.gamma, problem=problem
+            estimator,
+            algorithm="grpo",
+            offers=POLICY_COLUMNS,
+            gamma=self.gamma,
+            problem=problem,
+            num_envs=self.num_envs,
         )
         self.group_size = problem.group_size
         self.streams = streams

@@ -119,7 +119,12 @@ class GSPO:
         """
         self.longest = longest_episode(problem, self, name="gspo")
         self.estimate, columns = prepare(
-            estimator, algorithm="gspo", offers=POLICY_COLUMNS, gamma=self.gamma, problem=problem
+            estimator,
+            algorithm="gspo",
+            offers=POLICY_COLUMNS,
+            gamma=self.gamma,
+            problem=problem,
+            num_envs=self.num_envs,
         )
         self.group_size = problem.group_size
         self.streams = streams

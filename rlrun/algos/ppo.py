@@ -121,6 +121,7 @@ class PPO:
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,
+            num_envs=self.num_envs,
         )
         self.streams = streams
         self.agent = Agent(

@@ -128,6 +128,7 @@ class PPOKL:
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,
+            num_envs=self.num_envs,
         )
         self.streams = streams
         self.agent = Agent(

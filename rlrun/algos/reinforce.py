@@ -119,6 +119,7 @@ class REINFORCE:
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,
+            num_envs=self.num_envs,
         )
         self.longest = problem.rollout_length(self.horizon, self.num_envs)
         self.streams = streams

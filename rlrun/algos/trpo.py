@@ -109,6 +109,7 @@ class TRPO:
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,
+            num_envs=self.num_envs,
         )
         self.streams = streams
         self.agent = Agent(

@@ -123,7 +123,14 @@ def test_the_rollout_stays_as_it_is(estimate):
 # ---------------------------------------------------------------------- before the first step
 
 
-def prepared(name: str, *, group_size: int | None, offers=ACTOR_CRITIC_COLUMNS, **constants: Any):
+def prepared(
+    name: str,
+    *,
+    group_size: int | None,
+    num_envs: int = 4,
+    offers=ACTOR_CRITIC_COLUMNS,
+    **constants: Any,
+):
     """What an algorithm learns of an estimator at its setup."""
     problem = Problem(
         env_id="Any-v0",
@@ -133,7 +140,9 @@ def prepared(name: str, *, group_size: int | None, offers=ACTOR_CRITIC_COLUMNS, 
         group_size=group_size,
     )
     estimate = estimator(name, **constants)
-    return prepare(estimate, algorithm="a2c", offers=offers, gamma=GAMMA, problem=problem)
+    return prepare(
+        estimate, algorithm="a2c", offers=offers, gamma=GAMMA, problem=problem, num_envs=num_envs
+    )
 
 
 def test_all_are_in_the_table():
@@ -213,7 +222,13 @@ def test_a_box_of_actions_has_no_mean_of_q_over_all_of_them():
         time_limit=10,
         group_size=None,
     )
-    shared = {"algorithm": "a2c", "offers": ACTOR_CRITIC_COLUMNS, "gamma": GAMMA}
+    shared = {"algorithm": "a2c", "offers": ACTOR_CRITIC_COLUMNS, "gamma": GAMMA, "num_envs": 4}
     prepare(estimator("advantage_q"), problem=problem, **shared)
     with pytest.raises(UserError, match="needs discrete ones"):
         prepare(estimator("advantage_q", baseline="policy_mean"), problem=problem, **shared)
+
+
+@pytest.mark.parametrize("name", ["baseline_constant", "baseline_optimal"])
+def test_one_episode_has_no_others_to_compare_with(name):
+    with pytest.raises(UserError, match=r"algo\.num_envs must be at least 2"):
+        prepared(name, group_size=1, num_envs=1)

@@ -16,6 +16,10 @@ and no KL penalty (§2.3):
 
 with ρ_it = π_θ(a|s) / π_old(a|s) and episodes of |o_i| steps.
 
+A group is dropped without a loss only where equal returns mean no gradient: with an estimator that
+compares its members, and, as the raw return is not discounted, exactly only with ``gamma=1``.
+Others (``advantage=total_return``) are biased by it.
+
 Departures: refilling ends after ``max_refills`` more collections, and the update then goes on with
 fewer episodes, or is skipped if there are none: steps of an environment are to be had for ever, but
 not a difference between episodes, least of all where a task is solved. Equal is a spread of raw

@@ -13,22 +13,46 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peers import EPOCHS, HIDDEN_SIZES, MINIBATCH_SIZE, STEPS_PER_ITERATION
+from peers import A2C, HIDDEN_SIZES, PPO, STEPS_PER_ITERATION, TRPO
 
 from rlrun.cores import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
 HERE = Path(__file__).parent
-ENV_IDS = {"hopper": "Hopper-v5", "cartpole": "CartPole-v1"}
-MODULES = {"sb3": "stable_baselines3", "sbx": "sbx"}
+ENV_IDS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "cartpole": "CartPole-v1"}
+# By algorithm: its peers, and the modules that they are in.
+MODULES = {
+    "ppo": {"sb3": "stable_baselines3", "sbx": "sbx"},
+    "trpo": {"sb3-contrib": "sb3_contrib"},
+    "a2c": {"sb3": "stable_baselines3"},
+}
 NUM_ENVS = 16
-SETTINGS = (
-    f"algo.num_envs={NUM_ENVS}",
-    f"algo.horizon={STEPS_PER_ITERATION // NUM_ENVS}",
-    f"algo.epochs={EPOCHS}",
-    f"algo.minibatch_size={MINIBATCH_SIZE}",
-    f"algo.hidden_sizes={HIDDEN_SIZES}".replace(" ", ""),
-)
+# What the peers are given, in rlrun's words.
+SETTINGS = {
+    "ppo": (
+        f"algo.epochs={PPO['n_epochs']}",
+        f"algo.minibatch_size={PPO['batch_size']}",
+    ),
+    "trpo": (
+        f"algo.cg_iterations={TRPO['cg_max_steps']}",
+        f"algo.line_search_steps={TRPO['line_search_max_iter']}",
+        f"algo.critic_epochs={TRPO['n_critic_updates']}",
+        f"algo.minibatch_size={TRPO['batch_size']}",
+    ),
+    "a2c": (f"algo.entropy_coefficient={A2C['ent_coef']}",),
+}
+
+
+def settings(algo: str) -> tuple[str, ...]:
+    """Return the words of rlrun's command line that make it do the peers' work."""
+    return (
+        f"algo={algo}",
+        f"algo.num_envs={NUM_ENVS}",
+        f"algo.horizon={STEPS_PER_ITERATION[algo] // NUM_ENVS}",
+        f"algo.hidden_sizes={HIDDEN_SIZES}".replace(" ", ""),
+        *SETTINGS[algo],
+    )
+
 
 Measurement = dict[str, Any]
 
@@ -77,11 +101,17 @@ def peak_memory(pid: int) -> float:
 
 
 def measure_rlrun(
-    env: str, directory: Path, *, total_steps: int, evaluate: bool, overrides: Sequence[str]
+    algo: str,
+    env: str,
+    directory: Path,
+    *,
+    total_steps: int,
+    evaluate: bool,
+    overrides: Sequence[str],
 ) -> Measurement:
     """Train with rlrun in a new directory and read its speed from the run's own clock."""
-    words = ["algo=ppo", f"env={env}", f"total_steps={total_steps}", f"run_dir={directory}"]
-    words += ["logger=none", "hardware.compile=on", *SETTINGS, *overrides]
+    words = [*settings(algo), f"env={env}", f"total_steps={total_steps}", f"run_dir={directory}"]
+    words += ["logger=none", "hardware.compile=on", *overrides]
     if not evaluate:
         words.append(f"evaluation.every_steps={10**12}")
     finished = run_process([str(Path(sys.executable).with_name("rlrun")), *words])
@@ -134,10 +164,10 @@ def recent_return(rows: list[dict[str, float]], *, episodes: int) -> float:
 
 
 def measure_peer(
-    python: str, peer: str, env: str, *, num_envs: int, steps: int, threads: int
+    python: str, algo: str, peer: str, env: str, *, num_envs: int, steps: int, threads: int
 ) -> Measurement:
     """Train with another library, in its own interpreter."""
-    command = [python, str(HERE / "peers.py"), MODULES[peer], ENV_IDS[env]]
+    command = [python, str(HERE / "peers.py"), algo, MODULES[algo][peer], ENV_IDS[env]]
     for option, value in (("num-envs", num_envs), ("steps", steps), ("threads", threads)):
         command += [f"--{option}", str(value)]
     finished = run_process(command)

@@ -1,6 +1,7 @@
 """Trains seeds x environments and compares the returns with the published ones.
 
-    python benchmarks/returns.py                                    # everything, two at a time
+    python benchmarks/returns.py                                    # PPO, two runs at a time
+    python benchmarks/returns.py --algo trpo                        # another algorithm
     python benchmarks/returns.py --envs hopper --seeds 0 1 2        # a part of it
     python benchmarks/returns.py --name gamma --envs swimmer algo.gamma=0.999
     python benchmarks/returns.py --summarize-only                   # tables from what is there
@@ -15,38 +16,13 @@ interquartile mean over seeds, with a stratified-bootstrap 95 % interval from 3 
 """
 
 import argparse
-import shutil
 import signal
-import subprocess
 import sys
-import time
-from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from returns_report import BUDGETS, is_finished, write_report
-
-from rlrun.directory import lock
-from rlrun.errors import UserError
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: the settings as typed on rlrun's command line, and the directory it is made in."""
-
-    directory: Path
-    overrides: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The run in a word: <env>_s<seed>."""
-        return self.directory.name
-
-    @property
-    def log(self) -> Path:
-        """What the run's process prints."""
-        return self.directory.with_suffix(".log")
+from jobs import Job, make_job, run_all
+from published import budgets, environments
+from returns_report import write_report
 
 
 def make_jobs(
@@ -70,99 +46,11 @@ def make_jobs(
     """
     jobs = []
     for env in envs:
-        steps = total_steps or BUDGETS[env]
+        steps = total_steps or budgets()[env]
         for seed in seeds:
-            directory = root / f"{env}_s{seed}"
-            settings = [
-                f"algo={algo}",
-                f"env={env}",
-                f"seed={seed}",
-                f"total_steps={steps}",
-                # Two runs of one thread each use two cores better than one run of two threads.
-                "hardware.threads=1",
-                "logger=none",
-                f"run_dir={directory}",
-            ]
-            jobs.append(Job(directory, (*settings, *overrides)))
+            settings = [f"algo={algo}", f"env={env}", f"seed={seed}", f"total_steps={steps}"]
+            jobs.append(make_job(root / f"{env}_s{seed}", settings, overrides))
     return jobs
-
-
-def words_for(job: Job) -> list[str] | None:
-    """Return rlrun's words to start or continue a run; None if it is finished.
-
-    Raises:
-        UserError: the directory has a run with other settings, or one that is running now.
-    """
-    record = job.directory / "run.json"
-    if not record.exists():
-        if job.directory.exists():  # killed before its first step: there is nothing to continue
-            with lock(job.directory):
-                shutil.rmtree(job.directory)
-        return list(job.overrides)
-    written = yaml.safe_load((job.directory / "overrides.yaml").read_text())
-    if written != list(job.overrides):
-        raise UserError(f"was started with {' '.join(written)}: choose another --name")
-    return None if is_finished(record) else ["resume", str(job.directory)]
-
-
-def run_all(jobs: list[Job], *, parallel: int, report: Path) -> list[str]:
-    """Run what is not finished, ``parallel`` processes at a time.
-
-    Args:
-        jobs: in the order in which they start.
-        parallel: processes side by side.
-        report: path of the report without its suffix.
-
-    Returns:
-        One line for each job that failed.
-    """
-    waiting, failures = deque(jobs), []
-    running: dict[Job, subprocess.Popen] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < parallel:
-                job = waiting.popleft()
-                try:
-                    words = words_for(job)
-                except UserError as error:
-                    failures.append(f"{job.name}: {error}")
-                    continue
-                if words is None:
-                    print(f"{job.name}: is finished", flush=True)
-                else:
-                    print(f"{job.name}: rlrun {' '.join(words)}", flush=True)
-                    running[job] = start(words, job.log)
-            time.sleep(0.2)
-            for job in [job for job, process in running.items() if process.poll() is not None]:
-                code = running.pop(job).returncode
-                if code == 0:
-                    print(f"{job.name}: finished", flush=True)
-                    write_report(job.directory.parent, report)
-                else:
-                    last_words = (job.log.read_text().splitlines() or [""])[-1]
-                    failures.append(f"{job.name}: exit code {code}: {last_words} ({job.log})")
-                    print(failures[-1], flush=True)
-    finally:
-        for process in running.values():
-            process.terminate()  # rlrun finishes its iteration and writes a checkpoint
-        for process in running.values():
-            process.wait()
-    return failures
-
-
-def start(words: list[str], log: Path) -> subprocess.Popen:
-    """Start rlrun, of this interpreter's installation, with its output appended to ``log``."""
-    rlrun = Path(sys.executable).with_name("rlrun")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as output:
-        return subprocess.Popen(
-            [str(rlrun), *words],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # A session of its own: Ctrl-C reaches it through us, and once.
-            start_new_session=True,
-        )
 
 
 def main() -> None:
@@ -171,9 +59,9 @@ def main() -> None:
         description=__doc__.partition("\n")[0],
         epilog="Words of the form name=value are settings for every run, as for rlrun.",
     )
-    parser.add_argument("--name", default="ppo", help="of this benchmark (default ppo)")
     parser.add_argument("--algo", default="ppo", help="(default ppo)")
-    parser.add_argument("--envs", nargs="+", default=list(BUDGETS), help="(default: all known)")
+    parser.add_argument("--name", help="of this benchmark (default: the algorithm)")
+    parser.add_argument("--envs", nargs="+", help="(default: those with published figures)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--total-steps", type=int, help="of a run (default: the environment's)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
@@ -182,25 +70,29 @@ def main() -> None:
     # A setting after `--envs a b` is no environment.
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
     arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
-    unknown = set(arguments.envs) - set(BUDGETS)
+    name = arguments.name or arguments.algo
+    envs = arguments.envs or environments(name, arguments.algo)
+    unknown = set(envs) - set(budgets())
     if unknown and arguments.total_steps is None:
         parser.error(f"no budget for {', '.join(sorted(unknown))}: give --total-steps")
 
-    root = Path("outputs", "returns", arguments.name)
-    report = arguments.output / f"returns_{arguments.name}"
+    root = Path("outputs", "returns", name)
+    report = arguments.output / f"returns_{name}"
     failures = []
     if not arguments.summarize_only:
         jobs = make_jobs(
             root,
             algo=arguments.algo,
-            envs=arguments.envs,
+            envs=envs,
             seeds=arguments.seeds,
             total_steps=arguments.total_steps,
             overrides=overrides,
         )
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
         try:
-            failures = run_all(jobs, parallel=arguments.jobs, report=report)
+            failures = run_all(
+                jobs, parallel=arguments.jobs, finished=lambda job: write_report(root, report)
+            )
         except KeyboardInterrupt:
             sys.exit(130)
     print(write_report(root, report))

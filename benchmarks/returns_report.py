@@ -2,77 +2,22 @@
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from jobs import is_finished
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from published import FINAL_SHARE, RESULTS, Level, budgets, level, show
 
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
 
-FINAL_SHARE = 0.1  # of a run's steps, whose evaluations are the run's figure
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-
-# Environment steps of a run, the most important environment first: this is the order of work.
-# As in the published tables.
-BUDGETS = {
-    "hopper": 1_000_000,
-    "walker2d": 1_000_000,
-    "halfcheetah": 1_000_000,
-    "inverted_double_pendulum": 1_000_000,
-    "cartpole": 500_000,
-    "acrobot": 1_000_000,
-    "mountain_car": 1_000_000,
-    "pendulum": 1_000_000,
-    "lunar_lander": 1_000_000,
-    "swimmer": 1_000_000,
-    "reacher": 1_000_000,
-    "inverted_pendulum": 1_000_000,
-    "ant": 1_000_000,
-    "humanoid": 1_000_000,
-}
-
-
-@dataclass(frozen=True)
-class Level:
-    """What others reach, and what rlrun should.
-
-    Attributes:
-        target: mean return over seeds that rlrun has to reach.
-        published: figures with their sources. TS: Tianshou, mean of the last 10 %, 10 seeds; CR:
-            CleanRL, training return, 3 seeds; V5: Kallinteris' validation of the v5 environments
-            with Stable-Baselines3, last 10 %, 10 seeds; Zoo: RL Zoo, one run, ± over episodes.
-    """
-
-    target: float
-    published: str
-
-
-# By algorithm and environment.
-LEVELS = {
-    "ppo": {
-        "hopper": Level(2750, "V5 2757 ± 519; TS v3 2345 ± 489; CR v4 2383 ± 272"),
-        "walker2d": Level(3400, "TS v3 3432 ± 855; CR v4 2288 ± 572"),
-        "halfcheetah": Level(4000, "TS 5733 ± 1257 (best 5784); CR 1443 ± 46"),
-        "inverted_double_pendulum": Level(9200, "TS v2 8193 ± 1181 (best 9231)"),
-        "cartpole": Level(500, "Zoo 500 ± 0; CR 490 ± 6 (500 k)"),
-        "acrobot": Level(-80, "Zoo -73.5 ± 18.2 (1 M); CR -86.4 ± 1.3 (500 k)"),
-        "mountain_car": Level(-110, "Zoo -110.4 ± 19.5; CR -200 (500 k)"),
-        "pendulum": Level(-175, "Zoo -172 ± 104 (100 k)"),
-        "lunar_lander": Level(240, "Zoo v2 242 ± 32"),
-        "swimmer": Level(280, "Zoo 282 ± 10 (γ = 0.9999)"),
-        "reacher": Level(-4.5, "TS v2 -4.5 ± 0.3"),
-        "inverted_pendulum": Level(1000, "TS v2 798 ± 319 (best 1000)"),
-        "ant": Level(1400, "V5 1388 ± 284"),
-        "humanoid": Level(700, "TS v3 748 ± 128; CR v4 716 ± 49; V5 455 ± 36"),
-    }
-}
 
 COLUMNS = (
     "environment",
@@ -97,12 +42,14 @@ def write_report(root: Path, report: Path) -> str:
         The table.
     """
     runs = [read_run(path.parent) for path in sorted(root.glob("*/run.json")) if is_finished(path)]
-    order = [*BUDGETS, *sorted({run["env"] for run in runs} - set(BUDGETS))]
-    rows = {
-        env: summarize([run for run in runs if run["env"] == env])
-        for env in order
-        if any(run["env"] == env for run in runs)
-    }
+    order = [*budgets(), *sorted({run["env"] for run in runs} - set(budgets()))]
+    rows = {}
+    for env in order:
+        of_env = [run for run in runs if run["env"] == env]
+        if of_env:
+            algo, steps = of_env[0]["algo"], of_env[0]["total_steps"]
+            known = level(root.name, algo, env, total_steps=steps, results=RESULTS)
+            rows[env] = summarize(of_env, known)
     report.parent.mkdir(parents=True, exist_ok=True)
     content = {"benchmark": root.name, "environments": rows}
     report.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
@@ -111,12 +58,6 @@ def write_report(root: Path, report: Path) -> str:
     if rows:
         draw(rows, report.with_suffix(".png"))
     return table
-
-
-def is_finished(path: Path) -> bool:
-    """Tell from a ``run.json`` whether the run has done all of its steps."""
-    record = json.loads(path.read_text())
-    return record["status"] == "finished" and record["step"] >= record["total_steps"]
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -149,22 +90,18 @@ def final_return(evaluations: list[tuple[int, float]], total_steps: int) -> floa
     return float(np.mean([value for step, value in evaluations if step >= start]))
 
 
-def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return an environment's figures over its runs (`read_run`), which differ in their seeds."""
+def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]:
+    """Return an environment's figures.
+
+    Args:
+        runs: as `read_run` returns them; they differ in their seeds.
+        known: what others reach there, and what is to be reached.
+    """
     runs = sorted(runs, key=lambda run: run["seed"])
     first = runs[0]
     returns = np.array([run["return"] for run in runs])  # [S]
-    interval = None
-    if len(runs) >= MIN_SEEDS:
-        interval = bootstrap_interval(
-            returns[None],
-            interquartile_mean,
-            confidence=CONFIDENCE,
-            resamples=RESAMPLES,
-            generator=np.random.default_rng(0),
-        )
     _, curves = common_curve(runs)
-    level = LEVELS.get(first["algo"], {}).get(first["env"])
+    target = known and known.target
     return {
         "algo": first["algo"],
         "env_id": first["env_id"],
@@ -174,16 +111,29 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "mean": float(returns.mean()),
         "std": deviation(returns),
         "iqm": float(interquartile_mean(returns)),
-        "iqm_interval": interval,
+        "iqm_interval": iqm_interval(returns),
         "max_of_mean": float(curves.mean(axis=0).max()),
-        "published": level and level.published,
-        "target": level and level.target,
-        "reached": level and bool(returns.mean() >= level.target),
+        "published": known and known.published,
+        "target": target,
+        "reached": None if target is None else bool(returns.mean() >= target),
         # Runs of one method differ in nothing but the seed: this has to be true.
         "same_settings": all(run["settings"] == first["settings"] for run in runs),
         "settings": first["settings"],
         "runs": [{key: run[key] for key in run if key != "settings"} for run in runs],
     }
+
+
+def iqm_interval(returns: np.ndarray) -> tuple[float, float] | None:
+    """Return the bootstrap interval of the interquartile mean of returns [S]; None of too few."""
+    if len(returns) < MIN_SEEDS:
+        return None
+    return bootstrap_interval(
+        returns[None],
+        interquartile_mean,
+        confidence=CONFIDENCE,
+        resamples=RESAMPLES,
+        generator=np.random.default_rng(0),
+    )
 
 
 def deviation(values: np.ndarray) -> float | None:
@@ -208,24 +158,21 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
         iqm = show(row["iqm"])
         if row["iqm_interval"] is not None:
             iqm += " [{}, {}]".format(*map(show, row["iqm_interval"]))
-        known = row["target"] is not None
+        target, reached = "", ""
+        if row["target"] is not None:
+            target, reached = show(row["target"]), "yes" if row["reached"] else "no"
         cells = [
             env if row["same_settings"] else f"{env} (runs with different settings!)",
             f"{row['total_steps']:,}",
             str(len(row["seeds"])),
             mean,
             iqm,
-            row["published"] if known else "",
-            show(row["target"]) if known else "",
-            ("yes" if row["reached"] else "no") if known else "",
+            row["published"] or "",
+            target,
+            reached,
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def show(value: float) -> str:
-    """Write a return with the digits that matter."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:

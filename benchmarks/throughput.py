@@ -1,14 +1,18 @@
-"""Compares the speed of PPO in rlrun with that of other libraries on this machine.
+"""Compares the speed of an algorithm in rlrun with that in other libraries on this machine.
 
-    python benchmarks/throughput.py --peer-python peers/bin/python      # rlrun and peers in turn
+    python benchmarks/throughput.py --peer-python peers/bin/python      # PPO: rlrun, peers in turn
+    python benchmarks/throughput.py --algo trpo --peer-python peers/bin/python
+    python benchmarks/throughput.py --algo a2c --peer-python peers/bin/python
     python benchmarks/throughput.py --env cartpole --peer-python peers/bin/python
     python benchmarks/throughput.py --profile                           # where rlrun's time goes
 
-All train with the same settings: 2,048 steps an iteration, 10 epochs, minibatches of 64, two 64-64
-tanh networks. They run one process at a time, for several rounds in alternating order; a ratio is
-taken within a round. Start-up, compilation and the first iteration do not count. rlrun is measured
-as a user runs it, with evaluation, checkpoints, curves and logging, and also without evaluation;
-the peers neither evaluate nor normalise, and get the number of torch threads that suits them best.
+All train with the same settings, which stand in `peers.py`: batch, epochs, minibatches, iterations
+of conjugate gradients, two 64-64 tanh networks. They run one process at a time, for several rounds
+in alternating order; a ratio is taken within a round. Start-up, compilation and the first iteration
+do not count. rlrun is measured as a user runs it, with evaluation, checkpoints, curves and logging,
+and also without evaluation; the peers neither evaluate nor normalise, and get the number of torch
+threads that suits them best. PPO's peers have the numbers of environments that are usual for
+them, the others' as many as rlrun.
 """
 
 import argparse
@@ -18,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,11 +31,13 @@ from measure import (
     ENV_IDS,
     HERE,
     MODULES,
+    NUM_ENVS,
     Measurement,
     describe_machine,
     measure_peer,
     measure_rlrun,
     run_process,
+    settings,
     split_time,
 )
 from peers import STEPS_PER_ITERATION
@@ -39,20 +45,20 @@ from peers import STEPS_PER_ITERATION
 from rlrun.cores import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
-PEER_NUM_ENVS = (1, 8)
-CALIBRATION_STEPS = 2 * STEPS_PER_ITERATION  # to choose a peer's number of threads
+PEER_NUM_ENVS = {"ppo": (1, 8), "trpo": (NUM_ENVS,), "a2c": (NUM_ENVS,)}
+CALIBRATION_STEPS = 4096  # to choose a peer's number of threads
 MEMORY_STEPS = (20_000, 200_000)  # lengths of the runs whose memory is compared
 
 
-def find_peers(python: str, peers: Sequence[str]) -> list[str]:
-    """Return the peers that the interpreter can import; say which it cannot."""
+def find_peers(python: str, modules: Mapping[str, str]) -> list[str]:
+    """Return the peers whose modules the interpreter can import; say which it cannot."""
     found = []
-    for peer in peers:
-        command = [python, "-c", f"import {MODULES[peer]}"]
+    for peer, module in modules.items():
+        command = [python, "-c", f"import {module}"]
         if subprocess.run(command, capture_output=True).returncode == 0:
             found.append(peer)
         else:
-            print(f"{peer}: left out, {python} cannot import {MODULES[peer]}", file=sys.stderr)
+            print(f"{peer}: left out, {python} cannot import {module}", file=sys.stderr)
     return found
 
 
@@ -108,11 +114,16 @@ def make_table(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def profile(env: str, directory: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def profile(algo: str, env: str, directory: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Measure where rlrun's time goes, and that its memory does not grow with the steps."""
     runs = {
         steps: measure_rlrun(
-            env, directory / str(steps), total_steps=steps, evaluate=True, overrides=overrides
+            algo,
+            env,
+            directory / str(steps),
+            total_steps=steps,
+            evaluate=True,
+            overrides=overrides,
         )
         for steps in MEMORY_STEPS
     }
@@ -145,6 +156,7 @@ def make_profile_table(result: dict[str, Any]) -> str:
 
 
 def make_contenders(
+    algo: str,
     env: str,
     *,
     steps: int,
@@ -157,9 +169,10 @@ def make_contenders(
 
     def rlrun(evaluate: bool) -> Measurement:
         return measure_rlrun(
+            algo,
             env,
             Path(tempfile.mkdtemp(dir=scratch), "run"),
-            total_steps=STEPS_PER_ITERATION + steps,
+            total_steps=STEPS_PER_ITERATION[algo] + steps,
             evaluate=evaluate,
             overrides=overrides,
         )
@@ -169,8 +182,8 @@ def make_contenders(
         "rlrun without evaluation": partial(rlrun, evaluate=False),
     }
     for peer in peers:
-        for num_envs in PEER_NUM_ENVS:
-            run = partial(measure_peer, python, peer, env, num_envs=num_envs)
+        for num_envs in PEER_NUM_ENVS[algo]:
+            run = partial(measure_peer, python, algo, peer, env, num_envs=num_envs)
             speeds = {
                 threads: run(steps=CALIBRATION_STEPS, threads=threads)["steps_per_s"]
                 for threads in sorted({1, available_cores()})
@@ -189,31 +202,39 @@ def main() -> None:
         description=__doc__.partition("\n")[0],
         epilog="Words of the form name=value are settings for rlrun.",
     )
+    parser.add_argument("--algo", choices=MODULES, default="ppo")
     parser.add_argument("--env", choices=ENV_IDS, default="hopper")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100_000, help="timed in each process")
-    parser.add_argument("--peers", nargs="*", choices=MODULES, default=list(MODULES))
+    parser.add_argument("--peers", nargs="*", help="of the algorithm's (default: all)")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers")
-    parser.add_argument("--profile", action="store_true", help="rlrun alone: where its time goes")
+    parser.add_argument("--profile", action="store_true", help="PPO in rlrun: where its time goes")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("--")]
     arguments = parser.parse_args([word for word in sys.argv[1:] if word not in overrides])
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the process being measured, too
-    env = arguments.env
-    report: dict[str, Any] = {"env_id": ENV_IDS[env], "overrides": overrides}
+    algo, env = arguments.algo, arguments.env
+    modules = MODULES[algo]
+    if arguments.peers is not None:
+        if unknown := set(arguments.peers) - set(modules):
+            parser.error(f"{algo} has no peer {', '.join(sorted(unknown))}: {', '.join(modules)}")
+        modules = {peer: module for peer, module in modules.items() if peer in arguments.peers}
+    report: dict[str, Any] = {"algo": algo, "env_id": ENV_IDS[env], "overrides": overrides}
+    report["settings"] = settings(algo)
     report["machine"] = describe_machine()
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.profile:
-            path = arguments.output / f"profile_{env}"
-            report |= profile(env, Path(scratch), overrides)
+            path = arguments.output / f"profile_{algo}_{env}"
+            report |= profile(algo, env, Path(scratch), overrides)
             table = make_profile_table(report)
         else:
-            path = arguments.output / f"throughput_{env}"
+            path = arguments.output / f"throughput_{algo}_{env}"
             contenders = make_contenders(
+                algo,
                 env,
                 steps=arguments.steps,
-                peers=find_peers(arguments.peer_python, arguments.peers),
+                peers=find_peers(arguments.peer_python, modules),
                 python=arguments.peer_python,
                 scratch=Path(scratch),
                 overrides=overrides,

@@ -15,7 +15,7 @@ of a step, which practice calls crucial (Weng et al. 2022, "Tianshou"); with
 ``normalize_advantage=false``, ``aggregation=episode_mean_step_sum``, ``discount_states=true``,
 ``normalize_reward=false`` and ``max_grad_norm=.inf``, the direction is the exact gradient of the
 discounted return, for estimators that discount from the step (``reward_to_go``, ``baseline_…``).
-Those that discount from the start (``total_return``, ``rloo``) have it with ``discount_states=false``.
+Those that discount from the start (``total_return``, ``rloo``) have it without ``discount_states``.
 """
 
 from collections.abc import Callable

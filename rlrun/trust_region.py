@@ -55,7 +55,7 @@ def fisher_vector_product(
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Solve A x = b for a symmetric positive definite A (Hestenes & Stiefel 1952).
 
     Args:
@@ -65,7 +65,7 @@ def conjugate_gradient(
         tolerance: it stops once ‖b − A x‖² is no larger.
 
     Returns:
-        x, [P].
+        x and the residual b − A x, each [P].
     """
     x, residual, direction = torch.zeros_like(b), b, b
     square = residual @ residual
@@ -78,7 +78,7 @@ def conjugate_gradient(
         residual = residual - length * image
         previous, square = square, residual @ residual
         direction = residual + square / previous * direction
-    return x
+    return x, residual
 
 
 class TrustRegionBatch(NamedTuple):
@@ -192,12 +192,11 @@ class TrustRegionStep:
             return pieces.product(old, vector, batch)
 
         g = pieces.gradient(old, batch)
-        x = conjugate_gradient(
+        x, residual = conjugate_gradient(
             product, g, iterations=self.cg_iterations, tolerance=self.cg_tolerance
         )
-        image = product(x)
-        # ½ sᵀ F s = δ: the second order of the KL at the end of the step s.
-        step = torch.sqrt(2 * self.max_kl / (x @ image)) * x
+        # ½ sᵀ F s = δ: the second order of the KL at the end of the step s. F x = g − residual.
+        step = torch.sqrt(2 * self.max_kl / (x @ (g - residual))) * x
         for tried in range(1, self.line_search_steps + 1):
             candidate = old + self.line_search_shrink ** (tried - 1) * step
             metrics = pieces.trial(candidate, old, batch)
@@ -213,7 +212,7 @@ class TrustRegionStep:
             **metrics,
             "policy/line_search_steps": old.new_tensor(tried),
             "policy/line_search_accepted": old.new_tensor(accepted),
-            "policy/cg_residual": torch.linalg.vector_norm(g - image),
+            "policy/cg_residual": torch.linalg.vector_norm(residual),
         }
 
     def _distribution_at(self, theta: Tensor, batch: TrustRegionBatch) -> Any:

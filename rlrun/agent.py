@@ -76,6 +76,7 @@ class Agent:
         self.device = hardware.torch_device()
         self._obs_size = problem.obs_size
         self._streams = streams
+        self._needs_log_prob = "policy_logp" in columns
         self._needs_score = "score_square" in columns
         policy = make_policy(
             problem, hidden_sizes=hidden_sizes, log_std=log_std, generator=streams.init
@@ -148,7 +149,9 @@ class Agent:
     def judge(self, rollout: Rollout) -> Rollout:
         """Fill in what policy and critics say now of the rollout's states and actions."""
         obs, action, next_obs = rollout.obs, rollout.action, rollout.next_obs
-        columns: dict[str, Any] = {"policy_logp": self.log_prob(obs, action)}
+        columns: dict[str, Any] = {}
+        if self._needs_log_prob:
+            columns["policy_logp"] = self.log_prob(obs, action)
         if self.critic is not None:
             columns |= {"value": self.critic(obs), "next_value": self.critic(next_obs)}
         if self.action_critic is not None:

@@ -73,6 +73,7 @@ def test_it_has_the_critics_that_the_columns_need(columns, critic, action_critic
     assert (agent.critic is not None) is critic
     assert (agent.action_critic is not None) is action_critic
     judged = agent.judge(rollout_of(agent))
+    assert (judged.policy_logp is not None) is ("policy_logp" in columns)
     assert (judged.value is not None) is (judged.next_value is not None) is critic
     assert (judged.q is not None) is (judged.next_q is not None) is action_critic
     assert (judged.score_square is not None) is ("score_square" in columns)

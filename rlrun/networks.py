@@ -58,9 +58,13 @@ class Categorical:
         return type(self)(parameters)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw actions, [...] (int64), by the Gumbel-max trick: argmax(logits + Gumbel noise)."""
+        """Draw actions, [...] (int64), by the Gumbel-max trick: argmax(logits + Gumbel noise).
+
+        Args:
+            generator: source of the noise, on the CPU wherever the distribution is.
+        """
         uniform = torch.rand(self.logits.shape, generator=generator).clamp_min_(1e-20)
-        return (self.logits - (-uniform.log()).log()).argmax(-1)
+        return (self.logits - (-uniform.log()).log().to(self.logits.device)).argmax(-1)
 
     def mode(self) -> Tensor:
         """Return the most probable action, [...]."""
@@ -104,8 +108,12 @@ class DiagonalGaussian:
         return type(self)(*parameters.chunk(2, -1))
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw actions, [..., A]: mean + σ ε with ε ~ N(0, 1)."""
-        noise = torch.randn(self.mean.shape, generator=generator)
+        """Draw actions, [..., A]: mean + σ ε with ε ~ N(0, 1).
+
+        Args:
+            generator: source of the noise, on the CPU wherever the distribution is.
+        """
+        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
         return torch.addcmul(self.mean, self.log_std.exp(), noise)
 
     def mode(self) -> Tensor:

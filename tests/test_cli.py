@@ -87,6 +87,20 @@ def users_conf(tmp_path):
 
 
 MISTAKES = {
+    "advantage=rloo": "this estimator compares episodes from one start: env.group_size=8",
+    "algo=grpo env.group_size=1": "compares episodes from one start",
+    "algo=dapo env.group_size=1": "dapo drops groups without a spread: env.group_size=8, say",
+    "algo=dapo advantage=gae": "advantage: it needs a critic V(s), which dapo has not",
+    "algo=reinforce env.group_size=null": "reinforce learns from whole episodes",
+    "env.group_size=2": "algo.horizon=128 is shorter than an episode, which may last 1000 steps",
+    "env.group_size=3 algo.horizon=null": "algo.num_envs=16 is not a multiple of env.group_size=3",
+    "algo=a2c algo.horizon=null": "algo.horizon=null is the length of an episode",
+    "algo=a2c env.group_size=2": "algo.horizon=5 is shorter than an episode",
+    "algo=actor_critic_td env.group_size=3 algo.horizon=null": "not a multiple of env.group_size",
+    "algo=reinforce env=blackjack": "Blackjack-v1 has no time limit, which whole episodes need",
+    "algo=actor_critic_q advantage=advantage_q advantage.baseline=policy_mean": "discrete ones",
+    "algo=grpo algo.kl_coefficient=0.1": "kl_coefficient must be 0 without a policy to stay near",
+    "algo=grpo algo.reference=nowhere": "algo.reference=nowhere: no such directory",
     "algo=ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
     "logger=wandbb": "logger=wandbb: no such logger; did you mean 'wandb'?",
     "algoo=ppo": "algoo: no such setting; did you mean 'algo'?",

@@ -236,3 +236,11 @@ def test_an_unflattened_vector_is_the_network(action_space, output):
     result.sum().backward()
     assert vector.grad is not None  # gradients reach the vector through its pieces
     assert vector.grad.any()
+
+
+def test_draws_are_on_the_device_of_the_distribution():
+    # The generator is on the CPU wherever the distribution is; "meta" stands for any other device.
+    logits, mean = torch.zeros(3, 2, device="meta"), torch.zeros(3, 2, device="meta")
+    log_std = torch.zeros(2, device="meta")
+    assert Categorical(logits).sample(generator()).device.type == "meta"
+    assert DiagonalGaussian(mean, log_std).sample(generator()).device.type == "meta"

@@ -125,9 +125,9 @@ class A2C:
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
         self.parts: dict[str, Stateful] = {}
         self.run_both = hardware.run_both
-        if compiled:
-            # Whole episodes differ in length; what they do not fit is taken eagerly.
-            rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+        rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+        # Rollouts of whole episodes differ in size.
+        if compiled and not problem.whole_episodes:
             obs, action, zeros = self.agent.example(rows)
             self.policy_learner.compile(hardware.compiled, PolicyBatch(obs, action, zeros))
             self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))

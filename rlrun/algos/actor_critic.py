@@ -122,9 +122,9 @@ class ActorCritic:
         self.learners = {"actor": self.actor_learner, "critics": self.critics}
         self.parts: dict[str, Stateful] = {}
         self.run_both = hardware.run_both
-        if compiled:
-            # Whole episodes differ in length; what they do not fit is taken eagerly.
-            rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+        rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
+        # Rollouts of whole episodes differ in size.
+        if compiled and not problem.whole_episodes:
             obs, action, zeros = self.agent.example(rows)
             self.actor_learner.compile(hardware.compiled, ActorBatch(obs, action, zeros))
             self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))

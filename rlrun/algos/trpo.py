@@ -192,11 +192,13 @@ class TRPO:
         self, rollout: Rollout, target: Tensor, learning_rate: Tensor
     ) -> dict[str, Tensor]:
         """Fit the critics to a target [T, N]; return their mean losses, and ``updates``."""
-        history = []
-        for _ in range(self.critic_epochs):
+        history, updates = [], 1  # the policy's step
+        for _ in range(self.critic_epochs if self.critics.learners else 0):
             rows = minibatches(
                 rollout.mask, size=self.minibatch_size, generator=self.streams.minibatch
             )
             history.append(self.critics.fit(critic_batches(rollout, target, rows), learning_rate))
-        means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
-        return means | {"updates": torch.tensor(1 + len(history) * len(rows))}
+            updates += len(rows)
+        names = history[0] if history else ()
+        means = {name: torch.cat([m[name] for m in history]).mean() for name in names}
+        return means | {"updates": torch.tensor(updates)}

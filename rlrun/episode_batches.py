@@ -1,11 +1,13 @@
 """Minibatches of whole episodes: what the algorithms that compare episodes of a group share."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlrun.errors import UserError
+from rlrun.learner import Learner
 from rlrun.objectives import approximate_kl, ratio_metrics
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
@@ -87,6 +89,39 @@ def shuffled_episodes(mask: Tensor, *, size: int, generator: torch.Generator) ->
 def take_episodes(episodes: Tensor, *columns: Tensor) -> list[Tensor]:
     """Return these episodes [M, n] of columns [T, N, …], each as [M, T, n, …]."""
     return [column[:, episodes].movedim(1, 0) for column in columns]
+
+
+def fit_epochs(
+    learner: Learner,
+    make_batches: Callable[[Tensor], Any],
+    mask: Tensor,
+    *,
+    epochs: int,
+    size: int,
+    learning_rate: Tensor,
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Take the steps of an update: several passes over the episodes, shuffled anew for each.
+
+    Args:
+        learner: takes them.
+        make_batches: numbers of episodes [M, n] -> their minibatches, [M, …].
+        mask: steps that count, [T, N].
+        epochs: passes.
+        size: n, episodes a minibatch.
+        learning_rate: step size, [].
+        generator: source of the shuffles (CPU).
+
+    Returns:
+        Means over the minibatches, each [], and ``updates``, their number.
+    """
+    history, updates = [], 0
+    for _ in range(epochs):
+        episodes = shuffled_episodes(mask, size=size, generator=generator)
+        history.append(learner.fit(make_batches(episodes), learning_rate))
+        updates += len(episodes)
+    means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
+    return means | {"updates": torch.tensor(updates)}
 
 
 def minibatch_weights(weight: Tensor, *, size: int) -> Tensor:

@@ -46,10 +46,10 @@ from rlrun.collect import Collector
 from rlrun.episode_batches import (
     EpisodeBatch,
     check_episode_settings,
+    fit_epochs,
     longest_episode,
     minibatch_weights,
     policy_metrics,
-    shuffled_episodes,
     take_episodes,
 )
 from rlrun.episode_groups import join, return_spreads, take_columns
@@ -207,23 +207,22 @@ class DAPO:
             return {**sampling, "updates": torch.tensor(0)}
         advantage, _ = self.estimate(self.shaped(rollout))
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
-        history = []
-        for _ in range(self.epochs):
-            episodes = shuffled_episodes(
-                rollout.mask,
-                size=self.episodes_per_minibatch,
-                generator=self.streams.minibatch,
-            )
+
+        def batches(episodes: Tensor) -> EpisodeBatch:
             weights = minibatch_weights(weight, size=episodes.shape[1])
             columns = (rollout.obs, rollout.action, rollout.logp, advantage, weights)
-            batches = EpisodeBatch(*take_episodes(episodes, *columns))
-            history.append(self.policy_learner.fit(batches, learning_rate))
-        return {
-            **{name: torch.cat([m[name] for m in history]).mean() for name in history[0]},
-            **sampling,
-            "schedule/learning_rate": learning_rate,
-            "updates": torch.tensor(len(history) * len(episodes)),
-        }
+            return EpisodeBatch(*take_episodes(episodes, *columns))
+
+        metrics = fit_epochs(
+            self.policy_learner,
+            batches,
+            rollout.mask,
+            epochs=self.epochs,
+            size=self.episodes_per_minibatch,
+            learning_rate=learning_rate,
+            generator=self.streams.minibatch,
+        )
+        return {**metrics, **sampling, "schedule/learning_rate": learning_rate}
 
     def shaped(self, rollout: Rollout) -> Rollout:
         """Take the penalty of overlong episodes from the rewards of their last steps."""

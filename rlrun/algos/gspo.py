@@ -21,6 +21,7 @@ Adam with ε = 1e-5, a falling step size, a bounded gradient norm.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -35,10 +36,10 @@ from rlrun.collect import Collector
 from rlrun.episode_batches import (
     bounded,
     check_episode_settings,
+    fit_epochs,
     longest_episode,
     of_each_step,
     policy_metrics,
-    shuffled_episodes,
 )
 from rlrun.episode_groups import spread_metrics
 from rlrun.hardware import Hardware
@@ -171,21 +172,20 @@ class GSPO:
         penalised = self.penalty(rollout)
         advantage, _ = self.estimate(penalised.rollout)
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
-        history = []
-        for _ in range(self.epochs):
-            episodes = shuffled_episodes(
-                rollout.mask,
-                size=self.episodes_per_minibatch,
-                generator=self.streams.minibatch,
-            )
-            batches = penalised_batches(penalised, advantage, weight, episodes)
-            history.append(self.policy_learner.fit(batches, learning_rate))
+        metrics = fit_epochs(
+            self.policy_learner,
+            partial(penalised_batches, penalised, advantage, weight),
+            rollout.mask,
+            epochs=self.epochs,
+            size=self.episodes_per_minibatch,
+            learning_rate=learning_rate,
+            generator=self.streams.minibatch,
+        )
         return {
-            **{name: torch.cat([m[name] for m in history]).mean() for name in history[0]},
+            **metrics,
             **spread_metrics(rollout, self.group_size),
             **penalised.metrics,
             "schedule/learning_rate": learning_rate,
-            "updates": torch.tensor(len(history) * len(episodes)),
         }
 
     def policy_loss(

@@ -12,7 +12,7 @@ from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.objectives import clipped_value_error, squared_value_error
 from rlrun.optim import Optimizer
-from rlrun.rollout import Rollout, take
+from rlrun.rollout import Rollout, minibatches, take
 
 
 class CriticBatch(NamedTuple):
@@ -76,6 +76,37 @@ class Critics:
         for learner in self.learners.values():
             metrics |= learner.fit(batches, learning_rate)
         return metrics
+
+    def fit_epochs(
+        self,
+        rollout: Rollout,
+        target: Tensor,
+        *,
+        epochs: int,
+        size: int,
+        learning_rate: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[dict[str, Tensor], int]:
+        """Fit the critics, if there are any, in several passes over a rollout.
+
+        Args:
+            rollout: as it was judged at collection, [T, N].
+            target: value target, [T, N].
+            epochs: passes.
+            size: rows a minibatch.
+            learning_rate: step size, [].
+            generator: source of the shuffles (CPU).
+
+        Returns:
+            Means over the minibatches, each [], and their number.
+        """
+        history, updates = [], 0
+        for _ in range(epochs if self.learners else 0):
+            rows = minibatches(rollout.mask, size=size, generator=generator)
+            history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))
+            updates += len(rows)
+        names = history[0] if history else ()
+        return {name: torch.cat([m[name] for m in history]).mean() for name in names}, updates
 
     def value_loss(
         self, critic: Callable[..., Tensor], batch: CriticBatch

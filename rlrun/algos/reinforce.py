@@ -31,7 +31,7 @@ from rlrun.agent import Agent
 from rlrun.aggregation import Aggregation, step_weights
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.collect import Collector
-from rlrun.critics import Critics, critic_batches
+from rlrun.critics import Critics
 from rlrun.errors import UserError
 from rlrun.hardware import Hardware
 from rlrun.learner import Learner
@@ -40,7 +40,7 @@ from rlrun.objectives import approximate_kl, explained_variance
 from rlrun.optim import Adam
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
-from rlrun.rollout import Rollout, all_rows, minibatches, take
+from rlrun.rollout import Rollout, all_rows, take
 from rlrun.seeding import Streams
 
 
@@ -179,9 +179,18 @@ class REINFORCE:
         )
         metrics = self.policy_learner.fit(batch, learning_rate)
         log_ratio = self.agent.log_prob(rollout.obs, rollout.action) - rollout.logp
+        # After Ψ was taken from them as they were.
+        critic_metrics, _ = self.critics.fit_epochs(
+            rollout,
+            target,
+            epochs=self.critic_epochs,
+            size=self.critic_minibatch_size,
+            learning_rate=torch.tensor(self.critic_learning_rate * decay, device=self.agent.device),
+            generator=self.streams.minibatch,
+        )
         return {
             **{name: values.mean() for name, values in metrics.items()},
-            **self.fit_critics(rollout, target, decay),
+            **critic_metrics,
             **explained_variance(rollout, target),
             "policy/kl": approximate_kl(log_ratio[rollout.mask]),
             "schedule/learning_rate": learning_rate,
@@ -203,18 +212,6 @@ class REINFORCE:
             step = torch.arange(len(advantage), device=advantage.device)
             advantage = self.gamma ** step.unsqueeze(-1) * advantage
         return advantage
-
-    def fit_critics(self, rollout: Rollout, target: Tensor, decay: float) -> dict[str, Tensor]:
-        """Fit the critics to the episodes' targets [T, N], after Ψ was taken from the old ones."""
-        learning_rate = torch.tensor(self.critic_learning_rate * decay, device=target.device)
-        history = []
-        for _ in range(self.critic_epochs if self.critics.learners else 0):
-            rows = minibatches(
-                rollout.mask, size=self.critic_minibatch_size, generator=self.streams.minibatch
-            )
-            history.append(self.critics.fit(critic_batches(rollout, target, rows), learning_rate))
-        names = history[0] if history else ()
-        return {name: torch.cat([metrics[name] for metrics in history]).mean() for name in names}
 
     def policy_loss(
         self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: PolicyBatch

@@ -21,13 +21,13 @@ from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator, prepare
 from rlrun.agent import Agent
 from rlrun.algorithm import Stateful, Trainable, check_rollout_settings
 from rlrun.collect import Collector
-from rlrun.critics import CriticBatch, Critics, critic_batches
+from rlrun.critics import CriticBatch, Critics
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.objectives import explained_variance
 from rlrun.optim import Adam
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, between, positive
-from rlrun.rollout import Rollout, minibatches
+from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
 from rlrun.trust_region import TrustRegionBatch, TrustRegionStep
 
@@ -177,28 +177,22 @@ class TRPO:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         # Python's lock would make two threads of eager code slower than one.
         run_both = self.run_both if self.policy_step.is_compiled else run_in_turn
-        policy_metrics, critic_metrics = run_both(
+        policy_metrics, (critic_metrics, critic_updates) = run_both(
             partial(self.policy_step.take, TrustRegionBatch(obs, action, advantage)),
-            partial(self.fit_critics, rollout, target, learning_rate),
+            partial(
+                self.critics.fit_epochs,
+                rollout,
+                target,
+                epochs=self.critic_epochs,
+                size=self.minibatch_size,
+                learning_rate=learning_rate,
+                generator=self.streams.minibatch,
+            ),
         )
         return {
             **policy_metrics,
             **critic_metrics,
             **explained_variance(rollout, target),
             "schedule/learning_rate": learning_rate,
+            "updates": torch.tensor(1 + critic_updates),
         }
-
-    def fit_critics(
-        self, rollout: Rollout, target: Tensor, learning_rate: Tensor
-    ) -> dict[str, Tensor]:
-        """Fit the critics to a target [T, N]; return their mean losses, and ``updates``."""
-        history, updates = [], 1  # the policy's step
-        for _ in range(self.critic_epochs if self.critics.learners else 0):
-            rows = minibatches(
-                rollout.mask, size=self.minibatch_size, generator=self.streams.minibatch
-            )
-            history.append(self.critics.fit(critic_batches(rollout, target, rows), learning_rate))
-            updates += len(rows)
-        names = history[0] if history else ()
-        means = {name: torch.cat([m[name] for m in history]).mean() for name in names}
-        return means | {"updates": torch.tensor(updates)}

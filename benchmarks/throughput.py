@@ -45,7 +45,7 @@ from peers import STEPS_PER_ITERATION
 from rlrun.cores import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
-PEER_NUM_ENVS = {"ppo": (1, 8), "trpo": (NUM_ENVS,), "a2c": (NUM_ENVS,)}
+PEER_NUM_ENVS = {"ppo": (1, 8), "trpo": (1, NUM_ENVS), "a2c": (1, NUM_ENVS)}
 CALIBRATION_STEPS = 4096  # to choose a peer's number of threads
 MEMORY_STEPS = (20_000, 200_000)  # lengths of the runs whose memory is compared
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor
+
+from rlrun.metrics import is_maximum
 
 
 @dataclass
@@ -72,7 +75,8 @@ class Stopwatch:
 class Ledger:
     """What iterations have said since the last row of metrics.
 
-    Sums stay tensors, so that nothing waits for a GPU between rows.
+    Sums, or maxima where those are asked for (:mod:`rlrun.metrics`), stay tensors, so that nothing
+    waits for a GPU between rows.
 
     Attributes:
         steps: environment steps since then.
@@ -81,7 +85,7 @@ class Ledger:
     def __init__(self) -> None:
         """Begin with nothing."""
         self.steps = 0
-        self._sums: dict[str, Tensor] = {}
+        self._totals: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._episodes: list[tuple[float, int]] = []
 
@@ -99,12 +103,17 @@ class Ledger:
         self._episodes += episodes
         for name, value in metrics.items():
             value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            join = torch.maximum if is_maximum(name) else torch.add
+            total = self._totals.get(name)
+            self._totals[name] = value.clone() if total is None else join(total, value)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def values(self) -> dict[str, float]:
-        """Return the mean of each number over the iterations that had it, and the episodes'."""
-        values = {name: total.item() / self._counts[name] for name, total in self._sums.items()}
+        """Return each number's mean (or maximum) over the iterations that had it."""
+        values = {
+            name: total.item() / (1 if is_maximum(name) else self._counts[name])
+            for name, total in self._totals.items()
+        }
         if self._episodes:
             returns, lengths = zip(*self._episodes, strict=True)
             values["train/return"] = sum(returns) / len(returns)
@@ -114,18 +123,18 @@ class Ledger:
 
     def clear(self) -> None:
         """Begin the next row."""
-        self.steps, self._sums, self._counts, self._episodes = 0, {}, {}, []
+        self.steps, self._totals, self._counts, self._episodes = 0, {}, {}, []
 
     def state_dict(self) -> dict:
         """Return what the next row will be made of."""
         return {
             "steps": self.steps,
-            "sums": {name: total.cpu() for name, total in self._sums.items()},
+            "totals": {name: total.cpu() for name, total in self._totals.items()},
             "counts": dict(self._counts),
             "episodes": list(self._episodes),
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state."""
-        self.steps, self._sums, self._counts = state["steps"], state["sums"], state["counts"]
+        self.steps, self._totals, self._counts = state["steps"], state["totals"], state["counts"]
         self._episodes = [(value, length) for value, length in state["episodes"]]

@@ -10,6 +10,7 @@ from torch import Tensor
 from rlrun.agent import Agent
 from rlrun.hardware import Hardware
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.objectives import clipped_value_error, squared_value_error
 from rlrun.optim import Optimizer
 from rlrun.rollout import Rollout, minibatches, take
@@ -105,8 +106,7 @@ class Critics:
             rows = minibatches(rollout.mask, size=size, generator=generator)
             history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))
             updates += len(rows)
-        names = history[0] if history else ()
-        return {name: torch.cat([m[name] for m in history]).mean() for name in names}, updates
+        return summarize(history), updates
 
     def value_loss(
         self, critic: Callable[..., Tensor], batch: CriticBatch

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlrun.errors import UserError
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.objectives import approximate_kl, ratio_metrics
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
@@ -113,15 +114,14 @@ def fit_epochs(
         generator: source of the shuffles (CPU).
 
     Returns:
-        Means over the minibatches, each [], and ``updates``, their number.
+        What the loss logs, of all minibatches, each [], and ``updates``, their number.
     """
     history, updates = [], 0
     for _ in range(epochs):
         episodes = shuffled_episodes(mask, size=size, generator=generator)
         history.append(learner.fit(make_batches(episodes), learning_rate))
         updates += len(episodes)
-    means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
-    return means | {"updates": torch.tensor(updates)}
+    return summarize(history) | {"updates": torch.tensor(updates)}
 
 
 def minibatch_weights(weight: Tensor, *, size: int) -> Tensor:

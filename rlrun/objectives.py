@@ -28,6 +28,15 @@ def clipped_surrogate(
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + high) * advantage)
 
 
+def standardize(advantage: Tensor) -> Tensor:
+    """Bring a minibatch's advantages to mean 0 and standard deviation 1 (that of a sample), [B].
+
+    One alone becomes 0.
+    """
+    freedom = min(1, len(advantage) - 1)  # what torch subtracts from B; B − 1 must not be 0
+    return (advantage - advantage.mean()) / (advantage.std(correction=freedom) + 1e-8)
+
+
 def squared_value_error(value: Tensor, target: Tensor) -> Tensor:
     """Return ½ (V(s) − target)², [B]."""
     return 0.5 * (value - target).square()

@@ -66,7 +66,7 @@ def plain_policy_loss(algorithm, policy: nn.Module, rollout: Rollout) -> Tensor:
         logp, entropy = plain.log_prob(action).sum(-1), plain.entropy().sum(-1)
     advantage, _ = gae(rollout, gamma=algorithm.gamma, lam=0.95)
     if algorithm.normalize_advantage:
-        advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
+        advantage = (advantage - advantage.mean()) / advantage.std()
     losses = [
         -advantage[t, n] * logp[t, n] - algorithm.entropy_coefficient * entropy[t, n]
         for t in range(8)

@@ -13,15 +13,22 @@ def metrics(**values: float) -> dict[str, torch.Tensor]:
 
 def three_iterations(ledger: Ledger) -> Ledger:
     """Note iterations, of which the second found no episode's end and skipped a loss."""
-    ledger.add(metrics(kl=1.0, loss=2.0), [(10.0, 4), (20.0, 5)], steps=8)
-    ledger.add(metrics(kl=3.0), [], steps=16)
-    ledger.add(metrics(kl=5.0, loss=5.0), [(60.0, 9)], steps=8)
+    ledger.add(metrics(kl=1.0, loss=2.0, ratio_max=4.0), [(10.0, 4), (20.0, 5)], steps=8)
+    ledger.add(metrics(kl=3.0, ratio_max=9.0), [], steps=16)
+    ledger.add(metrics(kl=5.0, loss=5.0, ratio_max=6.0), [(60.0, 9)], steps=8)
     return ledger
 
 
-# Each number is the mean over the iterations that had it; episodes count alike, whatever the
-# iteration they ended in.
-ROW = {"kl": 3.0, "loss": 3.5, "train/return": 30.0, "train/length": 6.0, "train/episodes": 3}
+# Each number is the mean over the iterations that had it, or the largest where its name asks for
+# that; episodes count alike, whatever the iteration they ended in.
+ROW = {
+    "kl": 3.0,
+    "loss": 3.5,
+    "ratio_max": 9.0,
+    "train/return": 30.0,
+    "train/length": 6.0,
+    "train/episodes": 3,
+}
 
 
 def test_a_row_is_about_all_iterations_since_the_last():
@@ -61,9 +68,9 @@ def test_a_loaded_ledger_goes_on_in_the_middle_of_a_row():
     assert loaded.values() == ledger.values()
     # A state is of its moment: what comes later does not change it.
     assert before["steps"] == 32
-    assert before["counts"] == {"kl": 3, "loss": 2}
+    assert before["counts"] == {"kl": 3, "loss": 2, "ratio_max": 3}
     assert len(before["episodes"]) == 3
-    assert before["sums"]["kl"] == 9.0
+    assert before["totals"]["kl"] == 9.0
 
 
 def test_the_clock_goes_on_from_the_counters():

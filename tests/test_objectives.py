@@ -13,6 +13,7 @@ from rlrun.objectives import (
     explained_variance,
     ratio_metrics,
     squared_value_error,
+    standardize,
 )
 
 
@@ -157,3 +158,13 @@ def test_explained_variance_is_finite_where_nothing_varies():
 
 def test_without_a_critic_there_is_no_explained_variance():
     assert explained_variance(bare_rollout(torch.ones(3, 1)), torch.ones(3, 1)) == {}
+
+
+def test_standardize_against_numbers_done_by_hand():
+    # Mean 2, deviations −1, 0, 1: a sample's variance is (1 + 0 + 1) / 2.
+    standardized = standardize(torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(standardized, torch.tensor([-1.0, 0.0, 1.0]))
+
+
+def test_one_advantage_alone_is_no_reason_to_go_anywhere():
+    assert standardize(torch.tensor([5.0])).tolist() == [0.0]

@@ -104,7 +104,7 @@ def plain_loss(algorithm, policy: nn.Module, rollout: Rollout) -> Tensor:
     if algorithm.normalize_advantage:
         values = np.array(list(returns.values()))
         for row, value in returns.items():
-            coefficient[row] = (value - values.mean()) / values.std()
+            coefficient[row] = (value - values.mean()) / values.std(ddof=1)
     loss = torch.zeros(())
     for t, i in returns:
         weight = WEIGHTS[algorithm.aggregation](lengths[i], lengths)

@@ -29,8 +29,9 @@ from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
-from rlrun.objectives import explained_variance
+from rlrun.objectives import explained_variance, standardize
 from rlrun.optim import RMSprop
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, between, positive
@@ -163,7 +164,7 @@ class A2C:
             partial(self.critics.fit, critic_batches(rollout, target, rows), learning_rate),
         )
         return {
-            **{name: values.mean() for name, values in (policy_metrics | critic_metrics).items()},
+            **summarize([policy_metrics | critic_metrics]),
             **explained_variance(rollout, target),
             "schedule/learning_rate": learning_rate,
             "updates": torch.tensor(1),
@@ -176,7 +177,7 @@ class A2C:
         distribution = policy(batch.obs)
         advantage = batch.advantage
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+            advantage = standardize(advantage)
         loss = -(advantage * distribution.log_prob(batch.action)).mean()
         entropy = distribution.entropy().mean()
         return loss - self.entropy_coefficient * entropy, {

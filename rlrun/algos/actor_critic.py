@@ -34,6 +34,7 @@ from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import explained_variance
 from rlrun.optim import Adam
@@ -163,7 +164,7 @@ class ActorCritic:
             partial(self.critics.fit, critic_batch, critic_rate),
         )
         return {
-            **{name: values.mean() for name, values in (actor_metrics | critic_metrics).items()},
+            **summarize([actor_metrics | critic_metrics]),
             **explained_variance(rollout, target),
             "updates": torch.tensor(1),
         }

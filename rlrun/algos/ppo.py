@@ -27,12 +27,14 @@ from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import (
     approximate_kl,
     clipped_surrogate,
     explained_variance,
     ratio_metrics,
+    standardize,
 )
 from rlrun.optim import Adam
 from rlrun.problem import Problem
@@ -174,7 +176,7 @@ class PPO:
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
+            What the losses log, of all minibatches, each [], and ``updates``, their number.
         """
         decay = 1.0 - progress if self.anneal_learning_rate else 1.0
         learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
@@ -201,9 +203,8 @@ class PPO:
                 and history[-1]["policy/kl"].mean() > 1.5 * self.target_kl
             ):
                 break
-        means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
         return {
-            **means,
+            **summarize(history),
             **quality,
             "schedule/learning_rate": learning_rate,
             "updates": torch.tensor(len(history) * len(rows)),
@@ -217,7 +218,7 @@ class PPO:
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ
         advantage = batch.advantage
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = standardize(advantage)
         surrogate = clipped_surrogate(log_ratio, advantage, self.clip).mean()
         entropy = distribution.entropy().mean()
         return -surrogate - self.entropy_coefficient * entropy, {

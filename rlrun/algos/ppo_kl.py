@@ -25,8 +25,9 @@ from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
 from rlrun.hardware import Hardware, run_in_turn
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
-from rlrun.objectives import USUAL_CLIP, explained_variance, ratio_metrics
+from rlrun.objectives import USUAL_CLIP, explained_variance, ratio_metrics, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
@@ -185,8 +186,8 @@ class PPOKL:
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
-            Means over the minibatches, each [], the KL after the last of them, the β of them all,
-            and ``updates``, their number.
+            What the losses log, of all minibatches, each [], the KL after the last of them, the β
+            of them all, and ``updates``, their number.
         """
         decay = 1.0 - progress if self.anneal_learning_rate else 1.0
         learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
@@ -213,9 +214,8 @@ class PPOKL:
         new = self.agent.policy(rollout.obs)
         kl = new.with_parameters(old).kl(new)[rollout.mask].mean()
         self.coefficient.update(kl, samples=int(rollout.mask.sum()))
-        means = {name: torch.cat([m[name] for m in history]).mean() for name in history[0]}
         return {
-            **means,
+            **summarize(history),
             **quality,
             "policy/kl": kl,
             "schedule/kl_coefficient": kl_coefficient,
@@ -231,7 +231,7 @@ class PPOKL:
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ
         advantage = batch.advantage
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = standardize(advantage)
         surrogate = (log_ratio.exp() * advantage).mean()
         kl = distribution.with_parameters(batch.old).kl(distribution)
         entropy = distribution.entropy().mean()

@@ -35,8 +35,9 @@ from rlrun.critics import Critics
 from rlrun.errors import UserError
 from rlrun.hardware import Hardware
 from rlrun.learner import Learner
+from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
-from rlrun.objectives import approximate_kl, explained_variance
+from rlrun.objectives import approximate_kl, explained_variance, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
@@ -189,7 +190,7 @@ class REINFORCE:
             generator=self.streams.minibatch,
         )
         return {
-            **{name: values.mean() for name, values in metrics.items()},
+            **summarize([metrics]),
             **critic_metrics,
             **explained_variance(rollout, target),
             "policy/kl": approximate_kl(log_ratio[rollout.mask]),
@@ -205,9 +206,7 @@ class REINFORCE:
             mask: steps that count, [T, N].
         """
         if self.normalize_advantage:
-            counting = advantage[mask]
-            deviation = counting.std(correction=0)  # which one step has, too
-            advantage = (advantage - counting.mean()) / (deviation + 1e-8)
+            advantage = advantage.masked_scatter(mask, standardize(advantage[mask]))
         if self.discount_states:
             step = torch.arange(len(advantage), device=advantage.device)
             advantage = self.gamma ** step.unsqueeze(-1) * advantage

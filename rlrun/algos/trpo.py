@@ -23,7 +23,7 @@ from rlrun.algorithm import Stateful, Trainable, check_rollout_settings
 from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics
 from rlrun.hardware import Hardware, run_in_turn
-from rlrun.objectives import explained_variance
+from rlrun.objectives import explained_variance, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, between, positive
@@ -174,7 +174,7 @@ class TRPO:
             column[rollout.mask] for column in (rollout.obs, rollout.action, advantage)
         )
         if self.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = standardize(advantage)
         # Python's lock would make two threads of eager code slower than one.
         run_both = self.run_both if self.policy_step.is_compiled else run_in_turn
         policy_metrics, (critic_metrics, critic_updates) = run_both(

@@ -14,8 +14,9 @@ gradient of bounded norm, normalised observations and rewards. Ψ is standardise
 of a step, which practice calls crucial (Weng et al. 2022, "Tianshou"); with
 ``normalize_advantage=false``, ``aggregation=episode_mean_step_sum``, ``discount_states=true``,
 ``normalize_reward=false`` and ``max_grad_norm=.inf``, the direction is the exact gradient of the
-discounted return, for estimators that discount from the step (``reward_to_go``, ``baseline_…``).
-Those that discount from the start (``total_return``, ``rloo``) have it without ``discount_states``.
+discounted return, for estimators that discount from the step (``reward_to_go``, ``baseline_…``,
+``time_group``). Those that discount from the start (``total_return``, ``rloo``) have it without
+``discount_states``.
 """
 
 from collections.abc import Callable

@@ -26,6 +26,8 @@ METHODS = {
     "KL penalty, target 0.01": ["algo=ppo_kl"],
     "TRPO, KL ≤ 0.01": ["algo=trpo"],
 }
+# The same for all: a tuned pair may have others.
+COMMON = [f"env={ENV}", "algo.gamma=0.99", "advantage.lam=0.95", "hardware.threads=1"]
 LIMIT = 0.01  # nats: TRPO's constraint and the penalty's target
 
 
@@ -36,8 +38,7 @@ def train(item: tuple[str, int], *, steps: int) -> dict[str, Any]:
         For each update the mean and the largest KL over states, and the return of the last policy.
     """
     method, seed = item
-    words = [*METHODS[method], f"env={ENV}", f"seed={seed}", f"total_steps={steps}"]
-    run = make_run([*words, "hardware.threads=1"])
+    run = make_run([*METHODS[method], *COMMON, f"seed={seed}", f"total_steps={steps}"])
     algorithm, collector = run.algorithm, run.make_collector()
     for learner in algorithm.learners.values():
         learner.warm_up()

@@ -1,14 +1,15 @@
 """The agent of a policy-gradient algorithm: a policy, and the critics that its estimator needs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from rlrun.advantages.needs import Estimator, prepare
 from rlrun.hardware import Hardware
 from rlrun.networks import (
     BoxActionCritic,
@@ -206,3 +207,66 @@ def expected_q(
     """Return Σ_a π(a|s) Q(s, a), [...], of observations [..., D]."""
     assert isinstance(distribution, Categorical)
     return (distribution.logits.softmax(-1) * critic.values(obs)).sum(-1)
+
+
+class AgentSettings(Protocol):
+    """The hyperparameters of an algorithm that decide its agent.
+
+    Attributes:
+        num_envs: N, the columns of a rollout.
+        gamma: discount γ of the return.
+        hidden_sizes: widths of the hidden layers of each network.
+        log_std: logarithm of the policy's first standard deviation, for a box of actions.
+    """
+
+    num_envs: int
+    gamma: float
+    hidden_sizes: list[int]
+    log_std: float
+
+
+def make_agent(
+    settings: AgentSettings,
+    problem: Problem,
+    *,
+    algorithm: str,
+    estimator: Estimator | None,
+    offers: AbstractSet[str],
+    hardware: Hardware,
+    streams: Streams,
+) -> tuple[Agent, Callable[[Rollout], tuple[Tensor, Tensor]]]:
+    """Build a policy, and the critics that an estimator asks for.
+
+    Args:
+        settings: the algorithm's hyperparameters.
+        problem: what is to be learned.
+        algorithm: its name, for messages.
+        estimator: called as ``estimator(rollout, gamma=gamma)``.
+        offers: names of the columns of a rollout that the algorithm can fill in.
+        hardware: where the learner lives.
+        streams: initial weights, exploration.
+
+    Returns:
+        The agent, and the estimator as a function of the rollout alone.
+
+    Raises:
+        UserError: there is no estimator, it asks for what this run cannot have, or one of its
+            constants is out of range.
+    """
+    estimate, columns = prepare(
+        estimator,
+        algorithm=algorithm,
+        offers=offers,
+        gamma=settings.gamma,
+        problem=problem,
+        num_envs=settings.num_envs,
+    )
+    agent = Agent(
+        problem,
+        columns=columns,
+        hidden_sizes=settings.hidden_sizes,
+        log_std=settings.log_std,
+        hardware=hardware,
+        streams=streams,
+    )
+    return agent, estimate

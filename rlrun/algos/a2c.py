@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator, prepare
-from rlrun.agent import Agent
+from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator
+from rlrun.agent import make_agent
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
@@ -96,19 +96,12 @@ class A2C:
         compiled: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
-        self.estimate, columns = prepare(
-            estimator,
-            algorithm="a2c",
-            offers=ACTOR_CRITIC_COLUMNS,
-            gamma=self.gamma,
-            problem=problem,
-            num_envs=self.num_envs,
-        )
-        self.agent = Agent(
+        self.agent, self.estimate = make_agent(
+            self,
             problem,
-            columns=columns,
-            hidden_sizes=self.hidden_sizes,
-            log_std=self.log_std,
+            algorithm="a2c",
+            estimator=estimator,
+            offers=ACTOR_CRITIC_COLUMNS,
             hardware=hardware,
             streams=streams,
         )

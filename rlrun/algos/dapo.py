@@ -38,8 +38,8 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.needs import POLICY_COLUMNS, Estimator, prepare
-from rlrun.agent import Agent
+from rlrun.advantages.needs import POLICY_COLUMNS, Estimator
+from rlrun.agent import make_agent
 from rlrun.aggregation import Aggregation, step_weights
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.collect import Collector
@@ -135,23 +135,16 @@ class DAPO:
                 f"algo.overlong_buffer={self.overlong_buffer} is longer than an episode, which "
                 f"may last {self.longest} steps"
             )
-        self.estimate, columns = prepare(
-            estimator,
-            algorithm="dapo",
-            offers=POLICY_COLUMNS,
-            gamma=self.gamma,
-            problem=problem,
-            num_envs=self.num_envs,
-        )
         self.group_size = problem.group_size
         # What `collect` has to say of a rollout besides, for the logs.
         self.sampling: dict[str, int] = {}
         self.streams = streams
-        self.agent = Agent(
+        self.agent, self.estimate = make_agent(
+            self,
             problem,
-            columns=columns,
-            hidden_sizes=self.hidden_sizes,
-            log_std=self.log_std,
+            algorithm="dapo",
+            estimator=estimator,
+            offers=POLICY_COLUMNS,
             hardware=hardware,
             streams=streams,
         )

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.needs import POLICY_COLUMNS, Estimator, prepare
-from rlrun.agent import Agent
+from rlrun.advantages.needs import POLICY_COLUMNS, Estimator
+from rlrun.agent import make_agent
 from rlrun.aggregation import Aggregation, step_weights
 from rlrun.algorithm import check_rollout_settings
 from rlrun.collect import Collector
@@ -119,21 +119,14 @@ class GSPO:
         Nothing is compiled: the number of steps differs from rollout to rollout.
         """
         self.longest = longest_episode(problem, self, name="gspo")
-        self.estimate, columns = prepare(
-            estimator,
-            algorithm="gspo",
-            offers=POLICY_COLUMNS,
-            gamma=self.gamma,
-            problem=problem,
-            num_envs=self.num_envs,
-        )
         self.group_size = problem.group_size
         self.streams = streams
-        self.agent = Agent(
+        self.agent, self.estimate = make_agent(
+            self,
             problem,
-            columns=columns,
-            hidden_sizes=self.hidden_sizes,
-            log_std=self.log_std,
+            algorithm="gspo",
+            estimator=estimator,
+            offers=POLICY_COLUMNS,
             hardware=hardware,
             streams=streams,
         )

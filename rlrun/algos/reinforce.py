@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator, prepare
-from rlrun.agent import Agent
+from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator
+from rlrun.agent import make_agent
 from rlrun.aggregation import Aggregation, step_weights
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.collect import Collector
@@ -116,21 +116,14 @@ class REINFORCE:
         """
         if not problem.whole_episodes:
             raise UserError("reinforce learns from whole episodes: env.group_size=1, or more")
-        self.estimate, columns = prepare(
-            estimator,
-            algorithm="reinforce",
-            offers=ACTOR_CRITIC_COLUMNS,
-            gamma=self.gamma,
-            problem=problem,
-            num_envs=self.num_envs,
-        )
         self.longest = problem.rollout_length(self.horizon, self.num_envs)
         self.streams = streams
-        self.agent = Agent(
+        self.agent, self.estimate = make_agent(
+            self,
             problem,
-            columns=columns,
-            hidden_sizes=self.hidden_sizes,
-            log_std=self.log_std,
+            algorithm="reinforce",
+            estimator=estimator,
+            offers=ACTOR_CRITIC_COLUMNS,
             hardware=hardware,
             streams=streams,
         )

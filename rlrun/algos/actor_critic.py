@@ -92,6 +92,7 @@ class ActorCritic:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
         self.estimate, columns = prepare(

@@ -77,6 +77,7 @@ class OnPolicyAlgorithm(Protocol):
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build networks and learners, before anything of the run is written.
 
@@ -86,6 +87,9 @@ class OnPolicyAlgorithm(Protocol):
             streams: initial weights, exploration and shuffles.
             estimator: called as ``estimator(rollout, gamma=gamma)``.
             compiled: whether to compile the update, when the run calls the learners' `warm_up`.
+            from_checkpoint: whether the states of the agent, `learners` and `parts` are loaded
+                from a checkpoint after this. What a new run reads outside its directory is among
+                them, and must not be read again: it may have changed or gone.
 
         Raises:
             UserError: the algorithm cannot work with the problem or the estimator.

@@ -1,10 +1,8 @@
 """A frozen policy, read from another run, that a policy in training is to stay near."""
 
-import hashlib
 import json
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import yaml
 from torch import Tensor
@@ -24,28 +22,30 @@ from rlrun.problem import Problem
 # What the names of a policy's weights begin with in a checkpoint (rlrun/agent.py).
 PREFIX = "policy."
 
+# The settings of its algorithm that a policy is rebuilt with.
+SETTINGS = ("hidden_sizes", "normalizer_clip", "normalize_observation")
+
 
 class Reference:
     """A frozen policy that sees raw observations through a normaliser of its own.
 
-    Attributes:
-        sha256: of its weights and its normaliser's statistics.
+    A new run reads it from another run (:func:`load_reference`). From then on it is a part of the
+    run's own state, whole, so that the other run may change, move or go.
     """
 
-    def __init__(
-        self,
-        policy: CategoricalPolicy | GaussianPolicy,
-        normalizer: ObservationNormalizer,
-        *,
-        path: str,
-        device: torch.device,
-    ):
-        moments = {"mean": normalizer.moments.mean, "variance": normalizer.moments.variance}
-        content = safetensors.torch.save({**policy.state_dict(), **moments})
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        self._policy = policy.requires_grad_(False).to(device)
-        self._normalizer = normalizer
-        self._path = path
+    # Set by `load_state_dict`.
+    _policy: CategoricalPolicy | GaussianPolicy
+    _normalizer: ObservationNormalizer
+    _hidden_sizes: list[int]
+
+    def __init__(self, problem: Problem, device: torch.device):
+        """Leave open which policy it is: a state says that.
+
+        Args:
+            problem: what it is a policy for.
+            device: where the learner lives.
+        """
+        self._problem = problem
         self._device = device
 
     def __call__(self, raw_obs: Tensor) -> Categorical | DiagonalGaussian:
@@ -53,20 +53,36 @@ class Reference:
         return self._policy(self._normalizer(raw_obs).to(self._device))
 
     def state_dict(self) -> dict:
-        """Return which policy it is: a run that goes on must go on with the same one."""
-        return {"sha256": self.sha256}
+        """Return all that the policy is made of."""
+        return {
+            "hidden_sizes": self._hidden_sizes,
+            "normalizer_clip": self._normalizer.clip,
+            "normalize_observation": self._normalizer.enabled,
+            "weights": dict(self._policy.state_dict()),
+            "observation_normalizer": self._normalizer.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        """Check that it is the policy of the run so far.
+        """Build the policy that a state describes.
 
         Raises:
-            UserError: it is another one.
+            RuntimeError: its weights are those of a policy for another problem.
         """
-        if state["sha256"] != self.sha256:
-            raise UserError(
-                f"algo.reference={self._path} is another policy than the one that the run began "
-                "with: its weights have changed since"
-            )
+        self._hidden_sizes = state["hidden_sizes"]
+        policy = make_policy(
+            self._problem,
+            hidden_sizes=self._hidden_sizes,
+            log_std=0.0,
+            generator=torch.Generator(),
+        )
+        policy.load_state_dict(state["weights"])
+        self._policy = policy.requires_grad_(False).to(self._device)
+        self._normalizer = ObservationNormalizer(
+            self._problem.obs_size,
+            clip=state["normalizer_clip"],
+            enabled=state["normalize_observation"],
+        )
+        self._normalizer.load_state_dict(state["observation_normalizer"])
 
 
 def load_reference(path: str, problem: Problem, device: torch.device) -> Reference:
@@ -89,9 +105,7 @@ def load_reference(path: str, problem: Problem, device: torch.device) -> Referen
     try:
         config = yaml.safe_load((run / "config.yaml").read_text())
         env_id = json.loads((run / "run.json").read_text())["env_id"]
-        settings = config["algo"]
-        hidden_sizes = settings["hidden_sizes"]
-        clip, enabled = settings["normalizer_clip"], settings["normalize_observation"]
+        settings = {name: config["algo"][name] for name in SETTINGS}
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -100,24 +114,23 @@ def load_reference(path: str, problem: Problem, device: torch.device) -> Referen
     if env_id != problem.env_id:
         raise UserError(f"{place} is a policy for {env_id}, not for {problem.env_id}")
     checkpoint = _read(directory, place) if is_checkpoint else _newest(directory)
-    policy = make_policy(
-        problem, hidden_sizes=hidden_sizes, log_std=0.0, generator=torch.Generator()
-    )
     weights = {
         name.removeprefix(PREFIX): tensor
         for name, tensor in checkpoint.weights.items()
         if name.startswith(PREFIX)
     }
+    normalizer = checkpoint.state["observation_normalizer"]
+    reference = Reference(problem, device)
     try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:  # names or shapes differ
+        reference.load_state_dict(
+            {**settings, "weights": weights, "observation_normalizer": normalizer}
+        )
+    except RuntimeError as error:  # names or shapes of weights differ
         raise UserError(
             f"{place} is a policy for other observations or actions than these of "
             f"{problem.env_id}: {problem.obs_size} numbers, {problem.action_space}"
         ) from error
-    normalizer = ObservationNormalizer(problem.obs_size, clip=clip, enabled=enabled)
-    normalizer.load_state_dict(checkpoint.state["observation_normalizer"])
-    return Reference(policy, normalizer, path=path, device=device)
+    return reference
 
 
 def _newest(run: Path) -> Checkpoint:

@@ -139,13 +139,15 @@ class ReferencePenalty:
         parts: what decides its future, by name.
     """
 
-    def __init__(self, settings: Any, problem: Problem, agent: Agent):
-        """Read the reference policy, if there is one.
+    def __init__(self, settings: Any, problem: Problem, agent: Agent, *, from_checkpoint: bool):
+        """Read the reference policy, if there is one and no checkpoint has it.
 
         Args:
             settings: an algorithm's hyperparameters (see :func:`check_reference_settings`).
             problem: what is to be learned.
             agent: the policy that is to stay near.
+            from_checkpoint: whether the states of `parts` are loaded after this, the reference
+                policy being among them; nothing is read here then.
 
         Raises:
             UserError: there is no such policy, or it is one for something else.
@@ -171,7 +173,11 @@ class ReferencePenalty:
             self.in_loss = ESTIMATORS[settings.kl_estimator]
         else:
             self._in_reward = ESTIMATORS[settings.kl_estimator]
-        self._reference = load_reference(settings.reference, problem, agent.device)
+        self._reference = (
+            Reference(problem, agent.device)
+            if from_checkpoint
+            else load_reference(settings.reference, problem, agent.device)
+        )
         self.parts = {"reference": self._reference, "kl_coefficient": self._coefficient}
 
     def __call__(self, rollout: Rollout) -> Penalised:

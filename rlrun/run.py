@@ -70,6 +70,7 @@ class Run:
             streams=self.streams,
             estimator=experiment.advantage,
             compiled=self.compiled,
+            from_checkpoint=checkpoint is not None,
         )
         self.observation_normalizer = ObservationNormalizer(
             self.env.obs_size,

@@ -388,6 +388,11 @@ def test_resume_takes_only_the_number_of_steps(rlrun):
     Path("run/run.json").write_text("{}")
     assert "only total_steps=N can be given" in rlrun("resume", "run", "seed=3")[2]
     assert "expected a positive whole number" in rlrun("resume", "run", "total_steps=x")[2]
+    # A run keeps the reference policy that it began with.
+    for words in (["algo.reference=other"], ["total_steps=9", "algo.reference=other"]):
+        code, _, err = rlrun("resume", "run", *words)
+        assert code == 2
+        assert re.fullmatch(r"rlrun: .*algo\.reference=other.*\n", err)
 
 
 FAILING = """\

@@ -137,6 +137,7 @@ def test_it_needs_an_estimator(algo):
             streams=Streams.from_seed(0),
             estimator=None,
             compiled=False,
+            from_checkpoint=False,
         )
 
 

@@ -96,6 +96,7 @@ def test_no_estimator_is_the_users_mistake():
             streams=Streams.from_seed(0),
             estimator=None,
             compiled=False,
+            from_checkpoint=False,
         )
 
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 from gymnasium import spaces
-from running import checkpoints, experiment, small
+from running import checkpoints, differences, experiment, small
 from tiny import algorithm_of
 
 from rlrun import api, cli
 from rlrun.errors import UserError
 from rlrun.problem import Problem
-from rlrun.reference import load_reference
+from rlrun.reference import Reference, load_reference
 
 CPU = torch.device("cpu")
 CARTPOLE = Problem(
@@ -57,13 +57,25 @@ def test_it_is_the_policy_of_the_runs_newest_checkpoint(run):
 
 
 def test_one_checkpoint_can_be_named(run):
-    every = {
-        path.name: load_reference(str(path), CARTPOLE, CPU).sha256 for path in checkpoints(run)
-    }
-    assert len(set(every.values())) == len(every) >= 2
-    assert load_reference(str(run), CARTPOLE, CPU).sha256 == list(every.values())[-1]
+    first, last = checkpoints(run)
     best = run / "checkpoints" / "best"
-    assert load_reference(str(best), CARTPOLE, CPU).sha256 == every[best.resolve().name]
+    named = {path: load_reference(str(path), CARTPOLE, CPU).state_dict() for path in (first, last)}
+    assert differences(named[first], named[last]) != []
+    for path, same in ((run, last), (best, best.resolve())):
+        state = load_reference(str(path), CARTPOLE, CPU).state_dict()
+        assert differences(state, named[same]) == []
+
+
+def test_its_state_is_the_policy_and_can_be_kept_in_a_checkpoint(run, tmp_path):
+    reference = load_reference(str(run), CARTPOLE, CPU)
+    torch.save(reference.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    other = Reference(CARTPOLE, CPU)
+    other.load_state_dict(state)
+    assert differences(other.state_dict(), state) == []
+    raw_obs = torch.randn(3, 2, 4)
+    assert torch.equal(other(raw_obs).logits, reference(raw_obs).logits)
+    assert not any(weight.requires_grad for weight in other.state_dict()["weights"].values())
 
 
 def test_nothing_of_the_run_is_imported(copied):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from running import experiment, metrics, small
+from running import assert_same_run, experiment, metrics, small
 from tiny import Corridor, PointMass, control, learn, problem_of, set_up
 from torch import Tensor
 
@@ -212,44 +212,70 @@ def test_an_adapted_coefficient_follows_the_kl(tmp_path):
 # ---------------------------------------------------------------------- going on
 
 
-STEADY = ("algo.anneal_learning_rate=false", "evaluation.every_steps=100000")
+# Both halves of a run of 480 steps end with an evaluation, and nothing depends on its end.
+STEADY = ("algo.anneal_learning_rate=false", "evaluation.every_steps=240")
 
 
 @every_penalised
-def test_half_a_run_and_the_other_half_have_one_kl(algo, run, tmp_path):
-    penalty = (f"algo.reference={run}", "algo.kl_coefficient=0.1", "algo.kl_target=0.01")
+def test_a_run_goes_on_when_its_reference_is_gone(algo, copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    penalty = (f"algo.reference={copied.name}", "algo.kl_coefficient=0.1", "algo.kl_target=0.01")
     words = grouped(algo, *STEADY, *penalty)
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     api.train(experiment([*words, "total_steps=480", f"run_dir={whole}"]))
     api.train(experiment([*words, "total_steps=240", f"run_dir={halved}"]))
-    api.resume(halved, total_steps=480)
 
-    def rows(directory: Path) -> list[tuple[float, float]]:
-        names = ("policy/reference_kl", "schedule/kl_coefficient", "loss/policy")
-        return [tuple(r[n] for n in names) for r in metrics(directory) if names[0] in r]
-
-    assert rows(halved) == rows(whole)
-    assert len({coefficient for _, coefficient, _ in rows(whole)}) == len(rows(whole)) > 10
-    assert all(divergence > 0 for divergence, _, _ in rows(whole))
-
-
-def test_a_run_does_not_go_on_with_another_reference(copied, tmp_path):
-    directory = tmp_path / "run"
-    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "total_steps=160")
-    api.train(experiment([*words, f"run_dir={directory}"]))
-    api.resume(copied, total_steps=576)
-    said = "is another policy than the one that the run began with"
-    with pytest.raises(UserError, match=rf"^algo\.reference={copied} {said}"):
-        api.resume(directory, total_steps=240)
-
-
-def test_a_reference_may_move_to_another_place(copied, tmp_path):
-    directory = tmp_path / "run"
-    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "total_steps=160")
-    api.train(experiment([*words, f"run_dir={directory}"]))
-    elsewhere = Path(shutil.copytree(copied, tmp_path / "elsewhere", symlinks=True))
     shutil.rmtree(copied)
-    config = yaml.safe_load((directory / "config.yaml").read_text())
-    config["algo"]["reference"] = str(elsewhere)
-    (directory / "config.yaml").write_text(yaml.safe_dump(config))
-    api.resume(directory, total_steps=240)
+    go_elsewhere(tmp_path, monkeypatch)
+    api.resume(halved, total_steps=480)
+    assert_same_run(halved, whole)
+
+    rows = [row for row in metrics(whole) if "policy/reference_kl" in row]
+    assert len({row["schedule/kl_coefficient"] for row in rows}) == len(rows) > 10
+    assert all(row["policy/reference_kl"] > 0 for row in rows)
+
+
+@every_penalised
+def test_a_run_is_evaluated_when_its_reference_is_gone(algo, copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "run"
+    penalty = (f"algo.reference={copied.name}", "algo.kl_coefficient=0.1")
+    words = grouped(algo, *STEADY, *penalty, "total_steps=160", f"run_dir={directory}")
+    api.train(experiment(words))
+    before = api.evaluate_run(directory, episodes=3, seed=1, checkpoint="last")
+
+    shutil.rmtree(copied)
+    go_elsewhere(tmp_path, monkeypatch)
+    assert api.evaluate_run(directory, episodes=3, seed=1, checkpoint="last") == before
+
+
+def go_elsewhere(tmp_path: Path, monkeypatch) -> None:
+    """Work in another directory, where relative paths mean something else."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+
+def test_a_reference_that_learns_on_does_not_move_the_run(copied, tmp_path):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "algo.kl_coefficient=0.1")
+    api.train(experiment([*words, "total_steps=480", f"run_dir={whole}"]))
+    api.train(experiment([*words, "total_steps=240", f"run_dir={halved}"]))
+    api.resume(copied, total_steps=576)
+    api.resume(halved, total_steps=480)
+    assert_same_run(halved, whole)
+
+
+def test_without_a_checkpoint_a_run_begins_again_and_reads_its_reference_again(copied, tmp_path):
+    directory = tmp_path / "run"
+    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "total_steps=160")
+    api.train(experiment([*words, f"run_dir={directory}"]))
+    rows = metrics(directory)
+    shutil.rmtree(directory / "checkpoints")
+    api.resume(directory, total_steps=None)
+    assert metrics(directory) == rows
+
+    shutil.rmtree(directory / "checkpoints")
+    shutil.rmtree(copied)
+    with pytest.raises(UserError, match=rf"^algo\.reference={copied}: no such directory"):
+        api.resume(directory, total_steps=None)
+    assert metrics(directory) == rows

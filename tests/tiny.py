@@ -234,6 +234,7 @@ def set_up(
         streams=streams,
         estimator=estimator or estimator_of(algo),
         compiled=hardware.should_compile(updates=0),
+        from_checkpoint=False,
     )
     clip = algorithm.normalizer_clip
     shared = {

@@ -94,6 +94,7 @@ class A2C:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
         self.agent, self.estimate = make_agent(

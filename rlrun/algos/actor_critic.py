@@ -93,6 +93,7 @@ class ActorCritic:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
         self.agent, self.estimate = make_agent(

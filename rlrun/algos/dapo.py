@@ -122,6 +122,7 @@ class DAPO:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the policy and what fits it (see ``rlrun/algorithm.py``).
 

@@ -113,6 +113,7 @@ class GSPO:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the policy and what fits it (see ``rlrun/algorithm.py``).
 
@@ -130,7 +131,7 @@ class GSPO:
             hardware=hardware,
             streams=streams,
         )
-        self.penalty = ReferencePenalty(self, problem, self.agent)
+        self.penalty = ReferencePenalty(self, problem, self.agent, from_checkpoint=from_checkpoint)
         self.policy_learner = Learner(
             self.agent.policy,
             self.policy_loss,

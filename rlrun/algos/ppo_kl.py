@@ -121,6 +121,7 @@ class PPOKL:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
         self.streams = streams

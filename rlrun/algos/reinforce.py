@@ -109,6 +109,7 @@ class REINFORCE:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``).
 

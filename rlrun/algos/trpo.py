@@ -101,6 +101,7 @@ class TRPO:
         streams: Streams,
         estimator: Estimator | None,
         compiled: bool,
+        from_checkpoint: bool,
     ) -> None:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
         self.streams = streams

@@ -88,7 +88,12 @@ def set_up(algo: str, case: Case, num_envs: int, **changes: Any) -> Any:
     )
     streams = Streams.from_seed(0)
     algorithm.setup(
-        problem, hardware=CPU, streams=streams, estimator=case.estimator(), compiled=False
+        problem,
+        hardware=CPU,
+        streams=streams,
+        estimator=case.estimator(),
+        compiled=False,
+        from_checkpoint=False,
     )
     algorithm.agent.policy.logits[0].weight.copy_(LOGITS.T)
     return algorithm

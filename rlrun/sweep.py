@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrun.errors import Interrupted, JobFailed, UserError, report
 from rlrun.hydra_bridge import JobEnded, explain, load_job
+from rlrun.narration import say
 
 # Hydra's own way to run a sweep's jobs, one after another in this process. Others may run them on
 # machines that have what this one lacks.
@@ -104,7 +106,7 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
     number = settings.job.num
     overrides = [str(word) for word in settings.overrides.task]
     directory = Path(settings.sweep.dir)
-    print(f"job {number}: {' '.join(overrides)}", flush=True)
+    say(f"job {number}: {' '.join(overrides)}", sys.stdout)
     entry: dict[str, Any] = {"job": number, "overrides": overrides, "run": None}
     try:
         experiment = load_job(cfg, settings, directory)

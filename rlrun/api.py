@@ -46,7 +46,7 @@ def train(experiment: Experiment) -> float:
         try:
             return execute(run, directory, record)
         except UserError:
-            if run.counters.step == 0:  # a logger or the compiler cannot work as it was asked to
+            if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
                 shutil.rmtree(directory)
             raise
 

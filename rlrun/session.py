@@ -22,7 +22,8 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         The mean return of the last evaluation.
 
     Raises:
-        UserError: a logger or the compiler cannot work as it was asked for.
+        UserError: a logger or the compiler cannot work as it was asked for, or an environment
+            breaks its time limit.
         Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
         EnvironmentFailure: an environment raised; the state before that is saved.
         NonFiniteError: a number is lost; the last checkpoint is the one before that.

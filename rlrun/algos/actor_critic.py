@@ -96,7 +96,7 @@ class ActorCritic:
         """Build the networks and what fits them (see ``rlrun/algorithm.py``)."""
         self.estimate, columns = prepare(
             estimator,
-            algorithm="actor_critic",
+            algorithm="an actor-critic",
             offers=ACTOR_CRITIC_COLUMNS,
             gamma=self.gamma,
             problem=problem,

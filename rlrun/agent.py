@@ -240,7 +240,7 @@ def make_agent(
     Args:
         settings: the algorithm's hyperparameters.
         problem: what is to be learned.
-        algorithm: its name, for messages.
+        algorithm: what messages call it.
         estimator: called as ``estimator(rollout, gamma=gamma)``.
         offers: names of the columns of a rollout that the algorithm can fill in.
         hardware: where the learner lives.

@@ -30,6 +30,11 @@ class Stateful(Protocol):
 class Trainable(Stateful, Protocol):
     """What fits a network: a :class:`~rlrun.learner.Learner`, say."""
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether its steps run without Python, once `warm_up` has compiled them."""
+        ...
+
     def warm_up(self) -> None:
         """Compile what is to be compiled; nothing is learned."""
         ...

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from rlrun.config import Experiment, load_run
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import Interrupted, UserError, near_path
+from rlrun.narration import say
 from rlrun.run import Run
 
 
@@ -44,7 +46,7 @@ def train(experiment: Experiment) -> float:
         try:
             return execute(run, directory, record)
         except UserError:
-            if run.counters.step == 0:  # a logger or the compiler cannot work as it was asked to
+            if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
                 shutil.rmtree(directory)
             raise
 
@@ -108,22 +110,24 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
         final_return = session.execute(run, directory, record)
     except Interrupted:
         if run.counters.step:
-            print(f"Stopped after {run.counters.step:,} steps, which are saved in {directory}.")
+            steps = f"{run.counters.step:,}"
+            say(f"Stopped after {steps} steps, which are saved in {directory}.", sys.stdout)
         else:  # while compiling, say: there is no checkpoint, and a resumed run starts anew
-            print(f"Stopped before the first step of {directory}.")
+            say(f"Stopped before the first step of {directory}.", sys.stdout)
         if not run.finished:
-            print(f"To go on: rlrun resume {directory}{plugins}")
+            say(f"To go on: rlrun resume {directory}{plugins}", sys.stdout)
         raise
     counters = run.counters
-    print(
+    say(
         f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
         f"{counters.step:,} steps in {counters.time_s:,.0f} s: "
-        f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging"
+        f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
+        f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
+        f"  rlrun eval {directory} --checkpoint best --video run.mp4{plugins}\n"
+        f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
+        "  rlrun list",
+        sys.stdout,
     )
-    print(f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:")
-    print(f"  rlrun eval {directory} --checkpoint best --video run.mp4{plugins}")
-    print(f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}")
-    print("  rlrun list")
     return final_return
 
 

@@ -9,14 +9,24 @@ import sys
 
 from rlrun import __version__, completion, help
 from rlrun.errors import Interrupted, UserError, did_you_mean, report
+from rlrun.narration import silence
 
 VERBS = ("train", "eval", "resume", "list")
 
 
 def main() -> None:
-    """Runs the command line and exits: 0, 1 for a failed run, 2 for a mistake, 128 + signal."""
+    """Runs the command line and exits: 0, 1 for a failed run, 2 for a mistake, 128 + signal.
+
+    A command whose answer nobody reads to its end (`rlrun --help | head -3`) exits with 1, too.
+    """
     try:
-        dispatch(sys.argv[1:])
+        try:
+            dispatch(sys.argv[1:])
+        finally:
+            print(end="", flush=True)  # here, where it can fail, and not when the process ends
+    except BrokenPipeError:
+        silence(sys.stdout)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Interrupted as error:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlrun.envs.control import ControlEnv, EnvStep
+from rlrun.errors import UserError
 from rlrun.normalize import ObservationNormalizer, RewardNormalizer
 from rlrun.rollout import Rollout
 
@@ -45,6 +46,7 @@ class Collector(Protocol):
         Raises:
             EnvironmentFailure: an environment raised.
             NonFiniteError: an observation, a reward or an action is not finite.
+            UserError: an episode that is to be whole goes on after its time limit.
         """
         ...
 
@@ -230,7 +232,11 @@ class EpisodeCollector:
         self.device = device
 
     def collect(self, actor: Actor) -> Rollout:
-        """Let the actor act until every episode has ended (see :class:`Collector`)."""
+        """Let the actor act until every episode has ended (see :class:`Collector`).
+
+        Raises:
+            UserError: one goes on after its time limit.
+        """
         action, mask = (column.clone() for column in self._play(actor))  # as for segments
         return self._tape.to_rollout(
             actor,
@@ -261,6 +267,14 @@ class EpisodeCollector:
             running &= ~(step.terminated | step.truncated)
             if not running.any():
                 break
+        else:
+            # A wrapper around the one that counts the steps, say, hides that an episode was cut.
+            late = int(running.argmax())
+            raise UserError(
+                f"the episode of environment {late} (seed {int(seeds[late])}) goes on after "
+                f"{self._horizon} steps, the time limit, which whole episodes rely on: does a "
+                "wrapper hide that it is truncated?"
+            )
         mask = torch.stack(masks)
         self.steps += int(mask.sum())
         return torch.stack(actions), mask

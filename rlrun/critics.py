@@ -61,6 +61,11 @@ class Critics:
         for learner in self.learners.values():
             learner.compile(hardware.compiled, example)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the steps run without Python; not where there is no critic."""
+        return any(learner.is_compiled for learner in self.learners.values())
+
     def warm_up(self) -> None:
         """Compile what is to be compiled; nothing is learned."""
         for learner in self.learners.values():

@@ -1,12 +1,13 @@
 """The ways in which a run ends other than by reaching its last step."""
 
-import contextlib
 import difflib
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+from rlrun.narration import say
 
 # More choices than this are no help to a reader, and some lists are endless.
 MOST_LISTED = 40
@@ -104,12 +105,8 @@ def near_path(path: Path) -> str:
 
 
 def warn(message: str) -> None:
-    """Says on stderr what went wrong beside the run, which goes on.
-
-    Nobody may be there to read it: a terminal that was closed must not end the run.
-    """
-    with contextlib.suppress(OSError):
-        print(f"warning: {message}", file=sys.stderr)
+    """Says on stderr what went wrong beside the run, which goes on."""
+    say(f"warning: {message}", sys.stderr)
 
 
 def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False) -> None:
@@ -124,11 +121,12 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         with_traceback: show the traceback of an error that was foreseen, too.
     """
     foreseen = (UserError, EnvironmentFailure, NonFiniteError, CheckpointNotWritten, JobFailed)
+    lines = []
     if with_traceback or not isinstance(error, foreseen):
-        traceback.print_exception(error)
+        lines = traceback.format_exception(error)
     elif isinstance(error, EnvironmentFailure):
-        traceback.print_exception(error.__cause__)
+        lines = traceback.format_exception(error.__cause__)
     message = str(error) or type(error).__name__
     if "\n" in message:
         message = textwrap.shorten(message, LONGEST_LINE, placeholder=" …")
-    print(f"{prefix}: {message}", file=sys.stderr)
+    say("".join([*lines, f"{prefix}: {message}"]), sys.stderr)

@@ -1,5 +1,6 @@
 """`rlrun a=b …`: composes a config with Hydra and trains the run that it describes."""
 
+import logging
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -146,15 +147,17 @@ def launch(words: list[str]) -> None:
     Raises:
         UserError: the words cannot be composed into a config.
         JobFailed: a job of a sweep failed.
+        BrokenPipeError: the reader of what Hydra shows (`--cfg job | head -1`) is gone.
         Exception: what the run raised.
     """
     check_words(words)
+    logging.raiseExceptions = False  # Hydra logs what `--info` shows, and its reader may be gone
     try:
         with hydra_raises():
             job()
     except JobEnded as ended:
         raise ended.error from ended.error.__cause__
-    except JobFailed:
+    except (JobFailed, BrokenPipeError):
         raise
     except Exception as error:
         raise UserError(explain(error)) from error

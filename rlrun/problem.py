@@ -1,9 +1,11 @@
 """What is to be learned: the environment, as far as it concerns an algorithm."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 
+from rlrun.envs.control import ControlEnv
 from rlrun.errors import UserError
 
 
@@ -25,6 +27,22 @@ class Problem:
     action_space: gym.spaces.Discrete | gym.spaces.Box
     time_limit: int | None
     group_size: int | None
+
+    @classmethod
+    def of(cls, spec: Any, env: ControlEnv) -> "Problem":
+        """Take an environment's measures.
+
+        Args:
+            spec: what makes such environments, from ``conf/env/``.
+            env: one of them or more.
+        """
+        return cls(
+            env_id=spec.id,
+            obs_size=env.obs_size,
+            action_space=env.action_space,
+            time_limit=spec.time_limit,
+            group_size=spec.group_size,
+        )
 
     @property
     def whole_episodes(self) -> bool:

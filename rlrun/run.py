@@ -57,13 +57,7 @@ class Run:
         self.compiled = (
             hardware.should_compile(updates) if checkpoint is None else checkpoint.info["compiled"]
         )
-        self.problem = Problem(
-            env_id=experiment.env.id,
-            obs_size=self.env.obs_size,
-            action_space=self.env.action_space,
-            time_limit=experiment.env.time_limit,
-            group_size=experiment.env.group_size,
-        )
+        self.problem = Problem.of(experiment.env, self.env)
         algorithm.setup(
             self.problem,
             hardware=hardware,

@@ -22,7 +22,8 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         The mean return of the last evaluation.
 
     Raises:
-        UserError: a logger or the compiler cannot work as it was asked for.
+        UserError: a logger or the compiler cannot work as it was asked for, or an environment
+            breaks its time limit.
         Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
         EnvironmentFailure: an environment raised; the state before that is saved.
         NonFiniteError: a number is lost; the last checkpoint is the one before that.
@@ -58,17 +59,18 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
 
 
 def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
-    """Compile the update before the clock starts, and say so while it lasts.
+    """Compile what there is to compile before the clock starts, and say so while it lasts.
 
     Raises:
         UserError: the compiler failed, and ``hardware.compile`` is on.
     """
-    if not run.compiled:
+    learners = run.algorithm.learners.values()
+    if not any(learner.is_compiled for learner in learners):
         return
     start = time.perf_counter()
     try:
         with record.progress.status("compiling the update (under a minute once, then cached)"):
-            for learner in run.algorithm.learners.values():
+            for learner in learners:
                 learner.warm_up()
     except Exception as error:
         if stop.signal is not None:
@@ -77,6 +79,6 @@ def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
             raise UserError(f"hardware.compile=on: {error}") from error
         record.progress.message(f"not compiled, since the compiler failed: {error}")
         run.compiled = False
-        for learner in run.algorithm.learners.values():
+        for learner in learners:
             learner.run_eagerly()
     record.facts["compile_s"] = round(time.perf_counter() - start, 2)

@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +21,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from rlrun.config import Experiment
 from rlrun.errors import Interrupted, JobFailed, UserError, report
 from rlrun.hydra_bridge import JobEnded, explain, load_job
+from rlrun.narration import say
 
 # Hydra's own way to run a sweep's jobs, one after another in this process. Others may run them on
 # machines that have what this one lacks.
@@ -31,39 +34,58 @@ IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 class CheckJobs(Callback):
     """Checks every job before the first one starts, so that most mistakes do not wait for hours.
 
-    Each job's config is composed, its parts are built, its device is looked for and its directory
-    is its own. What shows only when a job starts: parts that do not fit each other, an environment
-    that cannot be made, a logger that cannot log in.
+    Each job's config is composed, its parts are built, and its directory is its own. Where the
+    jobs run in this process, the parts are tried on each other, too. What shows only when a job
+    starts: a logger that cannot log in, a compiler that fails.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compose each job's config and build its parts.
+        """Compose each job's config, build its parts and try them on each other.
 
         Raises:
-            JobEnded: a job's config has a mistake, this machine lacks its device, or two jobs
-                would have one directory.
+            JobEnded: a job's config has a mistake, its parts do not fit each other or this machine,
+                or two jobs would have one directory.
         """
-        directories = set()
-        try:
-            for overrides in jobs(list(config.hydra.overrides.task)):
-                composed = hydra.compose(
-                    config.hydra.job.config_name, overrides, return_hydra_config=True
-                )
-                keys = [str(key) for key in composed if key != "hydra"]
-                cfg = OmegaConf.masked_copy(composed, keys)
-                experiment = load_job(cfg, cast(HydraConf, composed.hydra), parent=Path())
-                if config.hydra.launcher._target_ == IN_THIS_PROCESS:
-                    experiment.hardware.torch_device()
+        from rlrun.rehearsal import Rehearsal
+
+        words = list(config.hydra.overrides.task)
+        directories, rehearsal = set(), Rehearsal()
+        for number, overrides in enumerate(jobs(words)):
+            try:
+                experiment = compose(config.hydra.job.config_name, overrides)
                 if experiment.run_dir is not None and experiment.run_dir in directories:
                     raise UserError(
                         f"run_dir={experiment.run_dir}: several runs cannot share a directory; "
                         "hydra.sweep.dir=… names the sweep's, and each run has its own in it"
                     )
                 directories.add(experiment.run_dir)
-        except UserError as error:
-            raise JobEnded(error) from error
-        except Exception as error:
-            raise JobEnded(UserError(explain(error))) from error
+                if config.hydra.launcher._target_ == IN_THIS_PROCESS:
+                    rehearsal.check(experiment)
+            except UserError as error:
+                own = [word for word in overrides if word not in words] or overrides
+                message = f"job {number} ({' '.join(own)}): {error}"
+                raise JobEnded(UserError(message)) from error
+            except Exception as error:  # of the user's own code, say
+                raise JobEnded(error) from error
+
+
+def compose(config_name: str, overrides: list[str]) -> Experiment:
+    """Builds the parts of a job's run.
+
+    Args:
+        config_name: of the file at the top.
+        overrides: the job's words.
+
+    Raises:
+        UserError: any mistake in the config.
+    """
+    try:
+        composed = hydra.compose(config_name, overrides, return_hydra_config=True)
+    except Exception as error:
+        raise UserError(explain(error)) from error
+    keys = [str(key) for key in composed if key != "hydra"]
+    cfg = OmegaConf.masked_copy(composed, keys)
+    return load_job(cfg, cast(HydraConf, composed.hydra), parent=Path())
 
 
 def jobs(words: list[str]) -> Iterator[list[str]]:
@@ -104,7 +126,7 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
     number = settings.job.num
     overrides = [str(word) for word in settings.overrides.task]
     directory = Path(settings.sweep.dir)
-    print(f"job {number}: {' '.join(overrides)}", flush=True)
+    say(f"job {number}: {' '.join(overrides)}", sys.stdout)
     entry: dict[str, Any] = {"job": number, "overrides": overrides, "run": None}
     try:
         experiment = load_job(cfg, settings, directory)

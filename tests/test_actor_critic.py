@@ -14,15 +14,18 @@ from tiny import (
     estimator_of,
     greedy_return,
     learn,
+    problem_of,
     set_up,
     torchs_step,
 )
 from torch import Tensor, nn
 
 from rlrun.advantages.action_values import advantage_q
+from rlrun.errors import UserError
 from rlrun.hardware import find_compiler
 from rlrun.networks import Categorical
 from rlrun.rollout import Rollout
+from rlrun.seeding import Streams
 
 ENVS = {"discrete": Corridor, "continuous": PointMass}
 both_envs = pytest.mark.parametrize("make_env", ENVS.values(), ids=ENVS)
@@ -44,6 +47,18 @@ both_critics = pytest.mark.parametrize("algo", ALGORITHMS)
 def test_a_value_out_of_range_is_refused(algo, changes, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         algorithm_of(algo, **changes)
+
+
+@both_critics
+def test_the_message_about_its_estimator_fits_both_of_its_names(algo):
+    with pytest.raises(UserError, match=r"^an actor-critic needs an estimator: advantage=…"):
+        algorithm_of(algo).setup(
+            problem_of(control(Corridor, 4)),
+            hardware=CPU,
+            streams=Streams.from_seed(0),
+            estimator=None,
+            compiled=False,
+        )
 
 
 # ---------------------------------------------------------------------- the step

@@ -7,7 +7,7 @@ import torch
 from gymnasium import spaces
 from tiny import Corridor, Counting, PointMass, control, counting, set_up
 
-from rlrun.errors import EnvironmentFailure
+from rlrun.errors import EnvironmentFailure, UserError
 
 ENVS, HORIZON = 3, 11
 RAW = {"normalize_observation": False, "normalize_reward": False}
@@ -317,6 +317,13 @@ def test_a_loaded_collector_begins_the_episodes_that_were_to_come():
     again.streams.load_state_dict(algorithm.streams.state_dict())
     for _ in range(2):
         assert_equal(loaded.collect(again.agent), collector.collect(algorithm.agent))
+
+
+def test_an_episode_that_outlasts_its_limit_is_an_error():
+    algorithm, collector = episodes(PointMass, time_limit=9)  # a step before it is cut
+    message = r"^the episode of environment 0 \(seed \d+\) goes on after 9 steps, the time limit"
+    with pytest.raises(UserError, match=message):
+        collector.collect(algorithm.agent)
 
 
 def test_the_episodes_of_several_calls_are_all_reported():

@@ -347,6 +347,14 @@ def test_a_picture_that_cannot_be_drawn_does_not_stop_the_run(tmp_path, capfd):
     assert record(directory)["status"] == "finished"
 
 
+def test_an_environment_that_breaks_its_time_limit_cannot_give_whole_episodes(tmp_path):
+    choice = ["plugins=[endless]", "env.id=Endless-v0", "total_steps=64"]
+    words = [*small("gym", *choice, algo="reinforce"), f"run_dir={tmp_path}/run"]
+    with pytest.raises(UserError, match="goes on after 20 steps, the time limit"):
+        api.train(experiment(words))
+    assert list(tmp_path.iterdir()) == []
+
+
 def _without_a_reader(words, directory):
     os.chdir(directory)
     reader, writer = os.pipe()

@@ -100,7 +100,7 @@ def prepare(
 
     Args:
         estimator: called as ``estimator(rollout, gamma=gamma)``.
-        algorithm: its name, for messages.
+        algorithm: what messages call it.
         offers: names of the columns that the algorithm can fill in.
         gamma: discount of the return.
         problem: whether there are groups, and what the actions are.

@@ -24,7 +24,7 @@ def vtrace(
     where v_{t+1} is V(s_{t+1}) behind a truncation and the end of the rollout. ρ̄ decides the policy
     that V is fitted to, π for ρ̄ = ∞, and c̄ how fast. With μ = π and thresholds of 1 or more, v_t is
     the λ = 1 return and Â_t that of ``baseline_value``. Â_t has its weight ρ_t already: it is for
-    surrogates of the score ∇ log π (reinforce, actor_critic, a2c), while one with a ratio of its
+    surrogates of the score ∇ log π (reinforce, actor_critic_*, a2c), while one with a ratio of its
     own (ppo) would weigh twice once the policy has moved.
 
     Args:

@@ -99,7 +99,7 @@ class ActorCritic:
         self.agent, self.estimate = make_agent(
             self,
             problem,
-            algorithm="actor_critic",
+            algorithm="an actor-critic",
             estimator=estimator,
             offers=ACTOR_CRITIC_COLUMNS,
             hardware=hardware,

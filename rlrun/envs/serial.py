@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rlrun.envs.action_record import ActionRecord
 from rlrun.errors import EnvironmentFailure, UserError
+from rlrun.narration import say
 
 
 class SerialVectorEnv(VectorEnv):
@@ -206,10 +207,7 @@ class SerialVectorEnv(VectorEnv):
                 raise EnvironmentFailure(index, saved["seed"], cause) from cause
         if restarted:
             name = self.spec.id if self.spec else type(self.envs[0].unwrapped).__name__
-            print(
-                f"environment {name} does not replay exactly: its episode starts anew",
-                file=sys.stderr,
-            )
+            say(f"environment {name} does not replay exactly: its episode starts anew", sys.stderr)
         return restarted
 
     def _begin(

@@ -181,7 +181,8 @@ class Progress:
         return Group(first, spinner)
 
     def _steps_text(self) -> str:
-        percent = 100 * self._step // max(self._total_steps, 1)
+        # The last iteration may go beyond the total.
+        percent = min(100, 100 * self._step // max(self._total_steps, 1))
         total = f"{self._total_steps:,}"
         # Of constant width, so that the bar does not jitter.
         return f"{percent:3} %  {self._step:{len(total)},} of {total} steps"
@@ -191,7 +192,7 @@ class Progress:
         if self._ended is not None:
             parts = [f"{self._ended} after {duration(time.monotonic() - self._started)}"]
         elif speed is not None:
-            left = duration((self._total_steps - self._step) / speed)
+            left = duration(max(0, self._total_steps - self._step) / speed)
             parts = [f"{speed:,.0f} steps/s", f"{left} left"]
         else:
             parts = ["starting"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rlrun.errors import UserError
 from rlrun.loggers.interface import RunInfo
+from rlrun.narration import say
 
 if TYPE_CHECKING:
     import wandb
@@ -56,9 +57,9 @@ class WandbLogger:
         run.define_metric("*", step_metric="step")
         if why_offline:
             upload = f"wandb sync {run.settings.sync_dir}"
-            print(f"W&B: logging offline, {why_offline}; upload with: {upload}", file=sys.stderr)
+            say(f"W&B: logging offline, {why_offline}; upload with: {upload}", sys.stderr)
         else:
-            print(f"W&B: {run.url}", file=sys.stderr)
+            say(f"W&B: {run.url}", sys.stderr)
         return WandbRun(run, info.name, self.upload_checkpoints)
 
     def _why_offline(self) -> str | None:

@@ -46,6 +46,20 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(monkeypatch):
     assert lines[1].endswith("10 steps/s · 1:30 left")
 
 
+def test_a_last_iteration_beyond_the_total_is_not_more_than_everything(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    console = plain_console()
+    progress = Progress(1_000, 0, console)
+    for step in (700, 1_400):
+        clock[0] += 20.0
+        progress.log({}, step)
+    assert console.file.getvalue().splitlines()[1:] == [
+        " 70 %    700 of 1,000 steps · starting",
+        "100 %  1,400 of 1,000 steps · 35 steps/s · 0:00 left",
+    ]
+
+
 def test_a_phase_is_announced_and_timed_without_a_terminal():
     console = plain_console()
     progress = Progress(1_000, 0, console)

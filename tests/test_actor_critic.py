@@ -58,6 +58,7 @@ def test_the_message_about_its_estimator_fits_both_of_its_names(algo):
             streams=Streams.from_seed(0),
             estimator=None,
             compiled=False,
+            from_checkpoint=False,
         )
 
 

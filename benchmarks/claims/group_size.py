@@ -12,10 +12,11 @@ from returns_report import read_run
 
 ENV, STEPS, SEEDS = "cartpole", 100_000, (0, 1, 2)
 GROUP_SIZES = (2, 4, 8, 16)
-ESTIMATORS = {
-    "rloo": "rloo: return − mean of the others",
-    "grpo": "grpo: (return − mean) / spread",
-    "dr_grpo": "dr_grpo: return − mean",
+# Line of the picture -> settings. The first two differ in the division alone.
+METHODS = {
+    "GRPO: (return − mean) / spread": ["algo=grpo"],
+    "GRPO without division: return − mean": ["algo=grpo", "advantage=dr_grpo"],
+    "RLOO: return − mean of the others": ["algo=rloo"],
 }
 
 
@@ -33,49 +34,48 @@ def main() -> None:
     directories = train(
         study,
         {
-            f"{estimator}_{size}_s{seed}": [
-                "algo=grpo",
+            f"{number}_{size}_s{seed}": [
+                *words,
                 f"env={ENV}",
                 f"env.group_size={size}",
                 "algo.num_envs=16",
-                f"advantage={estimator}",
                 f"seed={seed}",
                 f"total_steps={steps}",
                 "evaluation.every_steps=5_000",
             ]
             for size in sizes
-            for estimator in ESTIMATORS
+            for number, words in enumerate(METHODS.values())
             for seed in seeds
         },
     )
     measures = {"final": final_return, "mean over the run": mean_return}
     result = {
-        estimator: {
+        method: {
             str(size): {
-                name: over_seeds([f(directories[f"{estimator}_{size}_s{s}"]) for s in seeds])
+                name: over_seeds([f(directories[f"{number}_{size}_s{s}"]) for s in seeds])
                 for name, f in measures.items()
             }
             for size in sizes
         }
-        for estimator in ESTIMATORS
+        for number, method in enumerate(METHODS)
     }
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(measures)), measures, strict=True):
-        for number, (estimator, label) in enumerate(ESTIMATORS.items()):
-            figures = [result[estimator][str(size)][name] for size in sizes]
+        for number, method in enumerate(METHODS):
+            figures = [result[method][str(size)][name] for size in sizes]
             shifted = [size * 1.06 ** (number - 1) for size in sizes]  # side by side
-            plot_over_seeds(axes, shifted, figures, color=COLORS[number], label=label)
+            plot_over_seeds(axes, shifted, figures, color=COLORS[number], label=method)
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         tidy(axes, title=f"evaluation return, {name}", x="episodes in a group", y="return")
     axes.legend(fontsize=8)
     figure.suptitle(
-        f"GRPO on CartPole, {steps:,} steps, 16 episodes an update: interquartile mean and 95 % "
+        f"CartPole, {steps:,} steps, 16 episodes an update: interquartile mean and 95 % "
         f"interval over {len(seeds)} seeds",
         fontsize=10,
     )
-    study.write({"env": ENV, "steps": steps, "seeds": seeds, "estimators": result}, figure)
+    study.write({"env": ENV, "steps": steps, "seeds": seeds, "methods": result}, figure)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "mean_kl": dict(zip(map(str, levels), np.quantile(mean, levels).tolist(), strict=True)),
         "share_above_limit": float((mean > 1.05 * LIMIT).mean()),
+        "share_without_step": float((mean == 0).mean()),  # TRPO's line search found none
         "median_of_largest_kl": float(np.median(largest)),
         "return": over_seeds([run["return"] for run in runs]),
         "runs": runs,
@@ -88,7 +89,8 @@ def draw(methods: dict[str, dict[str, Any]], steps: int) -> Figure:
     for height, (method, color) in enumerate(zip(methods, COLORS, strict=False)):
         runs = methods[method]["runs"]
         kl = np.array([run["mean_kl"] for run in runs])  # [seeds, updates]
-        parts = boxes.violinplot(np.log10(kl.ravel()), [height], orientation="horizontal")
+        exponents = np.log10(kl[kl > 0])  # a step that was rejected has none
+        parts = boxes.violinplot(exponents, [height], orientation="horizontal")
         for body in parts["bodies"]:
             body.set_color(color)
         for name in ("cbars", "cmins", "cmaxes"):
@@ -102,10 +104,11 @@ def draw(methods: dict[str, dict[str, Any]], steps: int) -> Figure:
         returns.plot(figures["iqm"], height, "|", color=color, ms=14, mew=2)
     boxes.axvline(np.log10(LIMIT), color="0.4", ls="--", lw=1)
     boxes.set_yticks(heights, methods, fontsize=8)
-    exponents = range(-5, 2)
-    boxes.set_xticks(exponents, [f"$10^{{{exponent}}}$" for exponent in exponents])
-    values = np.log10(np.concatenate([r["mean_kl"] for m in methods.values() for r in m["runs"]]))
-    boxes.set_xlim(values.min() - 0.2, values.max() + 0.2)
+    ticks = range(-5, 2)
+    boxes.set_xticks(ticks, [f"$10^{{{exponent}}}$" for exponent in ticks])
+    values = np.concatenate([r["mean_kl"] for m in methods.values() for r in m["runs"]])
+    exponents = np.log10(values[values > 0])
+    boxes.set_xlim(exponents.min() - 0.2, exponents.max() + 0.2)
     tidy(boxes, title="all updates (|: median)", x="mean KL(old ‖ new) of one update, nats", y="")
     course.set_yscale("log")
     course.axhline(LIMIT, color="0.4", ls="--", lw=1)

@@ -142,10 +142,14 @@ def deviation(values: np.ndarray) -> float | None:
 
 
 def common_curve(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the steps [P] at which all runs were evaluated, and their returns there, [S, P]."""
-    curves = [dict(run["evaluations"]) for run in runs]
-    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
-    return np.array(steps), np.array([[curve[step] for step in steps] for curve in curves])
+    """Return the steps [P] at which the first run was evaluated, and all returns there, [S, P].
+
+    Runs of whole episodes are evaluated at steps of their own: between them the curve of a run is
+    a straight line, and behind them, by less than one iteration, it is flat.
+    """
+    curves = [np.array(run["evaluations"], float).T for run in runs]  # steps and returns, [2, P]
+    steps = curves[0][0]
+    return steps, np.array([np.interp(steps, *curve) for curve in curves])
 
 
 def make_table(rows: dict[str, dict[str, Any]]) -> str:

@@ -20,7 +20,7 @@ from jobs import run_all, words_for
 from measure import MODULES, peak_memory, recent_return, run_process, settings, split_time
 from published import Level, budgets, environments, level, published
 from returns import make_jobs
-from returns_report import final_return, write_report
+from returns_report import common_curve, final_return, write_report
 from running import experiment, small
 from throughput import compare, find_peers, make_table, summarize
 
@@ -60,6 +60,16 @@ def write_run(
 def test_figure_of_a_run_is_the_mean_of_the_evaluations_in_its_last_tenth():
     evaluations = [(500, 900.0), (899, 800.0), (900, 1.0), (950, 2.0), (1010, 6.0)]
     assert final_return(evaluations, total_steps=1000) == 3.0
+
+
+def test_runs_that_were_evaluated_at_other_steps_have_a_common_curve():
+    runs = [
+        {"evaluations": [(100, 10.0), (210, 21.0), (310, 31.0)]},
+        {"evaluations": [(90, 0.0), (190, 100.0), (300, 210.0)]},
+    ]
+    steps, returns = common_curve(runs)
+    assert steps.tolist() == [100, 210, 310]
+    assert returns.tolist() == [[10.0, 21.0, 31.0], pytest.approx([10.0, 120.0, 210.0])]
 
 
 def test_report_summarizes_the_finished_runs(tmp_path):

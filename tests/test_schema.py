@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from rlrun.errors import UserError, did_you_mean, nearest, report
+from rlrun.errors import UserError, did_you_mean, near_path, nearest, report
 from rlrun.schema import build
 
 HERE = (__name__,)  # the package that the targets below are in
@@ -237,6 +237,14 @@ def test_a_report_is_one_line(capsys, error, line):
     assert err == (line or err)
     first, *_ = str(error).splitlines() or [""]
     assert err.startswith(f"rlrun: {first}")
+
+
+def test_near_path_is_another_directory(tmp_path):
+    (tmp_path / "run.json").touch()
+    assert near_path(tmp_path / "run.json") == ""
+    assert near_path(tmp_path / "run.jso") == ""
+    (tmp_path / "runs").mkdir()
+    assert near_path(tmp_path / "run") == f"; did you mean '{tmp_path / 'runs'}'?"
 
 
 def test_nearest_word():

@@ -1,6 +1,7 @@
 """What a run is made of: finds ``conf/``, checks a composed config and builds its parts."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlrun import schema
 from rlrun.errors import UserError
-from rlrun.ranges import at_least
+from rlrun.ranges import at_least, between
 
 
 def conf_directory() -> Path:
@@ -60,7 +61,7 @@ class Checkpointing:
 
     def __post_init__(self):
         """Check the ranges."""
-        at_least(0, every_seconds=self.every_seconds)
+        between(0, math.inf, every_seconds=self.every_seconds)  # infinite: at the end only
         at_least(1, keep=self.keep)
 
 

@@ -163,7 +163,7 @@ def test_an_algorithm_without_an_estimator_has_none():
         ("seed=-1", "seed must be at least 0, got -1"),
         ("evaluation.episodes=0", "evaluation.episodes must be at least 1, got 0"),
         ("checkpoint.keep=0", "checkpoint.keep must be at least 1, got 0"),
-        ("checkpoint.every_seconds=-1", "checkpoint.every_seconds must be at least 0, got -1"),
+        ("checkpoint.every_seconds=-1", "checkpoint.every_seconds must be in [0, inf], got -1"),
         ("tags=a", "tags: expected a list, got 'a'"),
         ("+sed=1", "sed: no such setting; did you mean 'seed'?"),
         ("+advantage.gamma=0.5", "advantage.gamma: no such setting"),

@@ -214,7 +214,25 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         for key in sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{key} has no value: give it as {key}=…")
-        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        return read_infinities(OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]
         raise UserError(f"{error.full_key}: {message}") from error
+
+
+def read_infinities(value: Any) -> Any:
+    """Reads .inf as YAML's files do: Hydra takes it for text on the command line.
+
+    Args:
+        value: a config value; in a list or mapping, each member is read.
+    """
+    match value:
+        case ".inf":
+            return math.inf
+        case "-.inf":
+            return -math.inf
+        case dict():
+            return {key: read_infinities(member) for key, member in value.items()}
+        case list():
+            return [read_infinities(member) for member in value]
+    return value

@@ -1,5 +1,6 @@
 """The config tree as it is shipped, and the experiments that it composes to."""
 
+import math
 import re
 from pathlib import Path
 
@@ -136,6 +137,16 @@ def test_loading_does_not_change_the_config():
     assert experiment.total_steps == 1_000_000
     assert isinstance(experiment.total_steps, int)
     assert experiment.config == OmegaConf.to_container(cfg, resolve=True)
+
+
+def test_infinity_may_be_written_as_in_yaml():
+    experiment = loaded("env=hopper", "algo.clip=.inf", "env.options.healthy_z_range=[-.inf,2]")
+    assert experiment.algo.clip == experiment.config["algo"]["clip"] == math.inf
+    assert experiment.config["env"]["options"]["healthy_z_range"] == [-math.inf, 2]
+    with pytest.raises(UserError, match=r"algo\.learning_rate must be positive, got -inf"):
+        loaded("env=cartpole", "algo.learning_rate=-.inf")
+    with pytest.raises(UserError, match=r"algo\.epochs: expected a whole number, got inf"):
+        loaded("env=cartpole", "algo.epochs=.inf")
 
 
 def test_seed_zero_is_a_seed():

@@ -124,6 +124,7 @@ def test_a_nested_target_is_built():
             "of",
             "algo.compile: expected one of auto, off, on, got 'of'; did you mean 'off'?",
         ),
+        ("compile", "x", "algo.compile: expected one of auto, off, on, got 'x'"),
         ("hidden_sizes", 64, "algo.hidden_sizes: expected a list, got 64"),
         ("hidden_sizes", [64, "a"], "algo.hidden_sizes[1]: expected a whole number, got 'a'"),
         ("betas", 0.9, "algo.betas: expected a list, got 0.9"),

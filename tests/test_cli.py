@@ -108,6 +108,7 @@ MISTAKES = {
     "algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
     "+algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
     "++algo.epoch=1": "algo.epoch: no such setting; did you mean 'epochs'?",
+    "advantage.n=3": "advantage.n: no such setting; there is lam\n",
     "algo.lr=abc": "algo.lr: no such setting; did you mean 'learning_rate'?",
     "algo.learning_rate=abc": "algo.learning_rate: expected a number, got 'abc'",
     "algo.gamma=1.5": "gamma must be in [0, 1], got 1.5",

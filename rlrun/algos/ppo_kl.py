@@ -103,8 +103,11 @@ class PPOKL:
         )
         if self.target_kl is not None:
             positive(target_kl=self.target_kl)
-            # No factor leads away from zero.
-            positive(kl_coefficient=self.kl_coefficient)
+            if self.kl_coefficient == 0:  # no factor leads away from zero
+                raise ValueError(
+                    "kl_coefficient must be positive to be adapted (target_kl=null: it stays as "
+                    f"it is), got {self.kl_coefficient}"
+                )
         if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:
             raise ValueError(
                 "minibatch_size must divide num_envs x horizon = "

@@ -51,9 +51,10 @@ class CheckJobs(Callback):
         """
         from rlrun.rehearsal import Rehearsal
 
-        words = give_back(config.hydra.overrides.task)
+        words = [give_back(word) for word in config.hydra.overrides.task]
         config.hydra.overrides.task = words  # what the jobs are made from
-        sys.argv = give_back(sys.argv)  # what a run's record has
+        config.hydra.job.override_dirname = give_back(config.hydra.job.override_dirname)
+        sys.argv = [give_back(word) for word in sys.argv]  # what a run's record has
         directories, rehearsal = set(), Rehearsal()
         for number, overrides in enumerate(jobs(words)):
             try:
@@ -104,9 +105,9 @@ def hold_back(words: Sequence[str]) -> list[str]:
     return held_back
 
 
-def give_back(words: Sequence[str]) -> list[str]:
-    """Returns the words as they were before `hold_back`."""
-    return [word.replace(f"={HELD_BACK}", "=", 1) for word in words]
+def give_back(text: str) -> str:
+    """Returns a word, or a text made of words, as it was before `hold_back`."""
+    return text.replace(HELD_BACK, "")
 
 
 def compose(config_name: str, overrides: list[str]) -> Experiment:

@@ -516,6 +516,8 @@ def test_a_sweep_takes_a_setting_that_its_choices_have(rlrun, choices, setting):
         record = json.loads((directory / "run.json").read_text())
         assert record["command"][:2] == ["rlrun", "-m"]
         assert setting in record["command"]
+    (summary,) = Path("outputs").rglob("multirun.yaml")
+    assert "held_back" not in summary.read_text()
 
 
 def test_the_settings_of_a_sweeps_choices_are_held_back_and_given_back():
@@ -523,7 +525,7 @@ def test_the_settings_of_a_sweeps_choices_are_held_back_and_given_back():
     held_back = hold_back([*words, "algo.reference="])
     assert held_back[1:3] == ["algo.clip=held_back,'0,1'", "+advantage.x=held_back,null"]
     assert [held_back[0], *held_back[3:5]] == [words[0], *words[3:]]
-    assert give_back(held_back) == [*words, "algo.reference=''"]
+    assert [give_back(word) for word in held_back] == [*words, "algo.reference=''"]
 
 
 def test_a_signal_is_the_exit_code_and_ends_a_sweep(empty_directory):

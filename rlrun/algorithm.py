@@ -10,7 +10,7 @@ from rlrun.agent import Agent
 from rlrun.collect import Collector
 from rlrun.hardware import Hardware
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, between, positive
+from rlrun.ranges import at_least, between, positive_or_infinite
 from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
 
@@ -120,6 +120,6 @@ def check_rollout_settings(algorithm: Any) -> None:
     if algorithm.horizon is not None:
         at_least(1, horizon=algorithm.horizon)
     between(0, 1, gamma=algorithm.gamma)
-    positive(normalizer_clip=algorithm.normalizer_clip)
+    positive_or_infinite(normalizer_clip=algorithm.normalizer_clip)
     for width in algorithm.hidden_sizes:
         at_least(1, hidden_sizes=width)

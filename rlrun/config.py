@@ -1,6 +1,7 @@
 """What a run is made of: finds ``conf/``, checks a composed config and builds its parts."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlrun import schema
 from rlrun.errors import UserError
-from rlrun.ranges import at_least
+from rlrun.ranges import at_least, between
 
 
 def conf_directory() -> Path:
@@ -60,7 +61,7 @@ class Checkpointing:
 
     def __post_init__(self):
         """Check the ranges."""
-        at_least(0, every_seconds=self.every_seconds)
+        between(0, math.inf, every_seconds=self.every_seconds)  # infinite: at the end only
         at_least(1, keep=self.keep)
 
 
@@ -213,7 +214,25 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     try:
         for key in sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{key} has no value: give it as {key}=…")
-        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+        return read_infinities(OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         message = str(error).partition("\n")[0]
         raise UserError(f"{error.full_key}: {message}") from error
+
+
+def read_infinities(value: Any) -> Any:
+    """Reads .inf as YAML's files do: Hydra takes it for text on the command line.
+
+    Args:
+        value: a config value; in a list or mapping, each member is read.
+    """
+    match value:
+        case ".inf":
+            return math.inf
+        case "-.inf":
+            return -math.inf
+        case dict():
+            return {key: read_infinities(member) for key, member in value.items()}
+        case list():
+            return [read_infinities(member) for member in value]
+    return value

@@ -11,7 +11,7 @@ from rlrun.learner import Learner
 from rlrun.metrics import summarize
 from rlrun.objectives import approximate_kl, ratio_metrics
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, positive
+from rlrun.ranges import at_least, positive, positive_or_infinite
 from rlrun.rollout import minibatches
 
 # Largest logarithm of an episode's ratio that is passed on: hundreds of small changes may multiply
@@ -47,8 +47,8 @@ def check_episode_settings(algorithm: Any) -> None:
     positive(
         learning_rate=algorithm.learning_rate,
         adam_epsilon=algorithm.adam_epsilon,
-        max_grad_norm=algorithm.max_grad_norm,
     )
+    positive_or_infinite(max_grad_norm=algorithm.max_grad_norm)
     at_least(0, entropy_coefficient=algorithm.entropy_coefficient)
     if algorithm.num_envs % algorithm.episodes_per_minibatch:
         raise ValueError(

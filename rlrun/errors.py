@@ -98,9 +98,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def near_path(path: Path) -> str:
-    """Ends a message about a path that does not exist: the one beside it with a similar name."""
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    name = nearest(path.name, siblings)
+    """Ends a message about what is no directory: the one beside it with a similar name."""
+    entries = path.parent.iterdir() if path.parent.is_dir() else []
+    name = nearest(path.name, [entry.name for entry in entries if entry.is_dir()])
     return f"; did you mean '{path.parent / name}'?" if name else ""
 
 

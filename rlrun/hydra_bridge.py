@@ -106,7 +106,8 @@ def explain(error: Exception) -> str:
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause):
             if cause.parent_node is None:
                 return f"{cause.full_key}: {str(cause).partition(chr(10))[0]}"
-            settings = [str(key) for key in cause.parent_node if key != "hydra"]
+            keys = [str(key) for key in cause.parent_node if key != "hydra"]
+            settings = [key for key in keys if not key.startswith("_")]  # _target_ is no setting
             return f"{cause.full_key}: no such setting{did_you_mean(str(cause.key), settings)}"
     if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):
         word, key, values = several.groups()

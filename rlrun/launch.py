@@ -2,6 +2,8 @@
 
 import logging
 import re
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -60,11 +62,14 @@ def job(cfg: DictConfig) -> float:
         raise JobEnded(error) from error
 
 
-def check_words(words: Sequence[str]) -> None:
+def check_words(words: Sequence[str]) -> Namespace:
     """Refuses what Hydra would accept and misunderstand, or refuse in many lines.
 
     Args:
         words: the command line.
+
+    Returns:
+        Hydra's options, and the ``overrides``.
 
     Raises:
         UserError: an unknown option or one with a wrong value, a mistake in the choice of a
@@ -81,6 +86,7 @@ def check_words(words: Sequence[str]) -> None:
     for word in arguments.overrides:
         check_choice(word)
         check_is_there(word, directories)
+    return arguments
 
 
 def check_option(name: str) -> None:
@@ -150,10 +156,14 @@ def launch(words: list[str]) -> None:
         BrokenPipeError: the reader of what Hydra shows (`--cfg job | head -1`) is gone.
         Exception: what the run raised.
     """
-    check_words(words)
+    arguments = check_words(words)
     logging.raiseExceptions = False  # Hydra logs what `--info` shows, and its reader may be gone
     try:
         with hydra_raises():
+            if arguments.multirun:
+                held_back = sweep.hold_back(arguments.overrides)
+                replaced = dict(zip(arguments.overrides, held_back, strict=True))
+                sys.argv[1:] = [replaced.get(word, word) for word in words]
             job()
     except JobEnded as ended:
         raise ended.error from ended.error.__cause__

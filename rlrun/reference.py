@@ -22,6 +22,9 @@ from rlrun.problem import Problem
 # What the names of a policy's weights begin with in a checkpoint (rlrun/agent.py).
 PREFIX = "policy."
 
+# Where a run has its checkpoints.
+CHECKPOINTS = "checkpoints"
+
 # The settings of its algorithm that a policy is rebuilt with.
 SETTINGS = ("hidden_sizes", "normalizer_clip", "normalize_observation")
 
@@ -89,7 +92,8 @@ def load_reference(path: str, problem: Problem, device: torch.device) -> Referen
     """Read a reference policy; nothing of its run is imported or executed.
 
     Args:
-        path: a run's directory, whose newest checkpoint is taken, or a checkpoint's.
+        path: a run's directory, whose newest checkpoint is taken, or a checkpoint's; the directory
+            of a run's checkpoints means the run.
         problem: what it must be a policy for.
         device: where the learner lives.
 
@@ -97,11 +101,16 @@ def load_reference(path: str, problem: Problem, device: torch.device) -> Referen
         UserError: it is neither, or it is a policy for something else.
     """
     place = f"algo.reference={path}"
-    directory = Path(path)
-    if not directory.is_dir():
-        raise UserError(f"{place}: no such directory{near_path(directory)}")
+    _require_directory(path, place)
+    directory = Path(path).resolve()
     is_checkpoint = (directory / MANIFEST).exists()
-    run = directory.resolve().parent.parent if is_checkpoint else directory
+    if is_checkpoint:
+        run = directory.parent.parent
+    else:
+        run = directory.parent if directory.name == CHECKPOINTS else directory
+    for name in ("config.yaml", "run.json"):
+        if not (run / name).is_file():
+            raise UserError(f"{place} is no run, nor a checkpoint in one: no {name} in {run}")
     try:
         config = yaml.safe_load((run / "config.yaml").read_text())
         env_id = json.loads((run / "run.json").read_text())["env_id"]
@@ -113,7 +122,7 @@ def load_reference(path: str, problem: Problem, device: torch.device) -> Referen
         ) from error
     if env_id != problem.env_id:
         raise UserError(f"{place} is a policy for {env_id}, not for {problem.env_id}")
-    checkpoint = _read(directory, place) if is_checkpoint else _newest(directory)
+    checkpoint = _read(directory, place) if is_checkpoint else _newest(run)
     weights = {
         name.removeprefix(PREFIX): tensor
         for name, tensor in checkpoint.weights.items()
@@ -133,9 +142,19 @@ def load_reference(path: str, problem: Problem, device: torch.device) -> Referen
     return reference
 
 
+def _require_directory(path: str, place: str) -> None:
+    """Refuse what names no directory, the current one by an empty name among them."""
+    if not path:
+        raise UserError("algo.reference is empty: give a run's directory, a checkpoint's, or null")
+    if Path(path).is_file():
+        raise UserError(f"{place} is a file, not a directory")
+    if not Path(path).is_dir():
+        raise UserError(f"{place}: no such directory{near_path(Path(path))}")
+
+
 def _newest(run: Path) -> Checkpoint:
     """Read the newest checkpoint of a run."""
-    return CheckpointStore(run / "checkpoints", keep=1).load_last()
+    return CheckpointStore(run / CHECKPOINTS, keep=1).load_last()
 
 
 def _read(checkpoint: Path, place: str) -> Checkpoint:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union
 
-from rlrun.errors import UserError, did_you_mean
+from rlrun.errors import UserError, did_you_mean, nearest
 
 TYPE_NAMES = {
     int: "a whole number",
@@ -203,10 +203,9 @@ def convert_literal(value: Any, choices: Sequence[Any], path: str) -> Any:
     if value in choices:
         return value
     words = [str(choice) for choice in choices]
-    raise UserError(
-        f"{path}: expected one of {', '.join(words)}, got {show(value)}"
-        + did_you_mean(str(value), words)
-    )
+    match = nearest(str(value), words)
+    hint = f"; did you mean '{match}'?" if match else ""
+    raise UserError(f"{path}: expected one of {', '.join(words)}, got {show(value)}{hint}")
 
 
 def locate(target: Any, path: str, packages: Sequence[str]) -> Callable:

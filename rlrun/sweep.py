@@ -10,7 +10,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,9 @@ from rlrun.narration import say
 # machines that have what this one lacks.
 IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
+# What stands before the value of a setting that is held back (`hold_back`).
+HELD_BACK = "held_back,"
+
 
 class CheckJobs(Callback):
     """Checks every job before the first one starts, so that most mistakes do not wait for hours.
@@ -48,7 +51,10 @@ class CheckJobs(Callback):
         """
         from rlrun.rehearsal import Rehearsal
 
-        words = list(config.hydra.overrides.task)
+        words = [give_back(word) for word in config.hydra.overrides.task]
+        config.hydra.overrides.task = words  # what the jobs are made from
+        config.hydra.job.override_dirname = give_back(config.hydra.job.override_dirname)
+        sys.argv = [give_back(word) for word in sys.argv]  # what a run's record has
         directories, rehearsal = set(), Rehearsal()
         for number, overrides in enumerate(jobs(words)):
             try:
@@ -67,6 +73,41 @@ class CheckJobs(Callback):
                 raise JobEnded(UserError(message)) from error
             except Exception as error:  # of the user's own code, say
                 raise JobEnded(error) from error
+
+
+def hold_back(words: Sequence[str]) -> list[str]:
+    """Keeps Hydra from applying the settings of swept groups before there are jobs.
+
+    A sweep begins with a config of its own, which Hydra composes without the swept choices: with
+    ppo, for algo=rloo,grpo. A setting that ppo does not have would be refused there. Hydra leaves
+    out a sweep's values, too, and so such a setting is made to look like one.
+
+    Args:
+        words: the command line's overrides ("algo=rloo,grpo", "algo.kl_coefficient=0.1").
+
+    Returns:
+        The words ("algo=rloo,grpo", "algo.kl_coefficient=held_back,0.1"), until `give_back`.
+
+    Raises:
+        OverrideParseException: a word is no override.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+    if "algo" in swept:
+        swept.add("advantage")  # an algorithm brings its own
+    held_back = []
+    for word, override in zip(words, overrides, strict=True):
+        group, dot, _ = override.key_or_group.partition(".")
+        if dot and group in swept and not (override.is_sweep_override() or override.is_delete()):
+            key, _, value = word.partition("=")
+            word = f"{key}={HELD_BACK}" + (value or "''")  # a list has no empty member
+        held_back.append(word)
+    return held_back
+
+
+def give_back(text: str) -> str:
+    """Returns a word, or a text made of words, as it was before `hold_back`."""
+    return text.replace(HELD_BACK, "")
 
 
 def compose(config_name: str, overrides: list[str]) -> Experiment:

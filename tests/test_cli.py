@@ -15,6 +15,7 @@ import yaml
 from rlrun import __version__, cli, help
 from rlrun.config import conf_directory
 from rlrun.directory import lock
+from rlrun.sweep import give_back, hold_back
 
 RLRUN = Path(sys.executable).with_name("rlrun")
 
@@ -107,6 +108,7 @@ MISTAKES = {
     "algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
     "+algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
     "++algo.epoch=1": "algo.epoch: no such setting; did you mean 'epochs'?",
+    "advantage.n=3": "advantage.n: no such setting; there is lam\n",
     "algo.lr=abc": "algo.lr: no such setting; did you mean 'learning_rate'?",
     "algo.learning_rate=abc": "algo.learning_rate: expected a number, got 'abc'",
     "algo.gamma=1.5": "gamma must be in [0, 1], got 1.5",
@@ -167,6 +169,10 @@ MISTAKES = {
     "-m total_steps=1 env.group_size=null,3 algo.horizon=1000": "job 1 (env.group_size=3): algo.nu",
     "-m total_steps=1 env=hopper,blackjack algo=reinforce": "job 1 (env=blackjack): Blackjack-v1",
     "-m seed=1,2 algo.lrr=1": "algo.lrr: no such setting",
+    "-m algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
+    "-m algo=grpo,ppo total_steps=1 algo.lrr=1": "job 0 (algo=grpo): algo.lrr: no such setting",
+    "-m algo=a2c,ppo advantage.lam=[0.9,": "advantage.lam=[0.9,:",
+    "-m total_steps=1 algo=a2c advantage=nstep,gae advantage.n=3": "job 1 (advantage=gae): adv",
     "-m seed=1,2 run_dir=x": "run_dir=x: several runs cannot share a directory",
     "-m hardware.device=cpu,cuda:99": "hardware.device=cuda",
     "eval": "the following arguments are required: run",
@@ -492,6 +498,34 @@ def test_a_sweep_trains_each_combination(rlrun):
     for job in jobs:
         record = json.loads((sweep / job["run"] / "run.json").read_text())
         assert job["return"] == record["return"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "setting"),
+    [
+        ("algo=rloo,grpo", "algo.kl_target=null"),
+        ("algo=reinforce advantage=reinforce_pp,grpo", "advantage.epsilon=0.001"),
+    ],
+)
+def test_a_sweep_takes_a_setting_that_its_choices_have(rlrun, choices, setting):
+    words = [*choices.split(), "env=cartpole", "total_steps=1", "env.group_size=4", setting]
+    code, _, err = rlrun("-m", *words, "evaluation.episodes=1", "hardware.compile=off")
+    assert code == 0, err
+    for directory in run_directories():
+        assert setting in yaml.safe_load((directory / "overrides.yaml").read_text())
+        record = json.loads((directory / "run.json").read_text())
+        assert record["command"][:2] == ["rlrun", "-m"]
+        assert setting in record["command"]
+    (summary,) = Path("outputs").rglob("multirun.yaml")
+    assert "held_back" not in summary.read_text()
+
+
+def test_the_settings_of_a_sweeps_choices_are_held_back_and_given_back():
+    words = ["algo=rloo,grpo", "algo.clip='0,1'", "+advantage.x=null", "env.id=a", "~algo.gamma"]
+    held_back = hold_back([*words, "algo.reference="])
+    assert held_back[1:3] == ["algo.clip=held_back,'0,1'", "+advantage.x=held_back,null"]
+    assert [held_back[0], *held_back[3:5]] == [words[0], *words[3:]]
+    assert [give_back(word) for word in held_back] == [*words, "algo.reference=''"]
 
 
 def test_a_signal_is_the_exit_code_and_ends_a_sweep(empty_directory):

@@ -1,5 +1,6 @@
 """The config tree as it is shipped, and the experiments that it composes to."""
 
+import math
 import re
 from pathlib import Path
 
@@ -138,6 +139,16 @@ def test_loading_does_not_change_the_config():
     assert experiment.config == OmegaConf.to_container(cfg, resolve=True)
 
 
+def test_infinity_may_be_written_as_in_yaml():
+    experiment = loaded("env=hopper", "algo.clip=.inf", "env.options.healthy_z_range=[-.inf,2]")
+    assert experiment.algo.clip == experiment.config["algo"]["clip"] == math.inf
+    assert experiment.config["env"]["options"]["healthy_z_range"] == [-math.inf, 2]
+    with pytest.raises(UserError, match=r"algo\.learning_rate must be positive, got -inf"):
+        loaded("env=cartpole", "algo.learning_rate=-.inf")
+    with pytest.raises(UserError, match=r"algo\.epochs: expected a whole number, got inf"):
+        loaded("env=cartpole", "algo.epochs=.inf")
+
+
 def test_seed_zero_is_a_seed():
     assert loaded("env=cartpole", "seed=0").seed == 0
 
@@ -163,7 +174,7 @@ def test_an_algorithm_without_an_estimator_has_none():
         ("seed=-1", "seed must be at least 0, got -1"),
         ("evaluation.episodes=0", "evaluation.episodes must be at least 1, got 0"),
         ("checkpoint.keep=0", "checkpoint.keep must be at least 1, got 0"),
-        ("checkpoint.every_seconds=-1", "checkpoint.every_seconds must be at least 0, got -1"),
+        ("checkpoint.every_seconds=-1", "checkpoint.every_seconds must be in [0, inf], got -1"),
         ("tags=a", "tags: expected a list, got 'a'"),
         ("+sed=1", "sed: no such setting; did you mean 'seed'?"),
         ("+advantage.gamma=0.5", "advantage.gamma: no such setting"),

@@ -115,12 +115,14 @@ def out_of_range(rollout, *, gamma):
         (
             compares,
             {},
-            "advantage: this estimator compares episodes from one start: env.group_size=8, say",
+            "advantage: this estimator compares episodes from one start: env.group_size=8, say; "
+            "got env.group_size=null",
         ),
         (
             compares,
             {"group_size": 1},
-            "advantage: this estimator compares episodes from one start: env.group_size=8, say",
+            "advantage: this estimator compares episodes from one start: env.group_size=8, say; "
+            "got env.group_size=1",
         ),
         (
             waits,
@@ -130,17 +132,19 @@ def out_of_range(rollout, *, gamma):
         (
             needs("policy_logp", "value"),
             {"offers": POLICY_COLUMNS},
-            "advantage: it needs a critic V(s), which ppo has not",
+            "advantage: it needs a critic V(s), which ppo has not; a2c, ppo and reinforce have one",
         ),
         (
             needs("next_q"),
             {"offers": POLICY_COLUMNS},
-            "advantage: it needs a critic Q(s, a), which ppo has not",
+            "advantage: it needs a critic Q(s, a), which ppo has not; "
+            "a2c, ppo and reinforce have one",
         ),
         (
             needs("q", "policy_q"),
             {"action_space": BOX},
-            "advantage: the mean of Q over all actions needs discrete ones",
+            "advantage: the mean of Q over all actions needs discrete ones; "
+            "advantage.baseline=value needs none",
         ),
     ],
 )

@@ -85,7 +85,7 @@ def plain_loss(algorithm: PPOKL, policy: nn.Module, batch: PolicyBatch) -> Tenso
         ({"adam_epsilon": -1e-5}, "adam_epsilon must be positive"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be positive"),
         ({"kl_coefficient": -1.0}, "kl_coefficient must be at least 0, got -1.0"),
-        ({"kl_coefficient": 0.0}, "kl_coefficient must be positive, got 0.0"),
+        ({"kl_coefficient": 0.0}, "kl_coefficient must be positive to be adapted"),
         ({"target_kl": 0.0}, "target_kl must be positive, got 0.0"),
         ({"entropy_coefficient": -0.1}, "entropy_coefficient must be at least 0"),
         ({"minibatch_size": 5}, "minibatch_size must divide num_envs x horizon = 32, got 5"),

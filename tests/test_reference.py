@@ -66,6 +66,13 @@ def test_one_checkpoint_can_be_named(run):
         assert differences(state, named[same]) == []
 
 
+def test_the_directory_of_a_runs_checkpoints_means_the_run(run, monkeypatch):
+    monkeypatch.chdir(run / "checkpoints")
+    state = load_reference(str(run), CARTPOLE, CPU).state_dict()
+    for path in (str(run / "checkpoints"), "."):
+        assert differences(load_reference(path, CARTPOLE, CPU).state_dict(), state) == []
+
+
 def test_its_state_is_the_policy_and_can_be_kept_in_a_checkpoint(run, tmp_path):
     reference = load_reference(str(run), CARTPOLE, CPU)
     torch.save(reference.state_dict(), tmp_path / "state.pt")
@@ -101,8 +108,21 @@ def test_a_path_that_does_not_exist(run):
     assert said == f"algo.reference={run}s: no such directory; did you mean '{run}'?"
 
 
+def test_a_file(run):
+    assert message(run / "run.json").endswith("run.json is a file, not a directory")
+
+
+def test_an_empty_name():
+    assert message("") == (
+        "algo.reference is empty: give a run's directory, a checkpoint's, or null"
+    )
+
+
 def test_a_directory_that_is_no_run(tmp_path):
-    assert f"algo.reference={tmp_path} is no run with a policy" in message(tmp_path)
+    assert message(tmp_path) == (
+        f"algo.reference={tmp_path} is no run, nor a checkpoint in one: "
+        f"no config.yaml in {tmp_path}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from rlrun.errors import UserError, did_you_mean, nearest, report
+from rlrun.errors import UserError, did_you_mean, near_path, nearest, report
 from rlrun.schema import build
 
 HERE = (__name__,)  # the package that the targets below are in
@@ -124,6 +124,7 @@ def test_a_nested_target_is_built():
             "of",
             "algo.compile: expected one of auto, off, on, got 'of'; did you mean 'off'?",
         ),
+        ("compile", "x", "algo.compile: expected one of auto, off, on, got 'x'"),
         ("hidden_sizes", 64, "algo.hidden_sizes: expected a list, got 64"),
         ("hidden_sizes", [64, "a"], "algo.hidden_sizes[1]: expected a whole number, got 'a'"),
         ("betas", 0.9, "algo.betas: expected a list, got 0.9"),
@@ -237,6 +238,14 @@ def test_a_report_is_one_line(capsys, error, line):
     assert err == (line or err)
     first, *_ = str(error).splitlines() or [""]
     assert err.startswith(f"rlrun: {first}")
+
+
+def test_near_path_is_another_directory(tmp_path):
+    (tmp_path / "run.json").touch()
+    assert near_path(tmp_path / "run.json") == ""
+    assert near_path(tmp_path / "run.jso") == ""
+    (tmp_path / "runs").mkdir()
+    assert near_path(tmp_path / "run") == f"; did you mean '{tmp_path / 'runs'}'?"
 
 
 def test_nearest_word():

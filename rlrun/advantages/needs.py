@@ -73,7 +73,11 @@ def groups(rollout: Rollout) -> Tensor:
         ValueError: the rollout is not made of groups of two or more.
     """
     if rollout.group is None:
-        raise ValueError("this estimator compares episodes from one start: env.group_size=8, say")
+        size = 1 if rollout.whole_episodes else "null"
+        raise ValueError(
+            "this estimator compares episodes from one start: env.group_size=8, say; "
+            f"got env.group_size={size}"
+        )
     return rollout.group[0]
 
 
@@ -125,11 +129,13 @@ def prepare(
             name = missing.name
             if name not in offers:
                 raise UserError(
-                    f"advantage: it needs {SOURCES[name]}, which {algorithm} has not"
+                    f"advantage: it needs {SOURCES[name]}, which {algorithm} has not; "
+                    "a2c, ppo and reinforce have one"
                 ) from missing
             if name == "policy_q" and not problem.discrete:
                 raise UserError(
-                    "advantage: the mean of Q over all actions needs discrete ones"
+                    "advantage: the mean of Q over all actions needs discrete ones; "
+                    "advantage.baseline=value needs none"
                 ) from missing
             needed[name] = rollout.reward
         except ValueError as error:

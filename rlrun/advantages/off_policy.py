@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rlrun.advantages.needs import column
 from rlrun.advantages.temporal import td_errors
-from rlrun.ranges import between, positive
+from rlrun.ranges import between, positive_or_infinite
 from rlrun.recurrence import reverse_linear_recurrence
 from rlrun.rollout import Rollout
 
@@ -39,7 +39,7 @@ def vtrace(
     Raises:
         ValueError: a threshold is out of range.
     """
-    positive(rho_bar=rho_bar)
+    positive_or_infinite(rho_bar=rho_bar)
     between(0, rho_bar, c_bar=c_bar)
     ratio = (column(rollout, "policy_logp") - rollout.logp).exp()
     rho, c = ratio.clamp(max=rho_bar), ratio.clamp(max=c_bar)

@@ -34,7 +34,7 @@ from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import explained_variance, standardize
 from rlrun.optim import RMSprop
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, between, positive
+from rlrun.ranges import at_least, between, positive, positive_or_infinite
 from rlrun.rollout import Rollout, all_rows, take
 from rlrun.seeding import Streams
 
@@ -81,8 +81,8 @@ class A2C:
         positive(
             learning_rate=self.learning_rate,
             rmsprop_epsilon=self.rmsprop_epsilon,
-            max_grad_norm=self.max_grad_norm,
         )
+        positive_or_infinite(max_grad_norm=self.max_grad_norm)
         between(0, 1, rmsprop_alpha=self.rmsprop_alpha)
         at_least(0, entropy_coefficient=self.entropy_coefficient)
 

@@ -60,7 +60,7 @@ from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import clipped_surrogate
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, positive
+from rlrun.ranges import at_least, positive_or_infinite
 from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
 
@@ -104,7 +104,7 @@ class DAPO:
         """Refuse values outside their range."""
         check_rollout_settings(self)
         check_episode_settings(self)
-        positive(clip_low=self.clip_low, clip_high=self.clip_high)
+        positive_or_infinite(clip_low=self.clip_low, clip_high=self.clip_high)
         at_least(
             0,
             max_refills=self.max_refills,

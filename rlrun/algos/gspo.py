@@ -48,7 +48,7 @@ from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import clipped_surrogate
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import positive
+from rlrun.ranges import positive_or_infinite
 from rlrun.reference_penalty import (
     KLEstimator,
     KLPlace,
@@ -103,7 +103,7 @@ class GSPO:
         check_rollout_settings(self)
         check_episode_settings(self)
         check_reference_settings(self)
-        positive(clip_low=self.clip_low, clip_high=self.clip_high)
+        positive_or_infinite(clip_low=self.clip_low, clip_high=self.clip_high)
 
     def setup(
         self,

@@ -38,7 +38,7 @@ from rlrun.objectives import (
 )
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, positive
+from rlrun.ranges import at_least, positive, positive_or_infinite
 from rlrun.rollout import Rollout, minibatches, take
 from rlrun.seeding import Streams
 
@@ -92,9 +92,8 @@ class PPO:
         positive(
             learning_rate=self.learning_rate,
             adam_epsilon=self.adam_epsilon,
-            clip=self.clip,
-            max_grad_norm=self.max_grad_norm,
         )
+        positive_or_infinite(clip=self.clip, max_grad_norm=self.max_grad_norm)
         at_least(0, entropy_coefficient=self.entropy_coefficient)
         for name, value in (("value_clip", self.value_clip), ("target_kl", self.target_kl)):
             if value is not None:

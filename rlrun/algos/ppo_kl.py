@@ -30,7 +30,7 @@ from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import USUAL_CLIP, explained_variance, ratio_metrics, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, positive
+from rlrun.ranges import at_least, positive, positive_or_infinite
 from rlrun.rollout import Rollout, minibatches, take
 from rlrun.seeding import Streams
 
@@ -96,15 +96,18 @@ class PPOKL:
         positive(
             learning_rate=self.learning_rate,
             adam_epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
         )
+        positive_or_infinite(max_grad_norm=self.max_grad_norm)
         at_least(
             0, kl_coefficient=self.kl_coefficient, entropy_coefficient=self.entropy_coefficient
         )
         if self.target_kl is not None:
             positive(target_kl=self.target_kl)
-            # No factor leads away from zero.
-            positive(kl_coefficient=self.kl_coefficient)
+            if self.kl_coefficient == 0:  # no factor leads away from zero
+                raise ValueError(
+                    "kl_coefficient must be positive to be adapted (target_kl=null: it stays as "
+                    f"it is), got {self.kl_coefficient}"
+                )
         if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:
             raise ValueError(
                 "minibatch_size must divide num_envs x horizon = "

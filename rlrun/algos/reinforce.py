@@ -41,7 +41,7 @@ from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import approximate_kl, explained_variance, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, positive
+from rlrun.ranges import at_least, positive, positive_or_infinite
 from rlrun.rollout import Rollout, all_rows, take
 from rlrun.seeding import Streams
 
@@ -93,9 +93,9 @@ class REINFORCE:
         positive(
             learning_rate=self.learning_rate,
             adam_epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
             critic_learning_rate=self.critic_learning_rate,
         )
+        positive_or_infinite(max_grad_norm=self.max_grad_norm)
         at_least(0, entropy_coefficient=self.entropy_coefficient)
         at_least(
             1, critic_epochs=self.critic_epochs, critic_minibatch_size=self.critic_minibatch_size

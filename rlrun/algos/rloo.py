@@ -49,7 +49,7 @@ from rlrun.networks import Categorical, DiagonalGaussian
 from rlrun.objectives import clipped_surrogate
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import positive
+from rlrun.ranges import positive_or_infinite
 from rlrun.reference_penalty import (
     KLEstimator,
     KLPlace,
@@ -103,7 +103,7 @@ class RLOO:
         check_rollout_settings(self)
         check_episode_settings(self)
         check_reference_settings(self)
-        positive(clip=self.clip)
+        positive_or_infinite(clip=self.clip)
 
     def setup(
         self,

@@ -26,7 +26,7 @@ from rlrun.hardware import Hardware, run_in_turn
 from rlrun.objectives import explained_variance, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
-from rlrun.ranges import at_least, between, positive
+from rlrun.ranges import at_least, between, positive, positive_or_infinite
 from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
 from rlrun.trust_region import TrustRegionBatch, TrustRegionStep
@@ -80,9 +80,9 @@ class TRPO:
             max_kl=self.max_kl,
             learning_rate=self.learning_rate,
             adam_epsilon=self.adam_epsilon,
-            max_grad_norm=self.max_grad_norm,
             line_search_shrink=self.line_search_shrink,
         )
+        positive_or_infinite(max_grad_norm=self.max_grad_norm)
         between(0, 1, line_search_shrink=self.line_search_shrink)
         at_least(0, damping=self.damping, cg_tolerance=self.cg_tolerance)
         if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:

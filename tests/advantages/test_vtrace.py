@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from random_rollouts import assert_equal_where_it_counts, segment, whole_episodes
-from tiny import bare_rollout
+from tiny import Corridor, bare_rollout, control, set_up
 from torch import Tensor
 
 from rlrun.advantages.off_policy import vtrace
 from rlrun.advantages.temporal import baseline_value, gae, td
+from rlrun.errors import UserError
 from rlrun.rollout import Rollout
 
 GAMMA = 0.9
@@ -147,3 +149,17 @@ def test_the_value_behind_a_terminal_state_is_never_used():
 def test_thresholds_out_of_range_are_refused(rho_bar, c_bar, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         vtrace(ROLLOUTS["segment"], gamma=GAMMA, rho_bar=rho_bar, c_bar=c_bar)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "ppo_kl"])
+def test_a_surrogate_with_a_ratio_of_its_own_does_not_get_another_one(algo):
+    env, estimator = control(Corridor, 4), partial(vtrace, rho_bar=1.0, c_bar=1.0)
+    message = (
+        "^advantage: it weighs each step with the ratio of the policies, which the algorithm does "
+        "too: algo.recompute_advantage=false$"
+    )
+    with pytest.raises(UserError, match=message):
+        set_up(env, algo, estimator=estimator, recompute_advantage=True)
+    # Before the first epoch all ratios are 1, and other estimators have none.
+    set_up(env, algo, estimator=estimator, recompute_advantage=False)
+    set_up(env, algo, estimator=td, recompute_advantage=True)

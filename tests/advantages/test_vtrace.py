@@ -1,8 +1,10 @@
-"""V-trace against arithmetic, the paper's sum, a plain loop, and its limit on policy."""
+"""V-trace against arithmetic, the paper's sum, a plain loop, torchrl, and its limit on policy."""
 
+import json
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from rlrun.errors import UserError
 from rlrun.rollout import Rollout
 
 GAMMA = 0.9
+ORACLE = Path(__file__).parents[1] / "data" / "torchrl_vtrace.json"
 ROLLOUTS = {
     "segment": segment(13, 1),
     "segment_without_an_end": segment(7, 2, end_probability=0.0),
@@ -88,6 +91,26 @@ def test_the_target_is_the_sum_of_the_paper(rho_bar, c_bar):
             rho = min(rho_bar, ratio[t].item())
             expected += GAMMA ** (t - s) * traces * rho * delta[t, 0].item()
         assert target[s, 0].item() == pytest.approx(expected)
+
+
+def test_it_equals_torchrl():
+    record = json.loads(ORACLE.read_text())
+    gamma, answers = record.pop("gamma"), record.pop("answers")
+    flags = {name: torch.tensor(record.pop(name)) for name in ("terminated", "truncated")}
+    del record["torchrl"]
+    columns = {name: torch.tensor(x, dtype=torch.float64) for name, x in record.items()}
+    rollout = bare_rollout(**columns, **flags)
+    assert rollout.terminated[:-1].any()
+    assert rollout.truncated[:-1].any()
+    ratio = (rollout.policy_logp - rollout.logp).exp()
+    assert ratio.min() < 0.5
+    assert ratio.max() > 2.0
+    for answer in answers:
+        ours = vtrace(rollout, gamma=gamma, rho_bar=answer["rho_bar"], c_bar=answer["c_bar"])
+        for column, name in zip(ours, ("advantage", "target"), strict=True):
+            expected = torch.tensor(answer[name], dtype=torch.float64)
+            # torchrl's discount is in single precision, whatever the rewards are in.
+            torch.testing.assert_close(column, expected, atol=1e-5, rtol=1e-5)
 
 
 @every_rollout

@@ -25,9 +25,10 @@ fewer episodes, or is skipped if there are none: steps of an environment are to 
 not a difference between episodes, least of all where a task is solved. Equal is a spread of raw
 returns up to ``spread_tolerance``. Where the paper limits an answer's tokens, the penalty is for
 steps near the time limit, and only makes sense where longer is not better. The return may be
-discounted; an entropy bonus; the details of PPO in control (``algos/ppo.py``): orthogonal
-initialisation, normalised observations, Adam with ε = 1e-5, a falling step size, a bounded gradient
-norm.
+discounted, but the penalty is not: each return has it in full, from the first step on (``grpo``)
+as from any other (``time_group``). An entropy bonus; the details of PPO in control
+(``algos/ppo.py``): orthogonal initialisation, normalised observations, Adam with ε = 1e-5, a
+falling step size, a bounded gradient norm.
 """
 
 from collections.abc import Callable
@@ -219,7 +220,12 @@ class DAPO:
         return {**metrics, **sampling, "schedule/learning_rate": learning_rate}
 
     def shaped(self, rollout: Rollout) -> Rollout:
-        """Take the penalty of overlong episodes from the rewards of their last steps."""
+        """Fine overlong episodes, so that the fine is in each return of theirs in full, [T, N].
+
+        1 − γ of the fine at every step, and all of it at the last: discounted from step t on, n
+        steps before the last, (1 − γ)(1 + γ + … + γⁿ⁻¹) + γⁿ = 1. Without a discount it is all at
+        the last step, as in the paper; a discounted one there would not reach the first steps.
+        """
         if self.overlong_buffer is None:
             return rollout
         penalty = overlong_penalties(
@@ -228,7 +234,8 @@ class DAPO:
             buffer=self.overlong_buffer,
             factor=self.overlong_penalty,
         )
-        return replace(rollout, reward=rollout.reward + rollout.done * penalty)
+        share = torch.where(rollout.done, 1.0, (1.0 - self.gamma) * rollout.mask)
+        return replace(rollout, reward=rollout.reward + share * penalty)
 
     def policy_loss(
         self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: EpisodeBatch

@@ -181,6 +181,8 @@ class ReferencePenalty:
         )
         if settings.reference is None:
             return
+        if settings.kl_coefficient == 0 and not from_checkpoint:
+            warn("algo.reference keeps the policy near nothing: algo.kl_coefficient is 0")
         if settings.kl_target is not None:
             self._coefficient = ProportionalCoefficient(
                 settings.kl_coefficient,

@@ -245,6 +245,15 @@ def test_a_penalty_that_may_be_divided_by_the_spread_is_pointed_out(algo, capsys
     assert said(capsys, "rloo", kl_place="reward", **settings) == ""
 
 
+def test_a_reference_without_a_weight_is_pointed_out(capsys, tmp_path):
+    settings = {"reference": moved_policy(Corridor, tmp_path)}
+    warning = "warning: algo.reference keeps the policy near nothing: algo.kl_coefficient is 0\n"
+    assert said(capsys, "grpo", **settings) == warning
+    assert said(capsys, "grpo", from_checkpoint=True, **settings) == ""
+    assert said(capsys, "grpo", kl_coefficient=0.1, **settings) == ""
+    assert said(capsys, "grpo") == ""
+
+
 # ---------------------------------------------------------------------- going on
 
 

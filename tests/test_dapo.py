@@ -155,6 +155,28 @@ def test_where_no_group_has_a_spread_nothing_is_learned():
     assert collector.collector.steps == 3 * 8 * 3
 
 
+def test_a_run_that_never_learns_says_so_once(capsys):
+    algorithm, collector = moods(4, matters=lambda seed: False, max_refills=0)
+    learn(algorithm, collector, iterations=9)
+    assert capsys.readouterr().err == ""
+    learn(algorithm, collector, iterations=15)
+    assert capsys.readouterr().err == (
+        "warning: dapo has learned nothing in 10 iterations in a row: the returns of each group "
+        "are equal, the task being solved or out of reach\n"
+    )
+
+
+def test_an_update_now_and_then_is_enough(capsys):
+    algorithm, collector = moods(4, matters=lambda seed: True, max_refills=0)
+    rollout = algorithm.collect(collector)
+    nothing = take_columns(rollout, torch.arange(0))
+    for _ in range(3):
+        for _ in range(9):
+            assert algorithm.update(nothing, progress=0.0)["updates"] == 0
+        assert algorithm.update(rollout, progress=0.0)["updates"] > 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_spread_within_the_tolerance_is_none():
     everywhere = {"matters": lambda seed: True, "max_refills": 0}
     algorithm, collector = moods(8, spread_tolerance=6.0, **everywhere)  # returns are 0 to 6

@@ -54,7 +54,7 @@ from rlrun.episode_batches import (
     take_episodes,
 )
 from rlrun.episode_groups import join, return_spreads, take_columns
-from rlrun.errors import UserError
+from rlrun.errors import UserError, warn
 from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.networks import Categorical, DiagonalGaussian
@@ -64,6 +64,9 @@ from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
 from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
+
+# Iterations in a row without an update after which a run says so.
+MANY_SKIPPED = 10
 
 
 @dataclass(kw_only=True, eq=False)
@@ -140,6 +143,8 @@ class DAPO:
         self.group_size = problem.group_size
         # What `collect` has to say of a rollout besides, for the logs.
         self.sampling: dict[str, int] = {}
+        # Iterations in a row without an update.
+        self.skipped = 0
         self.streams = streams
         self.agent, self.estimate = make_agent(
             self,
@@ -199,7 +204,14 @@ class DAPO:
             for name, count in self.sampling.items()
         }
         if not rollout.mask.any():
+            self.skipped += 1
+            if self.skipped == MANY_SKIPPED:
+                warn(
+                    f"dapo has learned nothing in {MANY_SKIPPED} iterations in a row: the returns "
+                    "of each group are equal, the task being solved or out of reach"
+                )
             return {**sampling, "updates": torch.tensor(0)}
+        self.skipped = 0
         advantage, _ = self.estimate(self.shaped(rollout))
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from rlrun.advantages.needs import Estimator, prepare
+from rlrun.errors import UserError
 from rlrun.hardware import Hardware
 from rlrun.networks import (
     BoxActionCritic,
@@ -51,6 +52,8 @@ class Agent:
     Attributes:
         device: where the networks are.
         networks: policy and critics.
+        weighs_steps: whether the estimator compares the policy with the one that sampled the
+            actions, and so weighs each step with a ratio of its own.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Agent:
         self.device = hardware.torch_device()
         self._obs_size = problem.obs_size
         self._streams = streams
-        self._needs_log_prob = "policy_logp" in columns
+        self.weighs_steps = "policy_logp" in columns
         self._needs_score = "score_square" in columns
         policy = make_policy(
             problem, hidden_sizes=hidden_sizes, log_std=log_std, generator=streams.init
@@ -151,7 +154,7 @@ class Agent:
         """Fill in what policy and critics say now of the rollout's states and actions."""
         obs, action, next_obs = rollout.obs, rollout.action, rollout.next_obs
         columns: dict[str, Any] = {}
-        if self._needs_log_prob:
+        if self.weighs_steps:
             columns["policy_logp"] = self.log_prob(obs, action)
         if self.critic is not None:
             columns |= {"value": self.critic(obs), "next_value": self.critic(next_obs)}
@@ -270,3 +273,16 @@ def make_agent(
         streams=streams,
     )
     return agent, estimate
+
+
+def refuse_second_ratio(agent: Agent) -> None:
+    """Check, for a surrogate with a ratio π/μ, that an estimator's recomputed Ψ has none as well.
+
+    Raises:
+        UserError: once the policy has moved, each step would be weighed twice.
+    """
+    if agent.weighs_steps:
+        raise UserError(
+            "advantage: it weighs each step with the ratio of the policies, which the algorithm "
+            "does too: algo.recompute_advantage=false"
+        )

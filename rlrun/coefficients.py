@@ -29,8 +29,11 @@ class Coefficient(Protocol):
         """Adapt β.
 
         Args:
-            kl: KL divergence after the iteration's updates, averaged over its rows, [].
-            samples: rows or responses that the iteration learned from.
+            kl: KL divergence of the iteration, a mean over its steps, []. What it is between is the
+                caller's: ``ppo_kl`` measures how far its updates led, a reference penalty how far
+                from the reference the policy was that played, before them.
+            samples: what the iteration learned from, in the unit of the rule: steps (``ppo_kl``) or
+                episodes (a reference penalty).
         """
         ...
 
@@ -93,7 +96,11 @@ class ProportionalCoefficient:
     """β ← β (1 + clip(KL/target − 1, ±0.2) n/H) after an iteration on n samples.
 
     Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", §2.2; H is 10,000 in
-    verl and OpenRLHF. n counts as H where it is larger, so that β stays positive.
+    verl and OpenRLHF.
+
+    Departures: the paper's KL is that of a whole answer, a sum over its tokens; here KL and target
+    are of one step, whatever the length of an episode. n counts as H where it is larger, so that β
+    stays positive.
     """
 
     def __init__(self, value: float, *, target: float, horizon: int, device: torch.device):

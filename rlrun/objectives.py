@@ -102,6 +102,8 @@ def ratio_metrics(
     Returns:
         Mean and maximum of ρ, the share outside [1 − ε, 1 + ε], and the effective sample size
         (Σρ)² / (B Σρ²), a share too: of B rows, so many would estimate as well without weights.
+        Of these rows: an algorithm logs the mean over its minibatches of all epochs, the first of
+        which have equal weights; the whole rollout under the last policy mostly has less.
     """
     ratio, change = log_ratio.exp(), torch.expm1(log_ratio)
     outside = (change < -clip) | (change > (clip if clip_high is None else clip_high))

@@ -14,6 +14,11 @@ gradients on-policy, per unit of β (Tang & Munos 2025, arXiv:2506.09477):
     k3          unbiased, >= 0   ∇KL(π_ref ‖ π)      ∇KL(π ‖ π_ref) − ∇KL(π_ref ‖ π): not a KL's
 
 k1 in the loss is refused. The KL that is logged, and that an adaptive β follows, is the exact one.
+
+In the reward the penalty is a reward like any other: γ discounts it, and what an estimator does to
+returns it does to the penalty. One that divides by the spread of a group (``advantage=grpo``)
+undoes β where the raw returns tie: the spread is that of the penalties alone then, and their noise
+is brought to the size of any other signal.
 """
 
 from collections.abc import Callable
@@ -27,6 +32,7 @@ from rlrun.agent import Agent
 from rlrun.algorithm import Stateful
 from rlrun.coefficients import Coefficient, FixedCoefficient, ProportionalCoefficient
 from rlrun.episode_batches import minibatch_weights, take_episodes
+from rlrun.errors import warn
 from rlrun.objectives import k1, k2, k3
 from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive
@@ -66,6 +72,19 @@ def check_reference_settings(algorithm: Any) -> None:
                 "kl_estimator must be k2 or k3 with kl_place=loss, where the expected gradient of "
                 "k1 is 0"
             )
+
+
+def warn_of_the_spread(algorithm: Any) -> None:
+    """Say that the penalty is in what an estimator of groups may divide by the spread, if it is.
+
+    Args:
+        algorithm: one that brings such an estimator, with its settings of the KL penalty.
+    """
+    if algorithm.kl_coefficient > 0 and algorithm.kl_place == "reward":
+        warn(
+            "algo.kl_place=reward: advantage=grpo divides the penalty by the spread of the group, "
+            "too, which undoes kl_coefficient where returns tie; advantage=rloo does not"
+        )
 
 
 class Penalised(NamedTuple):
@@ -162,6 +181,8 @@ class ReferencePenalty:
         )
         if settings.reference is None:
             return
+        if settings.kl_coefficient == 0 and not from_checkpoint:
+            warn("algo.reference keeps the policy near nothing: algo.kl_coefficient is 0")
         if settings.kl_target is not None:
             self._coefficient = ProportionalCoefficient(
                 settings.kl_coefficient,

@@ -1,14 +1,16 @@
 """What is true of every algorithm in conf/algo: found by globbing, so that a new one is covered."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from tiny import Corridor, PointMass, control, learn, set_up, yaml_of
+from tiny import CPU, Corridor, PointMass, control, learn, set_up, yaml_of
 
 from rlrun.algorithm import OnPolicyAlgorithm, Stateful, Trainable
 from rlrun.config import conf_directory
+from rlrun.hardware import Hardware
 
 ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
@@ -17,13 +19,16 @@ both = pytest.mark.parametrize("make_env", ENVS.values(), ids=ENVS)
 GROUP_SIZES = {"whole": 1, "in_groups": 2}
 
 
-def ready(algo: str, make_env=Corridor, *, seed: int = 0) -> tuple[Any, Any]:
+def ready(
+    algo: str, make_env=Corridor, *, seed: int = 0, hardware: Hardware = CPU
+) -> tuple[Any, Any]:
     """A small algorithm and its collector; episodes are in groups of two where it wants groups."""
     defaults = [entry for entry in yaml_of("algo", algo)["defaults"] if entry != "_self_"]
     choice = {key: name for entry in defaults for key, name in entry.items()}
     sizes = [GROUP_SIZES[choice[key]] for key in choice if key.startswith("/env/episodes@")]
     group_size = sizes[0] if sizes else None
-    return set_up(control(make_env, 4), algo, seed=seed, group_size=group_size)
+    env = control(make_env, 4)
+    return set_up(env, algo, seed=seed, group_size=group_size, hardware=hardware)
 
 
 @every_algorithm
@@ -33,13 +38,20 @@ def test_it_keeps_the_contract_of_its_loop(algo):
         if not name.startswith("_"):
             assert hasattr(algorithm, name), name
     for protocol, parts in ((Trainable, algorithm.learners), (Stateful, algorithm.parts)):
-        methods = [name for base in (protocol, Stateful) for name in vars(base) if name[0] != "_"]
+        members = [name for base in (protocol, Stateful) for name in vars(base) if name[0] != "_"]
         for name, part in parts.items():
-            assert all(callable(getattr(part, method)) for method in methods), name
+            assert all(hasattr(part, member) for member in members), name
     for learner in algorithm.learners.values():  # nothing to compile, and nothing breaks
         learner.warm_up()
         learner.run_eagerly()
-    assert algorithm.updates(total_steps=1_000_000) >= 0
+
+
+@every_algorithm
+def test_it_counts_its_updates_if_there_is_something_to_compile_for_them(algo):
+    algorithm, _ = ready(algo, hardware=replace(CPU, compile="on"))
+    compiles = any(learner.is_compiled for learner in algorithm.learners.values())
+    assert (algorithm.updates(total_steps=1_000_000) > 0) == compiles
+    assert compiles == (algorithm.horizon is not None)
 
 
 @every_algorithm

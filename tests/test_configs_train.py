@@ -62,6 +62,13 @@ CASES = {
     },
     **{f"env={name}": ("ppo", name) for name in names("env")},
     **{f"tuned={name}": pair(name) for name in names("tuned")},
+    "Dr. GRPO": (
+        "grpo",
+        "cartpole",
+        "advantage=dr_grpo",
+        "algo.aggregation=episode_mean_step_norm",
+        "env.group_size=2",
+    ),
 }
 
 

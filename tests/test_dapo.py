@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny import TIME_LIMIT, algorithm_of, control, counting, learn, set_up
+from tiny import TIME_LIMIT, algorithm_of, bare_rollout, control, counting, learn, set_up
 
+from rlrun.advantages.episodes import discounted_returns
 from rlrun.algos.dapo import overlong_penalties
 from rlrun.episode_groups import take_columns
 from rlrun.errors import UserError
@@ -154,6 +155,28 @@ def test_where_no_group_has_a_spread_nothing_is_learned():
     assert collector.collector.steps == 3 * 8 * 3
 
 
+def test_a_run_that_never_learns_says_so_once(capsys):
+    algorithm, collector = moods(4, matters=lambda seed: False, max_refills=0)
+    learn(algorithm, collector, iterations=9)
+    assert capsys.readouterr().err == ""
+    learn(algorithm, collector, iterations=15)
+    assert capsys.readouterr().err == (
+        "warning: dapo has learned nothing in 10 iterations in a row: the returns of each group "
+        "are equal, the task being solved or out of reach\n"
+    )
+
+
+def test_an_update_now_and_then_is_enough(capsys):
+    algorithm, collector = moods(4, matters=lambda seed: True, max_refills=0)
+    rollout = algorithm.collect(collector)
+    nothing = take_columns(rollout, torch.arange(0))
+    for _ in range(3):
+        for _ in range(9):
+            assert algorithm.update(nothing, progress=0.0)["updates"] == 0
+        assert algorithm.update(rollout, progress=0.0)["updates"] > 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_spread_within_the_tolerance_is_none():
     everywhere = {"matters": lambda seed: True, "max_refills": 0}
     algorithm, collector = moods(8, spread_tolerance=6.0, **everywhere)  # returns are 0 to 6
@@ -197,9 +220,10 @@ def test_the_fine_grows_towards_the_time_limit():
     torch.testing.assert_close(fines, torch.tensor([0.0, 0.0, 0.0, -0.5, -1.0, -1.9, -2.0]))
 
 
-def test_the_fine_is_taken_from_the_last_step():
+def test_without_a_discount_the_fine_is_taken_from_the_last_step():
     env, _ = counting(4, CHOICE)  # of 1 to 4 steps
-    changes = {"overlong_buffer": 13, "overlong_penalty": 26.0}  # 2 for each step above 2
+    # 2 for each step above 2.
+    changes = {"overlong_buffer": 13, "overlong_penalty": 26.0, "gamma": 1.0}
     algorithm, collector = set_up(env, "dapo", group_size=2, **changes)
     rollout = collector.collect(algorithm.agent)
     assert set(rollout.mask.sum(0).tolist()) == {1, 2, 3, 4}
@@ -208,6 +232,23 @@ def test_the_fine_is_taken_from_the_last_step():
         expected = torch.zeros(len(difference))
         expected[length - 1] = 2.0 * max(length - 2, 0)
         torch.testing.assert_close(difference[:, i], expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.9, 0.99, 1.0])
+def test_the_fine_is_in_every_return_in_full(gamma):
+    settings = {"overlong_buffer": 200, "gamma": gamma}
+    algorithm, _ = set_up(control(Moods, 4), "dapo", group_size=2, time_limit=500, **settings)
+    lengths = torch.tensor([500, 400, 301, 250])
+    step = torch.arange(500)[:, None]
+    rollout = bare_rollout(
+        torch.zeros(500, 4),
+        mask=step < lengths,
+        truncated=step == lengths - 1,
+        whole_episodes=True,
+    )
+    returns = discounted_returns(algorithm.shaped(rollout), gamma)
+    fined = torch.tensor([-1.0, -0.5, -0.005, 0.0])
+    torch.testing.assert_close(returns, fined * rollout.mask, atol=1e-5, rtol=0.0)
 
 
 def test_by_default_there_is_no_fine():

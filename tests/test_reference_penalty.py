@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from running import assert_same_run, experiment, metrics, small
+from tiny import CPU as HARDWARE
 from tiny import Corridor, PointMass, control, learn, problem_of, set_up
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from rlrun.checkpoint import CheckpointStore
 from rlrun.errors import UserError
 from rlrun.reference import load_reference
 from rlrun.rollout import Rollout
+from rlrun.seeding import Streams
 
 CPU = torch.device("cpu")
 every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
@@ -207,6 +209,49 @@ def test_an_adapted_coefficient_follows_the_kl(tmp_path):
         # Four episodes each time: by a fifth, from the second iteration on.
         factor = 1.2 if grows else 0.8
         assert values == pytest.approx([0.1, 0.1 * factor, 0.1 * factor**2])
+
+
+# ---------------------------------------------------------------------- what is said of it
+
+
+def said(capsys, algo: str, *, from_checkpoint: bool = False, **settings) -> str:
+    """What setting an algorithm up says on stderr."""
+    env = control(Corridor, 4)
+    algorithm, _ = set_up(env, algo, group_size=2, **settings)
+    if from_checkpoint:
+        capsys.readouterr()
+        algorithm.setup(
+            problem_of(env, group_size=2),
+            hardware=HARDWARE,
+            streams=Streams.from_seed(0),
+            estimator=no_signal,
+            compiled=False,
+            from_checkpoint=True,
+        )
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algo", ["grpo", "gspo"])
+def test_a_penalty_that_may_be_divided_by_the_spread_is_pointed_out(algo, capsys, tmp_path):
+    reference = moved_policy(Corridor, tmp_path)
+    settings = {"reference": reference, "kl_coefficient": 0.1}
+    warning = said(capsys, algo, kl_place="reward", **settings)
+    assert warning.startswith("warning: algo.kl_place=reward: ")
+    assert "advantage=grpo" in warning
+    assert warning.count("\n") == 1
+    assert said(capsys, algo, kl_place="reward", from_checkpoint=True, **settings) == ""
+    assert said(capsys, algo, kl_place="loss", kl_estimator="k3", **settings) == ""
+    assert said(capsys, algo, kl_place="reward") == ""
+    assert said(capsys, "rloo", kl_place="reward", **settings) == ""
+
+
+def test_a_reference_without_a_weight_is_pointed_out(capsys, tmp_path):
+    settings = {"reference": moved_policy(Corridor, tmp_path)}
+    warning = "warning: algo.reference keeps the policy near nothing: algo.kl_coefficient is 0\n"
+    assert said(capsys, "grpo", **settings) == warning
+    assert said(capsys, "grpo", from_checkpoint=True, **settings) == ""
+    assert said(capsys, "grpo", kl_coefficient=0.1, **settings) == ""
+    assert said(capsys, "grpo") == ""
 
 
 # ---------------------------------------------------------------------- going on

@@ -61,6 +61,9 @@ def dr_grpo(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
 
     The mean has the own return in it, which makes the expected gradient (K − 1)/K of the true one.
 
+    The paper's algorithm is this estimator and a constant in place of the episode's length in the
+    loss: ``algo=grpo advantage=dr_grpo algo.aggregation=episode_mean_step_norm``.
+
     Args:
         rollout: rewards and ends of whole episodes in groups, [T, N].
         gamma: discount γ of the return.
@@ -108,6 +111,11 @@ def reinforce_pp(
     rollout: Rollout, *, gamma: float, baseline: Literal["none", "group"], epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """Whiten over the whole batch instead of single groups (REINFORCE++, Hu et al. 2025).
+
+    Departure: the KL penalty that the paper takes from each reward, β (log π − log π_ref), is the
+    algorithm's part, and only ``grpo``, ``rloo`` and ``gspo`` have one: ``algo.reference=RUN
+    algo.kl_place=reward algo.kl_estimator=k1 algo.kl_coefficient=…``. Elsewhere, and by default,
+    this is REINFORCE++ without its penalty.
 
     Args:
         rollout: rewards and ends of whole episodes, [T, N]; in groups for a baseline of them.

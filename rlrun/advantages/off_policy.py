@@ -24,8 +24,9 @@ def vtrace(
     where v_{t+1} is V(s_{t+1}) behind a truncation and the end of the rollout. ρ̄ decides the policy
     that V is fitted to, π for ρ̄ = ∞, and c̄ how fast. With μ = π and thresholds of 1 or more, v_t is
     the λ = 1 return and Â_t that of ``baseline_value``. Â_t has its weight ρ_t already: it is for
-    surrogates of the score ∇ log π (reinforce, actor_critic_*, a2c), while one with a ratio of its
-    own (ppo) would weigh twice once the policy has moved.
+    surrogates of the score ∇ log π (reinforce, actor_critic_*, a2c). One with a ratio of its own
+    (ppo, ppo_kl) would weigh twice once the policy has moved, and refuses it if Ψ is recomputed
+    then. No algorithm here learns from the data of another policy: μ = π wherever it is asked.
 
     Args:
         rollout: rewards, values, episode ends and log-probabilities under both policies, [T, N].

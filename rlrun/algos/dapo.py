@@ -25,9 +25,10 @@ fewer episodes, or is skipped if there are none: steps of an environment are to 
 not a difference between episodes, least of all where a task is solved. Equal is a spread of raw
 returns up to ``spread_tolerance``. Where the paper limits an answer's tokens, the penalty is for
 steps near the time limit, and only makes sense where longer is not better. The return may be
-discounted; an entropy bonus; the details of PPO in control (``algos/ppo.py``): orthogonal
-initialisation, normalised observations, Adam with ε = 1e-5, a falling step size, a bounded gradient
-norm.
+discounted, but the penalty is not: each return has it in full, from the first step on (``grpo``)
+as from any other (``time_group``). An entropy bonus; the details of PPO in control
+(``algos/ppo.py``): orthogonal initialisation, normalised observations, Adam with ε = 1e-5, a
+falling step size, a bounded gradient norm.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ from rlrun.episode_batches import (
     take_episodes,
 )
 from rlrun.episode_groups import join, return_spreads, take_columns
-from rlrun.errors import UserError
+from rlrun.errors import UserError, warn
 from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.networks import Categorical, DiagonalGaussian
@@ -63,6 +64,9 @@ from rlrun.problem import Problem
 from rlrun.ranges import at_least, positive_or_infinite
 from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
+
+# Iterations in a row without an update after which a run says so.
+MANY_SKIPPED = 10
 
 
 @dataclass(kw_only=True, eq=False)
@@ -139,6 +143,8 @@ class DAPO:
         self.group_size = problem.group_size
         # What `collect` has to say of a rollout besides, for the logs.
         self.sampling: dict[str, int] = {}
+        # Iterations in a row without an update.
+        self.skipped = 0
         self.streams = streams
         self.agent, self.estimate = make_agent(
             self,
@@ -198,7 +204,14 @@ class DAPO:
             for name, count in self.sampling.items()
         }
         if not rollout.mask.any():
+            self.skipped += 1
+            if self.skipped == MANY_SKIPPED:
+                warn(
+                    f"dapo has learned nothing in {MANY_SKIPPED} iterations in a row: the returns "
+                    "of each group are equal, the task being solved or out of reach"
+                )
             return {**sampling, "updates": torch.tensor(0)}
+        self.skipped = 0
         advantage, _ = self.estimate(self.shaped(rollout))
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
 
@@ -219,7 +232,12 @@ class DAPO:
         return {**metrics, **sampling, "schedule/learning_rate": learning_rate}
 
     def shaped(self, rollout: Rollout) -> Rollout:
-        """Take the penalty of overlong episodes from the rewards of their last steps."""
+        """Fine overlong episodes, so that the fine is in each return of theirs in full, [T, N].
+
+        1 − γ of the fine at every step, and all of it at the last: discounted from step t on, n
+        steps before the last, (1 − γ)(1 + γ + … + γⁿ⁻¹) + γⁿ = 1. Without a discount it is all at
+        the last step, as in the paper; a discounted one there would not reach the first steps.
+        """
         if self.overlong_buffer is None:
             return rollout
         penalty = overlong_penalties(
@@ -228,7 +246,8 @@ class DAPO:
             buffer=self.overlong_buffer,
             factor=self.overlong_penalty,
         )
-        return replace(rollout, reward=rollout.reward + rollout.done * penalty)
+        share = torch.where(rollout.done, 1.0, (1.0 - self.gamma) * rollout.mask)
+        return replace(rollout, reward=rollout.reward + share * penalty)
 
     def policy_loss(
         self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: EpisodeBatch

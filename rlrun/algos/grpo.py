@@ -52,6 +52,7 @@ from rlrun.reference_penalty import (
     ReferencePenalty,
     check_reference_settings,
     penalised_batches,
+    warn_of_the_spread,
 )
 from rlrun.rollout import Rollout
 from rlrun.seeding import Streams
@@ -126,6 +127,8 @@ class GRPO:
             hardware=hardware,
             streams=streams,
         )
+        if not from_checkpoint:
+            warn_of_the_spread(self)
         self.penalty = ReferencePenalty(self, problem, self.agent, from_checkpoint=from_checkpoint)
         self.policy_learner = Learner(
             self.agent.policy,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rlrun import loops
 from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator
-from rlrun.agent import make_agent
+from rlrun.agent import make_agent, refuse_second_ratio
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.coefficients import Coefficient, DoublingCoefficient, FixedCoefficient
 from rlrun.collect import Collector
@@ -137,6 +137,8 @@ class PPOKL:
             hardware=hardware,
             streams=streams,
         )
+        if self.recompute_advantage:
+            refuse_second_ratio(self.agent)
         rows = problem.rollout_length(self.horizon, self.num_envs) * self.num_envs
         count, adam = max(rows // self.minibatch_size, 1), Adam(epsilon=self.adam_epsilon)
         self.policy_learner = Learner(

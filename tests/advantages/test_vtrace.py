@@ -1,19 +1,24 @@
-"""V-trace against arithmetic, the paper's sum, a plain loop, and its limit on policy."""
+"""V-trace against arithmetic, the paper's sum, a plain loop, torchrl, and its limit on policy."""
 
+import json
 import math
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from random_rollouts import assert_equal_where_it_counts, segment, whole_episodes
-from tiny import bare_rollout
+from tiny import Corridor, bare_rollout, control, set_up
 from torch import Tensor
 
 from rlrun.advantages.off_policy import vtrace
 from rlrun.advantages.temporal import baseline_value, gae, td
+from rlrun.errors import UserError
 from rlrun.rollout import Rollout
 
 GAMMA = 0.9
+ORACLE = Path(__file__).parents[1] / "data" / "torchrl_vtrace.json"
 ROLLOUTS = {
     "segment": segment(13, 1),
     "segment_without_an_end": segment(7, 2, end_probability=0.0),
@@ -88,6 +93,26 @@ def test_the_target_is_the_sum_of_the_paper(rho_bar, c_bar):
         assert target[s, 0].item() == pytest.approx(expected)
 
 
+def test_it_equals_torchrl():
+    record = json.loads(ORACLE.read_text())
+    gamma, answers = record.pop("gamma"), record.pop("answers")
+    flags = {name: torch.tensor(record.pop(name)) for name in ("terminated", "truncated")}
+    del record["torchrl"]
+    columns = {name: torch.tensor(x, dtype=torch.float64) for name, x in record.items()}
+    rollout = bare_rollout(**columns, **flags)
+    assert rollout.terminated[:-1].any()
+    assert rollout.truncated[:-1].any()
+    ratio = (rollout.policy_logp - rollout.logp).exp()
+    assert ratio.min() < 0.5
+    assert ratio.max() > 2.0
+    for answer in answers:
+        ours = vtrace(rollout, gamma=gamma, rho_bar=answer["rho_bar"], c_bar=answer["c_bar"])
+        for column, name in zip(ours, ("advantage", "target"), strict=True):
+            expected = torch.tensor(answer[name], dtype=torch.float64)
+            # torchrl's discount is in single precision, whatever the rewards are in.
+            torch.testing.assert_close(column, expected, atol=1e-5, rtol=1e-5)
+
+
 @every_rollout
 @pytest.mark.parametrize(("rho_bar", "c_bar"), [(1.0, 1.0), (3.0, 2.0)])
 def test_on_policy_the_target_is_the_return_of_lambda_one(rollout, rho_bar, c_bar):
@@ -147,3 +172,17 @@ def test_the_value_behind_a_terminal_state_is_never_used():
 def test_thresholds_out_of_range_are_refused(rho_bar, c_bar, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         vtrace(ROLLOUTS["segment"], gamma=GAMMA, rho_bar=rho_bar, c_bar=c_bar)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "ppo_kl"])
+def test_a_surrogate_with_a_ratio_of_its_own_does_not_get_another_one(algo):
+    env, estimator = control(Corridor, 4), partial(vtrace, rho_bar=1.0, c_bar=1.0)
+    message = (
+        "^advantage: it weighs each step with the ratio of the policies, which the algorithm does "
+        "too: algo.recompute_advantage=false$"
+    )
+    with pytest.raises(UserError, match=message):
+        set_up(env, algo, estimator=estimator, recompute_advantage=True)
+    # Before the first epoch all ratios are 1, and other estimators have none.
+    set_up(env, algo, estimator=estimator, recompute_advantage=False)
+    set_up(env, algo, estimator=td, recompute_advantage=True)

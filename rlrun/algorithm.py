@@ -110,16 +110,30 @@ class OnPolicyAlgorithm(Protocol):
         """Learn from a rollout; return what to log, each [], and ``updates``, their number."""
 
 
-def check_rollout_settings(algorithm: Any) -> None:
+class RolloutSettings(Protocol):
+    """The hyperparameters that all these algorithms have (see :class:`OnPolicyAlgorithm`).
+
+    Attributes:
+        hidden_sizes: widths of the hidden layers of each network.
+    """
+
+    num_envs: int
+    horizon: int | None
+    gamma: float
+    normalizer_clip: float
+    hidden_sizes: list[int]
+
+
+def check_rollout_settings(settings: RolloutSettings) -> None:
     """Refuse values out of range in the hyperparameters that all these algorithms have.
 
     Raises:
         ValueError: names the first of them.
     """
-    at_least(1, num_envs=algorithm.num_envs)
-    if algorithm.horizon is not None:
-        at_least(1, horizon=algorithm.horizon)
-    between(0, 1, gamma=algorithm.gamma)
-    positive_or_infinite(normalizer_clip=algorithm.normalizer_clip)
-    for width in algorithm.hidden_sizes:
+    at_least(1, num_envs=settings.num_envs)
+    if settings.horizon is not None:
+        at_least(1, horizon=settings.horizon)
+    between(0, 1, gamma=settings.gamma)
+    positive_or_infinite(normalizer_clip=settings.normalizer_clip)
+    for width in settings.hidden_sizes:
         at_least(1, hidden_sizes=width)

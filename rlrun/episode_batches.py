@@ -1,7 +1,7 @@
 """Minibatches of whole episodes: what the algorithms that compare episodes of a group share."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -37,40 +37,61 @@ class EpisodeBatch(NamedTuple):
     weight: Tensor
 
 
-def check_episode_settings(algorithm: Any) -> None:
-    """Refuse values out of range in the hyperparameters that these algorithms share.
+class EpisodeSettings(Protocol):
+    """The hyperparameters that the algorithms on groups of episodes share.
+
+    Attributes:
+        num_envs: N, episodes of an iteration.
+        horizon: T, steps at most; None: as many as an episode can have.
+        epochs: passes over the episodes of an iteration.
+        episodes_per_minibatch: n, episodes of one gradient step.
+        learning_rate: step size of Adam at the start.
+        adam_epsilon: Adam's ε.
+        max_grad_norm: largest norm of the gradient.
+        entropy_coefficient: weight of the entropy bonus.
+    """
+
+    num_envs: int
+    horizon: int | None
+    epochs: int
+    episodes_per_minibatch: int
+    learning_rate: float
+    adam_epsilon: float
+    max_grad_norm: float
+    entropy_coefficient: float
+
+
+def check_episode_settings(settings: EpisodeSettings) -> None:
+    """Refuse values out of range.
 
     Raises:
         ValueError: names the first of them.
     """
-    at_least(1, epochs=algorithm.epochs, episodes_per_minibatch=algorithm.episodes_per_minibatch)
-    positive(
-        learning_rate=algorithm.learning_rate,
-        adam_epsilon=algorithm.adam_epsilon,
-    )
-    positive_or_infinite(max_grad_norm=algorithm.max_grad_norm)
-    at_least(0, entropy_coefficient=algorithm.entropy_coefficient)
-    if algorithm.num_envs % algorithm.episodes_per_minibatch:
+    at_least(1, epochs=settings.epochs, episodes_per_minibatch=settings.episodes_per_minibatch)
+    positive(learning_rate=settings.learning_rate, adam_epsilon=settings.adam_epsilon)
+    positive_or_infinite(max_grad_norm=settings.max_grad_norm)
+    at_least(0, entropy_coefficient=settings.entropy_coefficient)
+    if settings.num_envs % settings.episodes_per_minibatch:
         raise ValueError(
-            f"episodes_per_minibatch must divide num_envs={algorithm.num_envs}, "
-            f"got {algorithm.episodes_per_minibatch}"
+            f"episodes_per_minibatch must divide num_envs={settings.num_envs}, "
+            f"got {settings.episodes_per_minibatch}"
         )
 
 
-def longest_episode(problem: Problem, algorithm: Any, *, name: str) -> int:
+def longest_episode(problem: Problem, settings: EpisodeSettings, *, name: str) -> int:
     """Return the steps of the longest episode.
 
     Args:
         problem: what is to be learned.
-        algorithm: its horizon and number of environments.
-        name: what it is called, for messages.
+        settings: the algorithm's hyperparameters.
+        name: what the algorithm is called, for messages.
 
     Raises:
         UserError: rollouts are not whole episodes, or do not fit.
     """
     if not problem.whole_episodes:
         raise UserError(f"{name} learns from whole episodes: env.group_size=8, say")
-    return problem.rollout_length(algorithm.horizon, algorithm.num_envs)
+    return problem.rollout_length(settings.horizon, settings.num_envs)
 
 
 def shuffled_episodes(mask: Tensor, *, size: int, generator: torch.Generator) -> Tensor:

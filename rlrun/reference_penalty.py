@@ -23,7 +23,7 @@ is brought to the size of any other signal.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -45,42 +45,58 @@ KLPlace = Literal["reward", "loss"]
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
-def check_reference_settings(algorithm: Any) -> None:
-    """Refuse hyperparameters of the KL penalty that do not fit together.
+class ReferenceSettings(Protocol):
+    """The hyperparameters of the KL penalty.
 
-    Args:
-        algorithm: has ``reference``, ``kl_estimator``, ``kl_place``, ``kl_coefficient``,
-            ``kl_target`` and ``kl_horizon``.
+    Attributes:
+        reference: a run's directory or a checkpoint's, or None.
+        kl_estimator: k1, k2 or k3.
+        kl_place: where it stands: in the reward or in the loss.
+        kl_coefficient: β, or the first one, if it is adapted.
+        kl_target: mean KL of a step that β is adapted to, or None.
+        kl_horizon: episodes in which it changes by at most a fifth.
+    """
+
+    reference: str | None
+    kl_estimator: KLEstimator
+    kl_place: KLPlace
+    kl_coefficient: float
+    kl_target: float | None
+    kl_horizon: int
+
+
+def check_reference_settings(settings: ReferenceSettings) -> None:
+    """Refuse hyperparameters of the KL penalty that do not fit together.
 
     Raises:
         ValueError: names the first of them.
     """
-    at_least(0, kl_coefficient=algorithm.kl_coefficient)
-    at_least(1, kl_horizon=algorithm.kl_horizon)
-    if algorithm.kl_target is not None:
-        positive(kl_target=algorithm.kl_target)
-        if algorithm.kl_coefficient == 0:
+    at_least(0, kl_coefficient=settings.kl_coefficient)
+    at_least(1, kl_horizon=settings.kl_horizon)
+    if settings.kl_target is not None:
+        positive(kl_target=settings.kl_target)
+        if settings.kl_coefficient == 0:
             raise ValueError("kl_target multiplies kl_coefficient, which must not be 0 then")
-    if algorithm.kl_coefficient > 0:
-        if algorithm.reference is None:
+    if settings.kl_coefficient > 0:
+        if settings.reference is None:
             raise ValueError(
                 "kl_coefficient must be 0 without a policy to stay near, which "
-                f"reference=<run or checkpoint> gives, got {algorithm.kl_coefficient}"
+                f"reference=<run or checkpoint> gives, got {settings.kl_coefficient}"
             )
-        if (algorithm.kl_estimator, algorithm.kl_place) == ("k1", "loss"):
+        if (settings.kl_estimator, settings.kl_place) == ("k1", "loss"):
             raise ValueError(
                 "kl_estimator must be k2 or k3 with kl_place=loss, where the expected gradient of "
                 "k1 is 0"
             )
 
 
-def warn_of_the_spread(algorithm: Any) -> None:
+def warn_of_the_spread(settings: ReferenceSettings) -> None:
     """Say that the penalty is in what an estimator of groups may divide by the spread, if it is.
 
     Args:
-        algorithm: one that brings such an estimator, with its settings of the KL penalty.
+        settings: of an algorithm that brings such an estimator.
     """
-    if algorithm.kl_coefficient > 0 and algorithm.kl_place == "reward":
+    if settings.kl_coefficient > 0 and settings.kl_place == "reward":
         warn(
             "algo.kl_place=reward: advantage=grpo divides the penalty by the spread of the group, "
             "too, which undoes kl_coefficient where returns tie; advantage=rloo does not"
@@ -158,11 +174,18 @@ class ReferencePenalty:
         parts: what decides its future, by name.
     """
 
-    def __init__(self, settings: Any, problem: Problem, agent: Agent, *, from_checkpoint: bool):
+    def __init__(
+        self,
+        settings: ReferenceSettings,
+        problem: Problem,
+        agent: Agent,
+        *,
+        from_checkpoint: bool,
+    ):
         """Read the reference policy, if there is one and no checkpoint has it.
 
         Args:
-            settings: an algorithm's hyperparameters (see :func:`check_reference_settings`).
+            settings: an algorithm's hyperparameters.
             problem: what is to be learned.
             agent: the policy that is to stay near.
             from_checkpoint: whether the states of `parts` are loaded after this, the reference

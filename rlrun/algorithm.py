@@ -137,3 +137,20 @@ def check_rollout_settings(settings: RolloutSettings) -> None:
     positive_or_infinite(normalizer_clip=settings.normalizer_clip)
     for width in settings.hidden_sizes:
         at_least(1, hidden_sizes=width)
+
+
+def check_minibatch_size(settings: RolloutSettings, size: int) -> None:
+    """Refuse minibatches that segments cannot be cut into without a remainder.
+
+    Args:
+        settings: N and T of a rollout; with T = None, that of whole episodes is not known before.
+        size: rows a minibatch.
+
+    Raises:
+        ValueError: some rows would be left out.
+    """
+    if settings.horizon is not None and settings.num_envs * settings.horizon % size:
+        raise ValueError(
+            "minibatch_size must divide num_envs x horizon = "
+            f"{settings.num_envs * settings.horizon}, got {size}"
+        )

@@ -111,24 +111,26 @@ class Hardware:
 
         return replay
 
-    def run_both(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-        """Call two independent functions of compiled code, at the same time if there are threads.
+    def run_both(
+        self, first: Callable[[], A], second: Callable[[], B], *, compiled: bool
+    ) -> tuple[A, B]:
+        """Call two independent functions, at the same time where that is faster.
 
-        Compiled code for the CPU runs without Python's lock. The results are those of calling one
-        after the other.
+        Compiled code for the CPU runs without Python's lock, which would make two threads of eager
+        code slower than one. The results are those of calling one after the other.
+
+        Args:
+            first: called in this thread.
+            second: called in another one, if there are several.
+            compiled: whether both spend their time in compiled code.
         """
-        if self.physics_threads == 1 or torch.device(self.device).type != "cpu":
-            return run_in_turn(first, second)
+        if not compiled or self.physics_threads == 1 or torch.device(self.device).type != "cpu":
+            return first(), second()
         other = _SECOND_THREAD.submit(second)
         try:
             return first(), other.result()
         finally:
             wait([other])  # also when the first one raised: nothing may go on behind one's back
-
-
-def run_in_turn(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """Call two functions one after the other."""
-    return first(), second()
 
 
 def find_compiler() -> str | None:

@@ -13,7 +13,6 @@ from rlrun.hardware import (
     SECONDS_SAVED_PER_UPDATE,
     SECONDS_TO_COMPILE,
     find_compiler,
-    run_in_turn,
 )
 
 AUTO = replace(CPU, compile="auto")
@@ -123,22 +122,24 @@ def meet(own: threading.Event, others: threading.Event) -> bool:
 
 def test_two_functions_run_at_the_same_time():
     one, other = threading.Event(), threading.Event()
-    met = TWO_THREADS.run_both(lambda: meet(one, other), lambda: meet(other, one))
+    met = TWO_THREADS.run_both(lambda: meet(one, other), lambda: meet(other, one), compiled=True)
     assert met == (True, True)
 
 
 @pytest.mark.parametrize(
-    "hardware", [CPU, replace(TWO_THREADS, device="cuda")], ids=["one_thread", "gpu"]
+    ("hardware", "compiled"),
+    [(CPU, True), (replace(TWO_THREADS, device="cuda"), True), (TWO_THREADS, False)],
+    ids=["one_thread", "gpu", "eager"],
 )
-def test_with_one_thread_or_one_gpu_they_run_in_turn(hardware):
+def test_with_one_thread_on_a_gpu_or_eagerly_they_run_in_turn(hardware, compiled):
     calls = []
-    for run in (run_in_turn, hardware.run_both):
-        run(
-            lambda: calls.append(("first", threading.get_ident())),
-            lambda: calls.append(("second", threading.get_ident())),
-        )
+    hardware.run_both(
+        lambda: calls.append(("first", threading.get_ident())),
+        lambda: calls.append(("second", threading.get_ident())),
+        compiled=compiled,
+    )
     here = threading.get_ident()
-    assert calls == [("first", here), ("second", here)] * 2
+    assert calls == [("first", here), ("second", here)]
 
 
 def test_both_ways_give_the_same_results():
@@ -149,7 +150,7 @@ def test_both_ways_give_the_same_results():
         return torch.arange(1000).sum()
 
     for hardware in (CPU, TWO_THREADS):
-        assert hardware.run_both(first, second) == run_in_turn(first, second) == (499500, 499500)
+        assert hardware.run_both(first, second, compiled=True) == (499500, 499500)
 
 
 @pytest.mark.parametrize("hardware", [CPU, TWO_THREADS], ids=["in_turn", "together"])
@@ -161,8 +162,9 @@ def test_an_error_in_either_is_raised(hardware, failing):
     functions = [lambda: 1, lambda: 2]
     functions[failing] = fail
     with pytest.raises(ArithmeticError, match="lost"):
-        hardware.run_both(*functions)
-    assert hardware.run_both(lambda: 1, lambda: 2) == (1, 2)  # the next time is unharmed
+        hardware.run_both(*functions, compiled=True)
+    # The next time is unharmed.
+    assert hardware.run_both(lambda: 1, lambda: 2, compiled=True) == (1, 2)
 
 
 class Shift:

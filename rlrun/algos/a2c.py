@@ -27,7 +27,7 @@ from rlrun.agent import make_agent
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
-from rlrun.hardware import Hardware, run_in_turn
+from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
@@ -151,11 +151,10 @@ class A2C:
         advantage, target = self.estimate(rollout)
         rows = all_rows(rollout.mask)
         batch = PolicyBatch(*take(rows, rollout.obs, rollout.action, advantage))
-        # Python's lock would make two threads of eager code slower than one.
-        run_both = self.run_both if self.policy_learner.is_compiled else run_in_turn
-        policy_metrics, critic_metrics = run_both(
+        policy_metrics, critic_metrics = self.run_both(
             partial(self.policy_learner.fit, batch, learning_rate),
             partial(self.critics.fit, critic_batches(rollout, target, rows), learning_rate),
+            compiled=self.policy_learner.is_compiled,
         )
         return {
             **summarize([policy_metrics | critic_metrics]),

@@ -32,7 +32,7 @@ from rlrun.agent import make_agent
 from rlrun.algorithm import Stateful, check_rollout_settings
 from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
-from rlrun.hardware import Hardware, run_in_turn
+from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
@@ -151,11 +151,10 @@ class ActorCritic:
         critic_batch = critic_batches(rollout, target, rows)
         actor_rate = torch.tensor(self.actor_learning_rate, device=device)
         critic_rate = torch.tensor(self.critic_learning_rate, device=device)
-        # Python's lock would make two threads of eager code slower than one.
-        run_both = self.run_both if self.actor_learner.is_compiled else run_in_turn
-        actor_metrics, critic_metrics = run_both(
+        actor_metrics, critic_metrics = self.run_both(
             partial(self.actor_learner.fit, actor_batch, actor_rate),
             partial(self.critics.fit, critic_batch, critic_rate),
+            compiled=self.actor_learner.is_compiled,
         )
         return {
             **summarize([actor_metrics | critic_metrics]),

@@ -19,11 +19,11 @@ from torch import Tensor
 from rlrun import loops
 from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator
 from rlrun.agent import make_agent, refuse_second_ratio
-from rlrun.algorithm import Stateful, check_rollout_settings
+from rlrun.algorithm import Stateful, check_minibatch_size, check_rollout_settings
 from rlrun.coefficients import Coefficient, DoublingCoefficient, FixedCoefficient
 from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics, critic_batches
-from rlrun.hardware import Hardware, run_in_turn
+from rlrun.hardware import Hardware
 from rlrun.learner import Learner
 from rlrun.metrics import summarize
 from rlrun.networks import Categorical, DiagonalGaussian
@@ -108,11 +108,7 @@ class PPOKL:
                     "kl_coefficient must be positive to be adapted (target_kl=null: it stays as "
                     f"it is), got {self.kl_coefficient}"
                 )
-        if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:
-            raise ValueError(
-                "minibatch_size must divide num_envs x horizon = "
-                f"{self.num_envs * self.horizon}, got {self.minibatch_size}"
-            )
+        check_minibatch_size(self, self.minibatch_size)
         if self.normalize_advantage and self.minibatch_size == 1:
             raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
 
@@ -194,8 +190,6 @@ class PPOKL:
         quality = explained_variance(rollout, target)
         kl_coefficient = self.coefficient.value
         old = self.agent.policy(rollout.obs).parameters
-        # Python's lock would make two threads of eager code slower than one.
-        run_both = self.run_both if self.policy_learner.is_compiled else run_in_turn
         history = []
         for epoch in range(self.epochs):
             if epoch > 0 and self.recompute_advantage:
@@ -205,9 +199,10 @@ class PPOKL:
             )
             columns = (rollout.obs, rollout.action, rollout.logp, advantage, old)
             batches = PolicyBatch(*take(rows, *columns, kl_coefficient.expand_as(advantage)))
-            policy_metrics, critic_metrics = run_both(
+            policy_metrics, critic_metrics = self.run_both(
                 partial(self.policy_learner.fit, batches, learning_rate),
                 partial(self.critics.fit, critic_batches(rollout, target, rows), learning_rate),
+                compiled=self.policy_learner.is_compiled,
             )
             history.append(policy_metrics | critic_metrics)
         new = self.agent.policy(rollout.obs)

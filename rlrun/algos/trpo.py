@@ -19,10 +19,10 @@ from torch import Tensor
 from rlrun import loops
 from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator
 from rlrun.agent import make_agent
-from rlrun.algorithm import Stateful, Trainable, check_rollout_settings
+from rlrun.algorithm import Stateful, Trainable, check_minibatch_size, check_rollout_settings
 from rlrun.collect import Collector
 from rlrun.critics import CriticBatch, Critics
-from rlrun.hardware import Hardware, run_in_turn
+from rlrun.hardware import Hardware
 from rlrun.objectives import explained_variance, standardize
 from rlrun.optim import Adam
 from rlrun.problem import Problem
@@ -85,11 +85,7 @@ class TRPO:
         positive_or_infinite(max_grad_norm=self.max_grad_norm)
         between(0, 1, line_search_shrink=self.line_search_shrink)
         at_least(0, damping=self.damping, cg_tolerance=self.cg_tolerance)
-        if self.horizon is not None and self.num_envs * self.horizon % self.minibatch_size:
-            raise ValueError(
-                "minibatch_size must divide num_envs x horizon = "
-                f"{self.num_envs * self.horizon}, got {self.minibatch_size}"
-            )
+        check_minibatch_size(self, self.minibatch_size)
         if self.normalize_advantage and self.horizon is not None:
             at_least(2, **{"num_envs x horizon": self.num_envs * self.horizon})
 
@@ -169,9 +165,7 @@ class TRPO:
         )
         if self.normalize_advantage:
             advantage = standardize(advantage)
-        # Python's lock would make two threads of eager code slower than one.
-        run_both = self.run_both if self.policy_step.is_compiled else run_in_turn
-        policy_metrics, (critic_metrics, critic_updates) = run_both(
+        policy_metrics, (critic_metrics, critic_updates) = self.run_both(
             partial(self.policy_step.take, TrustRegionBatch(obs, action, advantage)),
             partial(
                 self.critics.fit_epochs,
@@ -182,6 +176,7 @@ class TRPO:
                 learning_rate=learning_rate,
                 generator=self.streams.minibatch,
             ),
+            compiled=self.policy_step.is_compiled,
         )
         return {
             **policy_metrics,

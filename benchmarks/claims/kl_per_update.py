@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from common import COLORS, make_run, over_seeds, parse, side_by_side, tidy
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from rlrun.evaluate import play_episodes
 
@@ -111,6 +112,8 @@ def draw(methods: dict[str, dict[str, Any]], steps: int) -> Figure:
     boxes.set_xlim(exponents.min() - 0.2, exponents.max() + 0.2)
     tidy(boxes, title="all updates (|: median)", x="mean KL(old ‖ new) of one update, nats", y="")
     course.set_yscale("log")
+    course.xaxis.set_major_locator(MaxNLocator(5))
+    course.xaxis.set_major_formatter(EngFormatter(sep=""))
     course.axhline(LIMIT, color="0.4", ls="--", lw=1)
     tidy(course, title="median over seeds", x="environment steps", y="mean KL of one update, nats")
     returns.set_yticks(heights, [""] * len(methods))

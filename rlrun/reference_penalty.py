@@ -204,8 +204,6 @@ class ReferencePenalty:
         )
         if settings.reference is None:
             return
-        if settings.kl_coefficient == 0 and not from_checkpoint:
-            warn("algo.reference keeps the policy near nothing: algo.kl_coefficient is 0")
         if settings.kl_target is not None:
             self._coefficient = ProportionalCoefficient(
                 settings.kl_coefficient,
@@ -217,11 +215,12 @@ class ReferencePenalty:
             self.in_loss = ESTIMATORS[settings.kl_estimator]
         else:
             self._in_reward = ESTIMATORS[settings.kl_estimator]
-        self._reference = (
-            Reference(problem, agent.device)
-            if from_checkpoint
-            else load_reference(settings.reference, problem, agent.device)
-        )
+        if from_checkpoint:
+            self._reference = Reference(problem, agent.device)
+        else:
+            self._reference = load_reference(settings.reference, problem, agent.device)
+            if settings.kl_coefficient == 0:
+                warn("algo.reference keeps the policy near nothing: algo.kl_coefficient is 0")
         self.parts = {"reference": self._reference, "kl_coefficient": self._coefficient}
 
     def __call__(self, rollout: Rollout) -> Penalised:

@@ -96,7 +96,7 @@ MISTAKES = {
     "env.group_size=2": "algo.horizon=128 is shorter than an episode, which may last 1000 steps",
     "env.group_size=3 algo.horizon=null": "algo.num_envs=16 is not a multiple of env.group_size=3",
     "algo=a2c algo.horizon=null": "algo.horizon=null is the length of an episode",
-    "algo=a2c env.group_size=2": "algo.horizon=5 is shorter than an episode",
+    "algo=a2c algo.horizon=5 env.group_size=2": "algo.horizon=5 is shorter than an episode",
     "algo=actor_critic_td env.group_size=3 algo.horizon=null": "not a multiple of env.group_size",
     "algo=reinforce env=blackjack": "Blackjack-v1 has no time limit, which whole episodes need",
     "algo=actor_critic_q advantage=advantage_q advantage.baseline=policy_mean": "discrete ones",

@@ -69,7 +69,8 @@ def main() -> None:
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
         tidy(axes, title=f"evaluation return, {name}", x="episodes in a group", y="return")
-    axes.legend(fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(METHODS), fontsize=8)
     figure.suptitle(
         f"CartPole, {steps:,} steps, 16 episodes an update: interquartile mean and 95 % "
         f"interval over {len(seeds)} seeds",

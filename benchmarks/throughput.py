@@ -11,8 +11,8 @@ of conjugate gradients, two 64-64 tanh networks. They run one process at a time,
 in alternating order; a ratio is taken within a round. Start-up, compilation and the first iteration
 do not count. rlrun is measured as a user runs it, with evaluation, checkpoints, curves and logging,
 and also without evaluation; the peers neither evaluate nor normalise, and get the number of torch
-threads that suits them best. PPO's peers have the numbers of environments that are usual for
-them, the others' as many as rlrun.
+threads that suits them best. The peers have one environment, and 8 (PPO, where that is usual)
+or as many as rlrun.
 """
 
 import argparse

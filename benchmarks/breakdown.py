@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlrun.checkpoint import CheckpointStore
-from rlrun.config import load_run
+from rlrun.config.experiment import load_run
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
-from rlrun.run import Run
+from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.run import Run
 
 UPDATES = "minibatch updates, shuffles"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from rlrun.directory import lock
 from rlrun.errors import UserError
+from rlrun.runs.files.directory import lock
 
 # Two runs of one thread each use two cores better than one run of two threads.
 COMMON = ("hardware.threads=1", "logger=none")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from peers import A2C, HIDDEN_SIZES, PPO, STEPS_PER_ITERATION, TRPO
 
-from rlrun.cores import available_cores
+from rlrun.hardware.cpu import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
 HERE = Path(__file__).parent

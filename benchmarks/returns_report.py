@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from published import FINAL_SHARE, RESULTS, Level, budgets, level, show
 
+from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
 from rlrun.loggers.jsonl import read_metrics
-from rlrun.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000

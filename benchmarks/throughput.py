@@ -42,7 +42,7 @@ from measure import (
 )
 from peers import STEPS_PER_ITERATION
 
-from rlrun.cores import available_cores
+from rlrun.hardware.cpu import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
 PEER_NUM_ENVS = {"ppo": (1, 8), "trpo": (1, NUM_ENVS), "a2c": (1, NUM_ENVS)}

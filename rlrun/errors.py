@@ -1,13 +1,13 @@
 """The ways in which a run ends other than by reaching its last step."""
 
 import difflib
+import os
 import sys
 import textwrap
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-
-from rlrun.narration import say
+from typing import TextIO
 
 # More choices than this are no help to a reader, and some lists are endless.
 MOST_LISTED = 40
@@ -130,3 +130,28 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
     if "\n" in message:
         message = textwrap.shorten(message, LONGEST_LINE, placeholder=" …")
     say("".join([*lines, f"{prefix}: {message}"]), sys.stderr)
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Prints lines, unless the pipe or terminal that they would go to was closed.
+
+    Args:
+        text: the lines.
+        stream: ``sys.stdout`` or ``sys.stderr``.
+    """
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Sends nowhere what a stream still holds and gets, since its reader is gone.
+
+    Otherwise Python would complain when it empties the stream at the end of the process.
+
+    Args:
+        stream: ``sys.stdout`` or ``sys.stderr``.
+    """
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

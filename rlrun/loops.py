@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rlrun.errors import EnvironmentFailure
 
 if TYPE_CHECKING:
-    from rlrun.run import Run
+    from rlrun.runs.run import Run
 
 
 def on_policy(run: "Run") -> None:

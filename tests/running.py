@@ -14,9 +14,9 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rlrun.checkpoint import load
-from rlrun.config import Experiment, conf_directory
-from rlrun.hydra_bridge import load_job
+from rlrun.cli.hydra_bridge import load_job
+from rlrun.config.experiment import Experiment, conf_directory
+from rlrun.runs.files.checkpoint import load
 
 # An iteration of about 10 ms, where an algorithm has these settings.
 SMALL = {
@@ -39,11 +39,11 @@ SERVER.set_forkserver_preload(
     [
         "matplotlib.backends.backend_agg",
         "matplotlib.figure",
-        "rlrun.api",
-        "rlrun.commands",
-        "rlrun.envs.make",
+        "rlrun.runs.api",
+        "rlrun.cli.commands",
+        "rlrun.envs.gym_env",
         "rlrun.envs.mujoco.env",
-        "rlrun.launch",
+        "rlrun.cli.train",
         "torch._dynamo",
     ]
 )
@@ -140,7 +140,7 @@ def _main(words: list[str], directory: Path, output: Path, environment: dict[str
         os.dup2(file, stream.fileno())
     sys.argv = ["rlrun", *words]
 
-    from rlrun import cli
+    from rlrun.cli import main as cli
 
     cli.main()
 

@@ -13,19 +13,20 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from rlrun.advantages.needs import Estimator
-from rlrun.collect import EpisodeCollector, SegmentCollector
-from rlrun.config import conf_directory
+from rlrun.advantages.columns import Estimator
+from rlrun.collectors.episodes import EpisodeCollector
+from rlrun.collectors.segments import SegmentCollector
+from rlrun.config.experiment import conf_directory
+from rlrun.data.normalize import ObservationNormalizer, RewardNormalizer
+from rlrun.data.rollout import Rollout
+from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
+from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
-from rlrun.evaluate import play_episodes
-from rlrun.hardware import Hardware
-from rlrun.learner import Learner
-from rlrun.normalize import ObservationNormalizer, RewardNormalizer
-from rlrun.optim import Adam, RMSprop
-from rlrun.problem import Problem
-from rlrun.rollout import Rollout
-from rlrun.seeding import Streams
+from rlrun.hardware.spec import Hardware
+from rlrun.learning.learner import Learner
+from rlrun.learning.optimizers import Adam, RMSprop
+from rlrun.runs.evaluate import play_episodes
 
 CPU = Hardware(device="cpu", threads=1, learner_threads=1, compile="off")
 

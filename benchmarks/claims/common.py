@@ -17,13 +17,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from rlrun import schema
-from rlrun.advantages.needs import Estimator
-from rlrun.checkpoint import CheckpointStore
-from rlrun.config import ESTIMATOR_ARGUMENTS, Experiment, conf_directory, load_run, to_plain
-from rlrun.hydra_bridge import load_job
-from rlrun.run import Run
-from rlrun.statistics import interquartile_mean
+from rlrun.advantages.columns import Estimator
+from rlrun.analysis.statistics import interquartile_mean
+from rlrun.cli.hydra_bridge import load_job
+from rlrun.config import schema
+from rlrun.config.experiment import (
+    ESTIMATOR_ARGUMENTS,
+    Experiment,
+    conf_directory,
+    load_run,
+    to_plain,
+)
+from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.run import Run
 
 # The benchmarks are scripts: they find each other in their own directory.
 sys.path.insert(0, str(Path(__file__).parents[1]))

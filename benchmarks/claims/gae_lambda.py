@@ -16,7 +16,7 @@ from common import final_return as final_return_of
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rlrun.rollout import Rollout
+from rlrun.data.rollout import Rollout
 
 STATES, ACTIONS, SUCCESSORS = 20, 4, 3
 GAMMA = 0.95

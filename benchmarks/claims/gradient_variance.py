@@ -31,15 +31,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, Estimator
-from rlrun.agent import Agent
-from rlrun.aggregation import step_weights
-from rlrun.collect import EpisodeCollector
-from rlrun.critics import Critics, critic_batches
+from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, Estimator
+from rlrun.collectors.episodes import EpisodeCollector
+from rlrun.data.minibatches import minibatches
+from rlrun.data.normalize import RewardNormalizer
+from rlrun.data.rollout import Rollout
 from rlrun.envs.control import ControlEnv
-from rlrun.normalize import RewardNormalizer
-from rlrun.optim import Adam
-from rlrun.rollout import Rollout, minibatches
+from rlrun.learning.aggregation import step_weights
+from rlrun.learning.critics import Critics, critic_batches
+from rlrun.learning.optimizers import Adam
+from rlrun.models.agent import Agent
 
 EPISODES, GROUP_SIZE = 64, 8
 BATCHES, CRITIC_BATCHES = 150, 20

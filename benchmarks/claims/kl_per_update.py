@@ -16,7 +16,7 @@ from common import COLORS, make_run, over_seeds, parse, side_by_side, tidy
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from rlrun.evaluate import play_episodes
+from rlrun.runs.evaluate import play_episodes
 
 ENV, STEPS, SEEDS = "hopper", 200_000, (0, 1, 2)
 # Line of the picture -> settings. All have 2,048 steps an update; PPO's have 10 epochs of 64 rows.

@@ -18,8 +18,8 @@ from common import COLORS, load_trained, parse, side_by_side, tidy, train
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rlrun.config import Experiment
-from rlrun.objectives import ratio_metrics
+from rlrun.config.experiment import Experiment
+from rlrun.learning.metrics import ratio_metrics
 
 ENV, PRETRAINING, SEEDS = "hopper", 50_000, (0, 1, 2)
 CLIP, NO_CLIP = 0.2, 1e6

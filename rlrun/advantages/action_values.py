@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rlrun.advantages.needs import column
-from rlrun.rollout import Rollout
+from rlrun.advantages.columns import column
+from rlrun.data.rollout import Rollout
 
 BASELINES = {"value": "value", "policy_mean": "policy_q"}
 

@@ -10,9 +10,9 @@ to that.
 import torch
 from torch import Tensor
 
-from rlrun.advantages.needs import column, require_whole_episodes
-from rlrun.recurrence import reverse_linear_recurrence
-from rlrun.rollout import Rollout
+from rlrun.advantages.columns import column, require_whole_episodes
+from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.rollout import Rollout
 
 
 def discounted_returns(rollout: Rollout, gamma: float) -> Tensor:

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rlrun.advantages.columns import groups
 from rlrun.advantages.episodes import discounted_returns
-from rlrun.advantages.needs import groups
-from rlrun.ranges import at_least
-from rlrun.rollout import Rollout
+from rlrun.config.types import at_least
+from rlrun.data.rollout import Rollout
 
 
 def same_group(rollout: Rollout) -> Tensor:

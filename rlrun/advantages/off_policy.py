@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from rlrun.advantages.needs import column
+from rlrun.advantages.columns import column
 from rlrun.advantages.temporal import td_errors
-from rlrun.ranges import between, positive_or_infinite
-from rlrun.recurrence import reverse_linear_recurrence
-from rlrun.rollout import Rollout
+from rlrun.config.types import between, positive_or_infinite
+from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.rollout import Rollout
 
 
 def vtrace(

@@ -9,10 +9,10 @@ from the state in which it was cut.
 import torch
 from torch import Tensor
 
-from rlrun.advantages.needs import column
-from rlrun.ranges import at_least, between
-from rlrun.recurrence import reverse_linear_recurrence
-from rlrun.rollout import Rollout
+from rlrun.advantages.columns import column
+from rlrun.config.types import at_least, between
+from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.rollout import Rollout
 
 
 def td_errors(rollout: Rollout, gamma: float) -> Tensor:

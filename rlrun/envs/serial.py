@@ -14,8 +14,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from rlrun.envs.action_record import ActionRecord
-from rlrun.errors import EnvironmentFailure, UserError
-from rlrun.narration import say
+from rlrun.errors import EnvironmentFailure, UserError, say
 
 
 class SerialVectorEnv(VectorEnv):

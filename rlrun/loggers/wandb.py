@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlrun.errors import UserError
+from rlrun.errors import UserError, say
 from rlrun.loggers.interface import RunInfo
-from rlrun.narration import say
 
 if TYPE_CHECKING:
     import wandb

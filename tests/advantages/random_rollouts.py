@@ -7,7 +7,7 @@ import torch
 from tiny import bare_rollout
 from torch import Tensor
 
-from rlrun.rollout import Rollout
+from rlrun.data.rollout import Rollout
 
 COLUMNS = ("value", "next_value", "q", "next_q", "policy_q", "logp", "policy_logp")
 

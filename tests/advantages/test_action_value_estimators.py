@@ -9,7 +9,7 @@ from random_rollouts import assert_equal_where_it_counts, segment, whole_episode
 from tiny import bare_rollout
 
 from rlrun.advantages.action_values import advantage_q, q_value
-from rlrun.advantages.needs import MissingColumn
+from rlrun.advantages.columns import MissingColumn
 
 GAMMA = 0.9
 ESTIMATORS = {

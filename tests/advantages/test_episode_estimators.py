@@ -20,7 +20,7 @@ from rlrun.advantages.episodes import (
     reward_to_go,
     total_return,
 )
-from rlrun.rollout import Rollout
+from rlrun.data.rollout import Rollout
 
 GAMMA = 0.9
 EVERY = (total_return, reward_to_go, baseline_constant, baseline_optimal)

@@ -11,12 +11,12 @@ from random_rollouts import assert_equal_where_it_counts, segment, whole_episode
 from tiny import yaml_of
 from torch import Tensor
 
-from rlrun import schema
-from rlrun.advantages.needs import ACTOR_CRITIC_COLUMNS, POLICY_COLUMNS, Estimator, prepare
-from rlrun.config import conf_directory
+from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, POLICY_COLUMNS, Estimator, prepare
+from rlrun.config import schema
+from rlrun.config.experiment import conf_directory
+from rlrun.data.rollout import Rollout
+from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.problem import Problem
-from rlrun.rollout import Rollout
 
 GAMMA = 0.9
 NAMES = sorted(path.stem for path in (conf_directory() / "advantage").glob("*.yaml"))

@@ -11,7 +11,7 @@ from tiny import bare_rollout
 from torch import Tensor
 
 from rlrun.advantages.groups import dr_grpo, grpo, reinforce_pp, rloo, time_group, whiten
-from rlrun.rollout import Rollout
+from rlrun.data.rollout import Rollout
 
 GAMMA = 0.9
 SIZES = [3, 2, 4]

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from rlrun.advantages.off_policy import vtrace
 from rlrun.advantages.temporal import baseline_value, gae, td
+from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
-from rlrun.rollout import Rollout
 
 GAMMA = 0.9
-ORACLE = Path(__file__).parents[1] / "data" / "torchrl_vtrace.json"
+ORACLE = Path(__file__).parent / "oracles" / "torchrl_vtrace.json"
 ROLLOUTS = {
     "segment": segment(13, 1),
     "segment_without_an_end": segment(7, 2, end_probability=0.0),

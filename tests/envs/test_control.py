@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from rlrun.envs.control import ControlEnv, flatten_batch
-from rlrun.envs.make import GymEnv
+from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
 

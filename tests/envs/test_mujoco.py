@@ -17,7 +17,7 @@ from gymnasium.envs.mujoco import mujoco_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
-from rlrun.config import conf_directory
+from rlrun.config.experiment import conf_directory
 from rlrun.envs.mujoco import contact
 from rlrun.envs.mujoco.env import MujocoEnv, gymnasium_options
 from rlrun.envs.mujoco.tasks import TASKS

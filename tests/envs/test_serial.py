@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlrun.envs.action_record import SMALLEST_RECORD
-from rlrun.envs.make import GymEnv
+from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 

@@ -131,7 +131,7 @@ def test_a_users_mistake_stops_the_run_before_it_starts(info):
 
 def test_a_loggers_package_is_imported_when_it_is_opened():
     program = (
-        "import sys, rlrun.curves, rlrun.loggers.wandb, rlrun.loggers.tensorboard\n"
+        "import sys, rlrun.runs.reports.curves, rlrun.loggers.wandb, rlrun.loggers.tensorboard\n"
         "assert not {'wandb', 'tensorboard', 'torch', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -21,10 +21,10 @@ from tiny import CPU, algorithm_of, bare_rollout, yaml_of
 from torch import Tensor
 from torch.func import vmap
 
-from rlrun.problem import Problem
-from rlrun.rollout import Rollout
-from rlrun.seeding import Streams
-from rlrun.trust_region import TrustRegionStep
+from rlrun.data.rollout import Rollout
+from rlrun.data.seeding import Streams
+from rlrun.envs.problem import Problem
+from rlrun.learning.trust_region import TrustRegionStep
 
 all_batches = cache(mdp.batches)
 parameters_of = cache(yaml_of)

@@ -9,9 +9,9 @@ from one_update import Case, ascent, set_up, side_by_side
 from tabular_mdp import LOGITS, true_critic, wrong_critic
 from torch import Tensor
 
-from rlrun.config import conf_directory
+from rlrun.config.experiment import conf_directory
+from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
-from rlrun.rollout import Rollout
 
 # Their loss is a mean over a given number of rows: 1/T of the gradient, if episodes have T steps.
 OVER_ROWS = ["a2c", "actor_critic_q", "actor_critic_td", "ppo", "ppo_kl", "trpo"]

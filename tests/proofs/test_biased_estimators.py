@@ -19,11 +19,11 @@ from tabular_mdp import (
 from torch import Tensor
 
 from rlrun.advantages.action_values import q_value
+from rlrun.advantages.columns import column
 from rlrun.advantages.episodes import baseline_constant, discounted_returns
 from rlrun.advantages.groups import dr_grpo, grpo, reinforce_pp, rloo
-from rlrun.advantages.needs import column
 from rlrun.advantages.temporal import gae, nstep, td
-from rlrun.rollout import Rollout
+from rlrun.data.rollout import Rollout
 
 GAMMAS = pytest.mark.parametrize("gamma", [1.0, 0.8])
 ONE = batches(1)

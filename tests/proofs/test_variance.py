@@ -26,7 +26,7 @@ from rlrun.advantages.episodes import (
 )
 from rlrun.advantages.groups import rloo, time_group
 from rlrun.advantages.temporal import baseline_value
-from rlrun.rollout import Rollout
+from rlrun.data.rollout import Rollout
 
 # The bandit of systems.md, correction E7: without a baseline, a single sample of the gradient has
 # a variance of 92.3, with b = E[R] .63, with the optimal constant .62. (Its arms are not recorded;

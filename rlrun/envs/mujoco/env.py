@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
-from rlrun import schema
+from rlrun.config import schema
 from rlrun.envs.mujoco.tasks import TASKS
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import UserError, did_you_mean

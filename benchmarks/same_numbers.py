@@ -1,0 +1,178 @@
+"""Says whether two commits compute the same: every algorithm and every estimator, bit for bit.
+
+    python benchmarks/same_numbers.py 1d00e09 HEAD
+    python benchmarks/same_numbers.py 1d00e09 HEAD --tolerance 1e-6 --rows 1
+
+Each commit is checked out beside the other and runs the same command lines: short, eager, one
+seed. Rows of metrics.jsonl (but for the clock's numbers) and the weights of the newest checkpoint
+are compared. With a tolerance, numbers may differ by so much, relative to the larger of them and 1;
+with ``--rows``, only the first rows are looked at, since what differs by a rounding error drifts
+apart. Command lines that changed between the commits stand in `RENAMED`.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import safetensors.torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# An estimator that is not the algorithm's own, with an algorithm that can use it.
+ESTIMATORS = {
+    "algo=ppo": ("td", "nstep", "baseline_value", "q_value", "advantage_q"),
+    "algo=a2c": ("vtrace",),
+    "algo=reinforce": (
+        "total_return",
+        "baseline_constant",
+        "baseline_optimal",
+        "baseline_value",
+        "reinforce_pp",
+    ),
+    "algo=grpo": ("rloo", "dr_grpo", "time_group", "reinforce_pp"),
+}
+ALGORITHMS = (
+    "reinforce",
+    "actor_critic_td",
+    "actor_critic_q",
+    "a2c",
+    "ppo",
+    "ppo_kl",
+    "trpo",
+    "rloo",
+    "grpo",
+    "dapo",
+    "gspo",
+)
+PLAIN = (
+    "seed=3",
+    "hardware.compile=off",
+    "hardware.threads=1",
+    "evaluation.episodes=2",
+    "evaluation.every_steps=4_000",
+    "log_every_steps=1",
+    "total_steps=6_000",
+)
+CLOCKS = ("time", "speed")
+
+# Settings that have another name since a commit, as it was -> as it is; tried where the first
+# command line is refused.
+RENAMED: dict[str, str] = {}
+
+
+def cases() -> list[tuple[str, ...]]:
+    """The command lines, without what they share (`PLAIN`)."""
+    pairs = [(f"algo={algo}", f"env={env}") for algo in ALGORITHMS for env in ("cartpole", "hopper")]
+    others = [
+        (algo, "env=cartpole", f"advantage={name}")
+        for algo, names in ESTIMATORS.items()
+        for name in names
+    ]
+    return [*pairs, *others]
+
+
+def run(checkout: Path, words: tuple[str, ...], directory: Path) -> str | None:
+    """Train once with the code of a checkout; what it said if it failed."""
+    command = "from rlrun.cli import main; getattr(main, 'main', main)()"
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", command, *words, *PLAIN, f"run_dir={directory}"],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+
+def rows(directory: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics, without the clock's."""
+    lines = (directory / "metrics.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if not k.startswith(CLOCKS)} for line in lines
+    ]
+
+
+def near(one: float | None, other: float | None, tolerance: float) -> bool:
+    """Whether two numbers are the same, or as near as they may be apart."""
+    if one == other or one is None or other is None:
+        return one == other
+    return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def compare(one: Path, other: Path, *, tolerance: float, count: int | None) -> str:
+    """Say in a line where two runs differ first; nothing if they do not."""
+    ours, theirs = rows(one)[:count], rows(other)[:count]
+    if len(ours) != len(theirs):
+        return f"{len(ours)} rows and {len(theirs)}"
+    for number, (row, expected) in enumerate(zip(ours, theirs, strict=True)):
+        for name in sorted(row.keys() & expected.keys()):
+            if not near(row[name], expected[name], tolerance):
+                return f"row {number}: {name} is {row[name]} and {expected[name]}"
+        only = sorted(row.keys() ^ expected.keys())
+        if only and not tolerance:
+            return f"row {number}: only one has {', '.join(only)}"
+    if count is not None:
+        return ""
+    weights = [
+        list(
+            safetensors.torch.load_file(
+                max((path / "checkpoints").glob("step-*")) / "weights.safetensors"
+            ).values()
+        )
+        for path in (one, other)
+    ]
+    same = [
+        a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
+        for a, b in zip(*weights, strict=True)
+    ]
+    return "" if all(same) else "the weights differ"
+
+
+def main() -> None:
+    """Compare two commits, case by case; exit with 1 if any differs."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("commits", nargs=2)
+    parser.add_argument("--tolerance", type=float, default=0.0)
+    parser.add_argument("--rows", type=int, default=None)
+    parser.add_argument("--only", default="", help="cases whose words contain this")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        checkouts = []
+        for number, commit in enumerate(arguments.commits):
+            checkout = Path(scratch, f"commit{number}")
+            git = ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach"]
+            subprocess.run([*git, str(checkout), commit], check=True)
+            checkouts.append(checkout)
+
+        def case(number: int, words: tuple[str, ...]) -> str:
+            directories = [Path(scratch, f"run{number}_{k}") for k in range(2)]
+            for checkout, directory in zip(checkouts, directories, strict=True):
+                failure = run(checkout, words, directory)
+                if failure is not None:
+                    renamed = tuple(RENAMED.get(word, word) for word in words)
+                    failure = run(checkout, renamed, directory)
+                if failure is not None:
+                    return f"{checkout.name} failed: {failure}"
+            return compare(*directories, tolerance=arguments.tolerance, count=arguments.rows)
+
+        chosen = [words for words in cases() if arguments.only in " ".join(words)]
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(case, range(len(chosen)), chosen))
+        for checkout in checkouts:
+            subprocess.run(
+                ["git", "-C", str(ROOT), "worktree", "remove", "--force", str(checkout)], check=True
+            )
+    for words, answer in zip(chosen, answers, strict=True):
+        print(f"{'same' if not answer else 'DIFFERENT':9}  {' '.join(words)}  {answer}")
+    sys.exit(any(answers))
+
+
+if __name__ == "__main__":
+    main()

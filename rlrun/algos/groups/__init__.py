@@ -1,0 +1,1 @@
+"""Algorithms that compare the episodes of a group."""

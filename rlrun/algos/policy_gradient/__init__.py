@@ -1,0 +1,1 @@
+"""Algorithms that follow the policy gradient, with critics or without."""

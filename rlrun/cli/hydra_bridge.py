@@ -1,0 +1,120 @@
+"""Between Hydra and rlrun: a composed job becomes an Experiment, and an error one line.
+
+On its own, Hydra prints an error on several lines and exits with code 1; here it is raised, said
+in rlrun's words, and the caller decides what happens next.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import yaml
+from hydra.conf import HydraConf
+from hydra.errors import (
+    ConfigCompositionException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rlrun.config.experiment import Experiment, conf_directory, load
+from rlrun.errors import did_you_mean, near_path
+
+# Groups of which a run has one choice; of loggers it can have several.
+ONE_CHOICE = ("algo", "env", "advantage", "hardware")
+
+
+def load_job(cfg: DictConfig, settings: HydraConf, parent: Path) -> Experiment:
+    """Builds the parts of the run that Hydra composed a job for.
+
+    Args:
+        cfg: the job's config, without Hydra's own node.
+        settings: Hydra's own node.
+        parent: directory in which a new run's directory is made.
+
+    Raises:
+        UserError: any mistake in the config.
+    """
+    choices = settings.runtime.choices
+    overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task, resolve=False))
+    return load(cfg, overrides, choices["algo"], choices["env"], parent)
+
+
+class JobEnded(BaseException):
+    """Carries an error past Hydra, which catches every Exception of a job or callback.
+
+    Attributes:
+        error: what the job raised.
+    """
+
+    def __init__(self, error: Exception):
+        """Keep the error."""
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def hydra_raises() -> Iterator[None]:
+    """Has Hydra raise its errors: without this variable it prints them and exits."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def may_be_list(key: str) -> bool:
+    """Tells whether a setting's value is a list in rlrun's files, or is not in them.
+
+    Args:
+        key: the setting ("algo.hidden_sizes").
+    """
+    if key in ONE_CHOICE:
+        return False
+    group, _, setting = key.partition(".")
+    files = sorted((conf_directory() / group).glob("*.yaml"))
+    if not files:
+        files, setting = [conf_directory() / "config.yaml"], key
+    values = [OmegaConf.select(OmegaConf.load(file), setting) for file in files]
+    known = [value for value in values if value is not None]
+    return not known or any(OmegaConf.is_list(value) for value in known)
+
+
+def explain(error: Exception) -> str:
+    """Says in one line why Hydra could not compose a config, with the nearest right word."""
+    message = str(error).partition("\n")[0]
+    match error:
+        case MissingConfigException(missing_cfg_file=str(file), options=[*choices]):
+            group, _, choice = file.rpartition("/")
+            return f"{group}={choice}: no such {group}{did_you_mean(choice, choices)}"
+        case OverrideParseException(override=word) if "=" not in word:
+            return f"{word}: settings are written name=value"
+        case OverrideParseException(override=word):
+            return f"{word}: {message}"
+        case SearchPathException() if missing := re.search(r"directory '(.+)' not found", message):
+            return f"--config-dir: no directory '{missing[1]}'{near_path(Path(missing[1]))}"
+        case yaml.MarkedYAMLError(problem=problem, problem_mark=mark) if mark is not None:
+            return f"{mark.name}, line {mark.line + 1}: {problem}"
+        case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause):
+            if cause.parent_node is None:
+                return f"{cause.full_key}: {str(cause).partition(chr(10))[0]}"
+            keys = [str(key) for key in cause.parent_node if key != "hydra"]
+            settings = [key for key in keys if not key.startswith("_")]  # _target_ is no setting
+            return f"{cause.full_key}: no such setting{did_you_mean(str(cause.key), settings)}"
+    if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):
+        word, key, values = several.groups()
+        as_list = f", or {key}=[{values}] for a list" if may_be_list(key) else ""
+        return f"{word}: several values for one run; for each: rlrun -m {word}{as_list}"
+    if unused := re.match(r"Could not override '(.+)'\. No match in the defaults list", message):
+        return f"{unused[1]}: this algo has no {unused[1]} to choose"
+    if message.endswith("raised while composing config:"):
+        return f"{message} {str(error).splitlines()[1]}"
+    return message or type(error).__name__

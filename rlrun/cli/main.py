@@ -1,0 +1,67 @@
+"""The command `rlrun`: sends the verbs to argparse and everything else to Hydra.
+
+A bare first word is never one of Hydra's (``key=value`` or an option), so the two cannot meet.
+What a command does not need is not imported: help and completion answer without torch.
+"""
+
+import os
+import sys
+
+from rlrun import __version__
+from rlrun.cli import completion, help
+from rlrun.errors import Interrupted, UserError, did_you_mean, report, silence
+
+VERBS = ("train", "eval", "resume", "list")
+
+
+def main() -> None:
+    """Runs the command line and exits: 0, 1 for a failed run, 2 for a mistake, 128 + signal.
+
+    A command whose answer nobody reads to its end (`rlrun --help | head -3`) exits with 1, too.
+    """
+    try:
+        try:
+            dispatch(sys.argv[1:])
+        finally:
+            print(end="", flush=True)  # here, where it can fail, and not when the process ends
+    except BrokenPipeError:
+        silence(sys.stdout)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Interrupted as error:
+        sys.exit(128 + error.signal)
+    except Exception as error:
+        report(error, with_traceback=os.environ.get("HYDRA_FULL_ERROR") == "1")
+        sys.exit(2 if isinstance(error, UserError) else 1)
+
+
+def dispatch(words: list[str]) -> None:
+    """Does what the command line asks for.
+
+    Args:
+        words: the command line behind the command's name.
+    """
+    verb = words[0] if words else ""
+    if verb in ("eval", "resume", "list"):
+        from rlrun.cli import commands
+
+        commands.run(verb, words[1:])
+    elif completion.is_query(words):
+        completion.complete(words, VERBS)
+    elif "--version" in words:
+        print(f"rlrun {__version__}")
+    elif "--help" in words or "-h" in words:
+        from rlrun.config.experiment import conf_directory
+
+        print(help.text([conf_directory(), *help.users_directory(words)]))
+    elif verb and verb[0] not in "-+~" and "=" not in verb and verb != "train":
+        raise UserError(
+            f"no command '{verb}'{did_you_mean(verb, VERBS)} (settings are written name=value)"
+        )
+    else:
+        from rlrun.cli.train import launch
+
+        if verb == "train":
+            del sys.argv[1]  # Hydra reads sys.argv and knows no verbs
+        launch(sys.argv[1:])

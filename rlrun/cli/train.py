@@ -1,0 +1,173 @@
+"""`rlrun a=b …`: composes a config with Hydra and trains the run that it describes."""
+
+import logging
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rlrun.cli import sweep
+from rlrun.cli.help import choices, users_directory
+from rlrun.cli.hydra_bridge import ONE_CHOICE, JobEnded, explain, hydra_raises, load_job
+from rlrun.cli.parser import OneLineParser
+from rlrun.config.experiment import conf_directory
+from rlrun.errors import JobFailed, UserError, did_you_mean, nearest
+
+# Hydra's long options, of which an unknown one is more often a setting in argparse's style.
+HYDRA_OPTIONS = (
+    "--cfg",
+    "--config-dir",
+    "--config-name",
+    "--config-path",
+    "--experimental-rerun",
+    "--hydra-help",
+    "--info",
+    "--multirun",
+    "--package",
+    "--resolve",
+    "--run",
+    "--shell-completion",
+)
+
+# Groups whose unknown choices Hydra passes over or cannot name: an optional one, and one with
+# several choices at once.
+CHECKED_HERE = ("tuned", "logger")
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
+def job(cfg: DictConfig) -> float:
+    """Trains one run; Hydra calls it with each composed config.
+
+    Returns:
+        The run's final evaluation return, which Hydra's sweepers optimise.
+    """
+    settings = HydraConfig.get()
+    if settings.mode == RunMode.MULTIRUN:
+        return sweep.run_job(cfg, settings)
+    try:
+        experiment = load_job(cfg, settings, Path("outputs", f"{datetime.now():%Y-%m-%d}"))
+
+        from rlrun.runs.api import train
+
+        return train(experiment)
+    except Exception as error:
+        raise JobEnded(error) from error
+
+
+def check_words(words: Sequence[str]) -> Namespace:
+    """Refuses what Hydra would accept and misunderstand, or refuse in many lines.
+
+    Args:
+        words: the command line.
+
+    Returns:
+        Hydra's options, and the ``overrides``.
+
+    Raises:
+        UserError: an unknown option or one with a wrong value, a mistake in the choice of a
+            group, or a setting that Hydra would not read.
+    """
+    # Hydra offers no other way to tell its options and their values from the overrides.
+    parser = OneLineParser("rlrun", parents=[get_args_parser()], add_help=False)
+    arguments, others = parser.parse_known_args(words)
+    for word in others:
+        if not word.startswith("-"):
+            raise UserError(f"{word}: write the settings together, before or after the options")
+        check_option(word.partition("=")[0])
+    directories = [conf_directory(), *users_directory(words)]
+    for word in arguments.overrides:
+        check_choice(word)
+        check_is_there(word, directories)
+    return arguments
+
+
+def check_option(name: str) -> None:
+    """Refuses an option that Hydra does not have.
+
+    Args:
+        name: the option ("--seed").
+
+    Raises:
+        UserError: always.
+    """
+    if not name.startswith("--"):
+        raise UserError(f"no option {name} (see rlrun --help)")
+    option = nearest(name, HYDRA_OPTIONS)
+    hint = f"did you mean {option}?" if option else f"settings are written {name[2:]}=value"
+    raise UserError(f"no option {name}; {hint}")
+
+
+def check_choice(word: str) -> None:
+    """Refuses several choices, or none, for a group of which a run has one.
+
+    Args:
+        word: an override ("algo=ppo").
+
+    Raises:
+        UserError: there is not one choice.
+    """
+    name, equals, value = word.partition("=")
+    group = name.removeprefix("~")
+    if group not in ONE_CHOICE:
+        return
+    if value.startswith("["):  # Hydra would merge the files
+        several = value.strip("[]").replace(" ", "")
+        raise UserError(f"{word}: a run has one {name}; for each: rlrun -m {name}={several}")
+    if name != group or (equals and value in ("", "null")):
+        raise UserError(f"{word}: a run has one {group} (rlrun --help lists them)")
+
+
+def check_is_there(word: str, directories: Sequence[Path]) -> None:
+    """Refuses a choice that is not there, in the groups where Hydra does not say so.
+
+    Args:
+        word: an override ("logger=[wandb,tensorboard]").
+        directories: those of the groups.
+
+    Raises:
+        UserError: there is no such choice.
+    """
+    group, _, value = word.partition("=")
+    if group not in CHECKED_HERE or not re.fullmatch(r"[\w\[\], -]*", value):  # a glob, say
+        return
+    files = {name for conf in directories for name in choices(conf / group)}
+    for choice in re.findall(r"[\w-]+", value):
+        if choice != "null" and choice not in files:
+            raise UserError(f"{group}={choice}: no such {group}{did_you_mean(choice, files)}")
+
+
+def launch(words: list[str]) -> None:
+    """Does what a command line of overrides and Hydra's options asks for.
+
+    Args:
+        words: the command line; Hydra reads it from sys.argv itself.
+
+    Raises:
+        UserError: the words cannot be composed into a config.
+        JobFailed: a job of a sweep failed.
+        BrokenPipeError: the reader of what Hydra shows (`--cfg job | head -1`) is gone.
+        Exception: what the run raised.
+    """
+    arguments = check_words(words)
+    logging.raiseExceptions = False  # Hydra logs what `--info` shows, and its reader may be gone
+    try:
+        with hydra_raises():
+            if arguments.multirun:
+                held_back = sweep.hold_back(arguments.overrides)
+                replaced = dict(zip(arguments.overrides, held_back, strict=True))
+                sys.argv[1:] = [replaced.get(word, word) for word in words]
+            job()
+    except JobEnded as ended:
+        raise ended.error from ended.error.__cause__
+    except (JobFailed, BrokenPipeError):
+        raise
+    except Exception as error:
+        raise UserError(explain(error)) from error

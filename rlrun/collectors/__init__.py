@@ -1,0 +1,1 @@
+"""What an algorithm gets its data from."""

@@ -1,0 +1,1 @@
+"""Finds ``conf/`` and checks a config against the signatures that it names; free of torch."""

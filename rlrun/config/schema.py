@@ -1,0 +1,284 @@
+"""Builds objects from config nodes, checked against the signatures of what they name.
+
+A node is a mapping with ``_target_``, the dotted name of a dataclass or function. The target's
+signature is the node's schema: its parameters are the keys, their annotations the types. With
+``_partial_: true`` the node gives the constants of a function that is called later.
+Every mistake is a ``UserError`` whose one line says what is wrong, where, and the nearest right
+word. Nodes are plain containers and are never changed.
+"""
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, Union
+
+from rlrun.errors import UserError, did_you_mean, nearest
+
+TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+    list: "a list",
+    tuple: "a list",
+    dict: "a mapping",
+}
+
+
+def build(
+    node: Mapping[str, Any], path: str, packages: Sequence[str], later: Sequence[str] = ()
+) -> Any:
+    """Calls what a node's ``_target_`` names with the node's other keys, checked.
+
+    Args:
+        node: plain mapping with ``_target_``.
+        path: where the node stands in the config ("algo"), for messages.
+        packages: top-level packages that a ``_target_`` may come from.
+        later: the arguments that a partial is called with, which are no keys of the node.
+
+    Returns:
+        What the target returns, or with ``_partial_: true`` a partial of the target.
+
+    Raises:
+        UserError: an unknown, missing or badly typed key, a value out of range, or a target that
+            does not exist or that comes from another package.
+    """
+    require_target(node, path)
+    target = locate(node["_target_"], join(path, "_target_"), packages)
+    partial = bool(later)
+    if node.get("_partial_", False) is not partial:
+        raise UserError(f"{join(path, '_partial_')} must be {show(partial)} here")
+    values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    arguments = check_arguments(target, values, path, packages, later)
+    return functools.partial(target, **arguments) if partial else call(target, arguments, path)
+
+
+def require_target(node: Any, path: str) -> None:
+    """Refuses a node that describes nothing to build: a user's file may be empty, or a list.
+
+    Args:
+        node: what the config has there.
+        path: where it stands in the config ("algo"), for messages.
+
+    Raises:
+        UserError: it is no mapping with ``_target_``.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"{path}: its file has no _target_, the dotted name of the code for it")
+
+
+def call(target: Callable, arguments: Mapping[str, Any], path: str) -> Any:
+    """Calls the target; a ValueError, such as a range check's, becomes a UserError.
+
+    A message that begins with an argument's name ("gamma must be in [0, 1], got 1.5") is put
+    behind the path as a key ("algo.gamma must be …").
+    """
+    try:
+        return target(**arguments)
+    except ValueError as error:
+        first_word = str(error).partition(" ")[0]
+        place = join(path, "") if first_word in arguments else f"{path}: "
+        raise UserError(f"{place}{error}") from error
+
+
+def check_arguments(
+    target: Callable,
+    values: Mapping[str, Any],
+    path: str,
+    packages: Sequence[str],
+    later: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Checks values against the target's signature.
+
+    Args:
+        target: dataclass, class or function.
+        values: what the config gives for its parameters.
+        path: where the values stand in the config, for messages.
+        packages: top-level packages that a ``_target_`` inside the values may come from.
+        later: parameters that are given when the target is called.
+
+    Returns:
+        The values, converted to the annotated types.
+
+    Raises:
+        UserError: an unknown, missing or badly typed key.
+    """
+    parameters = dict(inspect.signature(target).parameters)
+    for name in later:
+        if parameters.pop(name, None) is None:
+            raise UserError(f"{path}: {target.__name__} does not take the argument '{name}'")
+    for key in values:
+        if key not in parameters:
+            raise UserError(f"{join(path, key)}: no such setting{did_you_mean(key, parameters)}")
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in values:
+            raise UserError(f"{join(path, name)} is missing: give it as {join(path, name)}=…")
+    hints = annotations(target)
+    return {
+        key: convert(values[key], hints.get(key, Any), join(path, key), packages)
+        for key in parameters
+        if key in values
+    }
+
+
+def annotations(target: Callable) -> dict[str, Any]:
+    """Returns the resolved type annotations of a class's constructor or of a function."""
+    return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+
+
+def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
+    """Checks a config value against a type annotation.
+
+    Args:
+        value: plain config value; a mapping with ``_target_`` is built first.
+        expected: int, float, bool, str, None, Literal, ``X | Y``, ``list[X]``, ``tuple[X, ...]``,
+            ``dict[str, X]``, a dataclass (whose fields are given as a mapping), Callable, the
+            class of something built, or Any.
+        path: where the value stands in the config, for messages.
+        packages: top-level packages that a ``_target_`` may come from.
+
+    Returns:
+        The value in the expected type: integral floats (1e6) become int where int is expected,
+        and int becomes float.
+
+    Raises:
+        UserError: the value does not fit.
+    """
+    if isinstance(value, Mapping) and "_target_" in value:
+        value = build(value, path, packages)
+    kind = typing.get_origin(expected) or expected
+    members = typing.get_args(expected) or (Any,)
+    if kind is Any:
+        return value
+    if kind in (Union, UnionType):
+        return convert_union(value, expected, path, packages)
+    if kind is Literal:
+        return convert_literal(value, members, path)
+    if kind in (list, tuple) and isinstance(value, list):
+        places = [f"{path}[{index}]" for index in range(len(value))]
+        return kind(
+            convert(member, members[0], place, packages)
+            for member, place in zip(value, places, strict=True)
+        )
+    if kind is dict and isinstance(value, dict):
+        return {
+            key: convert(member, members[-1], join(path, str(key)), packages)
+            for key, member in value.items()
+        }
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return call(expected, check_arguments(expected, value, path, packages), path)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    # To isinstance, a bool is an int.
+    if not (type(value) is int if kind is int else isinstance(value, kind)):
+        raise UserError(f"{path}: expected {describe(expected)}, got {show(value)}")
+    return value
+
+
+def convert_union(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
+    """Checks a value against each member of a union; the first that fits wins."""
+    members = typing.get_args(expected)
+    for member in members:
+        try:
+            return convert(value, member, path, packages)
+        except UserError as error:
+            # A mistake inside a mapping or list says more than "expected this or that".
+            if len(members) == 2 and NoneType in members and isinstance(value, (Mapping, list)):
+                raise error
+    raise UserError(f"{path}: expected {describe(expected)}, got {show(value)}")
+
+
+def convert_literal(value: Any, choices: Sequence[Any], path: str) -> Any:
+    """Checks that a value is one of the choices."""
+    if isinstance(value, bool) and value not in choices:
+        value = "on" if value else "off"  # YAML 1.1 reads a bare on/off as a boolean
+    if value in choices:
+        return value
+    words = [str(choice) for choice in choices]
+    match = nearest(str(value), words)
+    hint = f"; did you mean '{match}'?" if match else ""
+    raise UserError(f"{path}: expected one of {', '.join(words)}, got {show(value)}{hint}")
+
+
+def locate(target: Any, path: str, packages: Sequence[str]) -> Callable:
+    """Imports the class or function that a ``_target_`` names.
+
+    Args:
+        target: dotted name, "rlrun.algos.policy_gradient.ppo.PPO".
+        path: where it stands in the config, for messages.
+        packages: top-level packages that it may come from.
+
+    Raises:
+        UserError: it is no such name, comes from another package, or needs a package that is not
+            installed.
+    """
+    if not isinstance(target, str) or "." not in target:
+        raise UserError(
+            f"{path}: expected a dotted name like rlrun.hardware.spec.Hardware, got {target!r}"
+        )
+    package = target.partition(".")[0]
+    if package not in packages:
+        raise UserError(
+            f"{path}: '{target}' is not part of rlrun; allow it with plugins=[{package}]"
+        )
+    module_name, _, name = target.rpartition(".")
+    module = import_module(module_name, path)
+    found = vars(module).get(name)
+    # What a module merely imports from elsewhere (os.system) is no part of the package.
+    if not callable(found) or str(found.__module__).partition(".")[0] not in packages:
+        own = [
+            word
+            for word, value in vars(module).items()
+            if callable(value) and value.__module__ == module_name
+        ]
+        raise UserError(f"{path}: no '{name}' in {module_name}{did_you_mean(name, own)}")
+    return found
+
+
+def import_module(name: str, path: str) -> ModuleType:
+    """Imports a module that the config names; a missing one is a UserError.
+
+    Args:
+        name: dotted name.
+        path: where it stands in the config, for messages.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if not f"{name}.".startswith(f"{missing}."):
+            raise UserError(f"{path}: {name} needs '{missing}', which is not installed") from error
+        parent, _, word = missing.rpartition(".")
+        # A module that is not a package has no path, and nothing beside the missing name.
+        search = vars(importlib.import_module(parent)).get("__path__", []) if parent else None
+        siblings = [module.name for module in pkgutil.iter_modules(search)]
+        raise UserError(f"{path}: no module '{missing}'{did_you_mean(word, siblings)}") from error
+
+
+def join(path: str, key: str) -> str:
+    """Returns the path of a key below a path; the top of the config is the empty path."""
+    return f"{path}.{key}" if path else key
+
+
+def describe(expected: Any) -> str:
+    """Names a type annotation in a user's words."""
+    if typing.get_origin(expected) in (Union, UnionType):
+        return " or ".join(describe(member) for member in typing.get_args(expected))
+    kind = typing.get_origin(expected) or expected
+    if dataclasses.is_dataclass(kind):
+        return TYPE_NAMES[dict]
+    return TYPE_NAMES.get(kind, str(expected))
+
+
+def show(value: Any) -> str:
+    """Writes a value as the user did: null, true and false as in YAML."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)

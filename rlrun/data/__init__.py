@@ -1,0 +1,1 @@
+"""What passes between the parts: rollouts, minibatches, groups, normalisers, random numbers."""

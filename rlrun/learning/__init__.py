@@ -1,0 +1,1 @@
+"""What fits networks: learners, optimisers, surrogates, penalties, trust regions."""

@@ -1,0 +1,154 @@
+"""Fitting the critics of an agent to the targets of its estimator."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlrun.data.minibatches import minibatches, take
+from rlrun.data.rollout import Rollout
+from rlrun.hardware.spec import Hardware
+from rlrun.learning.learner import Learner
+from rlrun.learning.metrics import summarize
+from rlrun.learning.optimizers import Optimizer
+from rlrun.learning.surrogates import clipped_value_error, squared_value_error
+from rlrun.models.agent import Agent
+
+
+class CriticBatch(NamedTuple):
+    """B rows of a rollout: [B, D], [B] or [B, A], and [B] each."""
+
+    obs: Tensor
+    action: Tensor
+    value: Tensor
+    target: Tensor
+
+
+class Critics:
+    """V(s), Q(s, a), both or neither: whatever the estimator asked the agent to have."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        minibatches: int,
+        optimizer: Optimizer,
+        max_grad_norm: float,
+        value_clip: float | None = None,
+    ):
+        """Make a learner for each.
+
+        Args:
+            agent: has the critics.
+            minibatches: how many there usually are in an epoch.
+            optimizer: takes the steps.
+            max_grad_norm: largest norm of a critic's gradient.
+            value_clip: the largest rewarded change of a V(s); None: unlimited.
+        """
+        self.learners: dict[str, Learner] = {}
+        self.value_clip = value_clip
+        learner = partial(
+            Learner, minibatches=minibatches, optimizer=optimizer, max_grad_norm=max_grad_norm
+        )
+        if agent.critic is not None:
+            self.learners["value"] = learner(agent.critic, self.value_loss)
+        if agent.action_critic is not None:
+            self.learners["action_value"] = learner(agent.action_critic, self.action_value_loss)
+
+    def compile(self, hardware: Hardware, example: CriticBatch) -> None:
+        """Compile the steps, at the call of `warm_up`, for minibatches of the example's shapes."""
+        for learner in self.learners.values():
+            learner.compile(hardware.compiled, example)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the steps run without Python; not where there is no critic."""
+        return any(learner.is_compiled for learner in self.learners.values())
+
+    def warm_up(self) -> None:
+        """Compile what is to be compiled; nothing is learned."""
+        for learner in self.learners.values():
+            learner.warm_up()
+
+    def run_eagerly(self) -> None:
+        """Do without the compiler."""
+        for learner in self.learners.values():
+            learner.run_eagerly()
+
+    def fit(self, batches: CriticBatch, learning_rate: Tensor) -> dict[str, Tensor]:
+        """Take one step of each critic on each of M minibatches [M, B, …]; metrics are [M]."""
+        metrics: dict[str, Tensor] = {}
+        for learner in self.learners.values():
+            metrics |= learner.fit(batches, learning_rate)
+        return metrics
+
+    def fit_epochs(
+        self,
+        rollout: Rollout,
+        target: Tensor,
+        *,
+        epochs: int,
+        size: int,
+        learning_rate: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[dict[str, Tensor], int]:
+        """Fit the critics, if there are any, in several passes over a rollout.
+
+        Args:
+            rollout: as it was judged at collection, [T, N].
+            target: value target, [T, N].
+            epochs: passes.
+            size: rows a minibatch.
+            learning_rate: step size, [].
+            generator: source of the shuffles (CPU).
+
+        Returns:
+            Means over the minibatches, each [], and their number.
+        """
+        history, updates = [], 0
+        for _ in range(epochs if self.learners else 0):
+            rows = minibatches(rollout.mask, size=size, generator=generator)
+            history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))
+            updates += len(rows)
+        return summarize(history), updates
+
+    def value_loss(
+        self, critic: Callable[..., Tensor], batch: CriticBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(φ) = ½ E[(V(s) − target)²]."""
+        value = critic(batch.obs)
+        if self.value_clip is None:
+            error = squared_value_error(value, batch.target)
+        else:
+            error = clipped_value_error(value, batch.value, batch.target, self.value_clip)
+        return error.mean(), {"loss/value": error.mean()}
+
+    def action_value_loss(
+        self, critic: Callable[..., Tensor], batch: CriticBatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L(φ) = ½ E[(Q(s, a) − target)²]."""
+        error = squared_value_error(critic(batch.obs, batch.action), batch.target).mean()
+        return error, {"loss/action_value": error}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimisers' states; the weights are the agent's."""
+        return {name: learner.state_dict() for name, learner in self.learners.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        for name, learner in self.learners.items():
+            learner.load_state_dict(state[name])
+
+
+def critic_batches(rollout: Rollout, target: Tensor, rows: Tensor) -> CriticBatch:
+    """Cut what the critics learn from into minibatches.
+
+    Args:
+        rollout: as it was judged at collection, with the values that clipped ones stay near.
+        target: value target, [T, N].
+        rows: row numbers into the flattened rollout, [M, B].
+    """
+    value = torch.zeros_like(target) if rollout.value is None else rollout.value
+    return CriticBatch(*take(rows, rollout.obs, rollout.action, value, target))

@@ -1,0 +1,252 @@
+"""Steps of bounded KL divergence: natural gradient, conjugate gradient, backtracking line search.
+
+The natural gradient F⁻¹ g is the direction of steepest ascent when a step's length is the change of
+the distribution instead of that of its parameters (Kakade 2001, "A Natural Policy Gradient"). F is
+the Fisher matrix, which is the Hessian of the mean KL divergence. It is never built: conjugate
+gradient needs its products with vectors alone.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, jvp, vjp
+
+from rlrun.learning.metrics import USUAL_CLIP, ratio_metrics
+from rlrun.models.distributions import Categorical, DiagonalGaussian
+from rlrun.models.flat_parameters import FlatParameters
+from rlrun.models.networks import CategoricalPolicy, GaussianPolicy
+
+Distribution = TypeVar("Distribution", Categorical, DiagonalGaussian)
+
+
+def fisher_vector_product(
+    distribution_at: Callable[[Tensor], Distribution],
+    theta: Tensor,
+    vector: Tensor,
+) -> Tensor:
+    """Return F v, [P].
+
+    Args:
+        distribution_at: θ [P] -> the policy's distributions at B states.
+        theta: θ, where F is taken, [P].
+        vector: v, [P].
+    """
+    here = distribution_at(theta)
+
+    # The KL divergence and its slope are 0 at θ, so that its Hessian is F = Jᵀ H J: J is the
+    # Jacobian of the distributions' parameters, H the Hessian with respect to these.
+    def parameters_at(theta: Tensor) -> Tensor:
+        return distribution_at(theta).parameters
+
+    def mean_kl(parameters: Tensor) -> Tensor:
+        return here.kl(here.with_parameters(parameters)).mean()
+
+    moved = jvp(parameters_at, (theta,), (vector,))[1]  # J v
+    curved = jvp(grad(mean_kl), (here.parameters,), (moved,))[1]  # H J v
+    transposed = vjp(parameters_at, theta)[1]
+    return transposed(curved)[0]
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Solve A x = b for a symmetric positive definite A (Hestenes & Stiefel 1952).
+
+    Args:
+        product: v -> A v.
+        b: [P].
+        iterations: at most so many products.
+        tolerance: it stops once ‖b − A x‖² is no larger.
+
+    Returns:
+        x and the residual b − A x, each [P].
+    """
+    x, residual, direction = torch.zeros_like(b), b, b
+    square = residual @ residual
+    for _ in range(iterations):
+        if square <= tolerance:
+            break
+        image = product(direction)
+        length = square / (direction @ image)
+        x = x + length * direction
+        residual = residual - length * image
+        previous, square = square, residual @ residual
+        direction = residual + square / previous * direction
+    return x, residual
+
+
+class TrustRegionBatch(NamedTuple):
+    """What the policy did: observations [B, D], actions [B] or [B, A], advantages [B]."""
+
+    obs: Tensor
+    action: Tensor
+    advantage: Tensor
+
+
+class Pieces(NamedTuple):
+    """The parts of a step that are pure functions of tensors, as they are or compiled."""
+
+    gradient: Callable[..., Tensor]
+    product: Callable[..., Tensor]
+    trial: Callable[..., dict[str, Tensor]]
+
+
+class TrustRegionStep:
+    """Improves a policy as far as the mean KL divergence from where it stands allows.
+
+    The step is √(2δ / xᵀ F x) x with F x = g, shortened until the surrogate has improved and the
+    KL is at most δ; if no length will do, the policy stays exactly where it is.
+
+    Attributes:
+        parameters: θ.
+        is_compiled: whether the pieces run without Python.
+    """
+
+    def __init__(
+        self,
+        policy: CategoricalPolicy | GaussianPolicy,
+        *,
+        max_kl: float,
+        damping: float,
+        cg_iterations: int,
+        cg_tolerance: float,
+        line_search_steps: int,
+        line_search_shrink: float,
+    ):
+        """Make the policy's parameters views of one vector.
+
+        Args:
+            policy: what is to be improved.
+            max_kl: δ, the largest mean KL(π_old ‖ π_θ) of a step.
+            damping: multiple of the identity that is added to F.
+            cg_iterations: products of the conjugate gradient method.
+            cg_tolerance: square of the residual at which it stops earlier.
+            line_search_steps: lengths that are tried.
+            line_search_shrink: factor from one length to the next.
+        """
+        self.policy = policy
+        self.parameters = FlatParameters(policy)
+        self.max_kl = max_kl
+        self.damping = damping
+        self.cg_iterations = cg_iterations
+        self.cg_tolerance = cg_tolerance
+        self.line_search_steps = line_search_steps
+        self.line_search_shrink = line_search_shrink
+        self.is_compiled = False
+        self._eager = self._compiled = Pieces(self._gradient, self._product, self._trial)
+        self._example: TrustRegionBatch | None = None
+
+    def compile(
+        self,
+        compiled: Callable[[Callable[..., Any]], Callable[..., Any]],
+        example: TrustRegionBatch,
+    ) -> None:
+        """Compile the pieces, at the call of `warm_up`.
+
+        Args:
+            compiled: function -> its compiled form.
+            example: a batch; those of other sizes are worked on eagerly.
+        """
+        self.is_compiled = True
+        self._compiled = Pieces(*map(compiled, self._eager))
+        self._example = example
+
+    def run_eagerly(self) -> None:
+        """Do without the compiler: the same numbers to float precision, but slower."""
+        self.is_compiled = False
+
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Compile by calls whose results are dropped."""
+        if self.is_compiled:
+            theta, batch = self.parameters.vector, self._example
+            self._compiled.gradient(theta, batch)
+            self._compiled.product(theta, theta, batch)
+            self._compiled.trial(theta, theta, batch)
+
+    def _pieces_for(self, batch: TrustRegionBatch) -> Pieces:
+        """Choose the compiled form for the size that it was compiled for."""
+        fits = (
+            self.is_compiled
+            and self._example is not None
+            and len(batch.obs) == len(self._example.obs)
+        )
+        return self._compiled if fits else self._eager
+
+    @torch.no_grad()
+    def take(self, batch: TrustRegionBatch) -> dict[str, Tensor]:
+        """Move the policy by one step; return what to log, each [].
+
+        Args:
+            batch: all that the present policy did in an iteration.
+        """
+        pieces, old = self._pieces_for(batch), self.parameters.vector.clone()
+
+        def product(vector: Tensor) -> Tensor:
+            return pieces.product(old, vector, batch)
+
+        g = pieces.gradient(old, batch)
+        x, residual = conjugate_gradient(
+            product, g, iterations=self.cg_iterations, tolerance=self.cg_tolerance
+        )
+        # ½ sᵀ F s = δ: the second order of the KL at the end of the step s. F x = g − residual.
+        step = torch.sqrt(2 * self.max_kl / (x @ (g - residual))) * x
+        for tried in range(1, self.line_search_steps + 1):
+            candidate = old + self.line_search_shrink ** (tried - 1) * step
+            metrics = pieces.trial(candidate, old, batch)
+            accepted = bool(
+                (metrics["policy/improvement"] > 0) & (metrics["policy/kl"] <= self.max_kl)
+            )
+            if accepted:
+                self.parameters.vector.copy_(candidate)
+                break
+        else:
+            metrics = pieces.trial(old, old, batch)
+        return {
+            **metrics,
+            "policy/line_search_steps": old.new_tensor(tried),
+            "policy/line_search_accepted": old.new_tensor(accepted),
+            "policy/cg_residual": torch.linalg.vector_norm(residual),
+        }
+
+    def _distribution_at(self, theta: Tensor, batch: TrustRegionBatch) -> Any:
+        """Return π_θ(·|s) at the batch's states."""
+        return functional_call(self.policy, self.parameters.unflatten(theta), (batch.obs,))
+
+    def _gradient(self, theta: Tensor, batch: TrustRegionBatch) -> Tensor:
+        """Return g = ∇E[ρ Â] where ρ = 1, which is E[Â ∇log π(a|s)], [P]."""
+
+        def surrogate(theta: Tensor) -> Tensor:
+            log_prob = self._distribution_at(theta, batch).log_prob(batch.action)
+            return (batch.advantage * log_prob).mean()
+
+        return grad(surrogate)(theta)
+
+    def _product(self, theta: Tensor, vector: Tensor, batch: TrustRegionBatch) -> Tensor:
+        """Return (F + damping·I) v, [P]."""
+        product = fisher_vector_product(
+            lambda theta: self._distribution_at(theta, batch), theta, vector
+        )
+        return product + self.damping * vector
+
+    def _trial(
+        self, candidate: Tensor, theta: Tensor, batch: TrustRegionBatch
+    ) -> dict[str, Tensor]:
+        """Say what moving from θ [P] to a candidate [P] would do, each []."""
+        new, old = (self._distribution_at(at, batch) for at in (candidate, theta))
+        log_ratio = new.log_prob(batch.action) - old.log_prob(batch.action)  # log ρ
+        return {
+            "policy/improvement": (torch.expm1(log_ratio) * batch.advantage).mean(),
+            "policy/kl": old.kl(new).mean(),
+            "policy/entropy": new.entropy().mean(),
+            **ratio_metrics(log_ratio, USUAL_CLIP),
+        }
+
+    def state_dict(self) -> dict:
+        """Return nothing: a step depends on the weights alone, which are the network's."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from there."""

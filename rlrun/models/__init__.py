@@ -1,0 +1,1 @@
+"""Networks, distributions, actors and frozen references."""

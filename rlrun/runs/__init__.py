@@ -1,0 +1,1 @@
+"""The run: its state, its loop's verbs, its files."""

@@ -1,0 +1,211 @@
+"""What the command line calls, and a notebook can: train, resume and evaluate runs."""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlrun.config.experiment import Experiment, load_run
+from rlrun.errors import Interrupted, UserError, say
+from rlrun.runs import session
+from rlrun.runs.files import directory as run_directory
+from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.reports.film import check_video, film
+from rlrun.runs.run import Run
+
+
+def train(experiment: Experiment) -> float:
+    """Train a new run.
+
+    Args:
+        experiment: checked configuration with its parts.
+
+    Returns:
+        The mean return of the last evaluation.
+
+    Raises:
+        UserError: the parts do not fit together; no directory is made.
+        Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
+    """
+    run = Run(experiment, checkpoint=None)
+    record = run_directory.provenance()
+    directory = run_directory.make_directory(experiment.parent, experiment.run_dir, experiment.name)
+    with run_directory.lock(directory):
+        run_directory.write_config(directory, experiment.config, experiment.overrides)
+        try:
+            return execute(run, directory, record)
+        except UserError:
+            if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
+                shutil.rmtree(directory)
+            raise
+
+
+def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] = ()) -> float:
+    """Continue a run from its newest whole checkpoint, or from the start if it has none.
+
+    Args:
+        directory: the run's directory.
+        total_steps: environment steps at which it ends now; None for what it was started with.
+        plugins: the user's packages that the run may use.
+
+    Returns:
+        The mean return of the last evaluation.
+
+    Raises:
+        UserError: there is nothing to continue, or a process is still running there.
+    """
+    experiment = load_run(directory, plugins)
+    if total_steps is not None:
+        config = {**experiment.config, "total_steps": total_steps}
+        overrides = [*experiment.overrides, f"total_steps={total_steps}"]
+        experiment = replace(
+            experiment, total_steps=total_steps, config=config, overrides=overrides
+        )
+    with run_directory.lock(directory):
+        store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+        store.repair()
+        checkpoint = store.load_last() if store.steps() else None
+        earlier = json.loads((directory / "run.json").read_text())
+        run = Run(experiment, checkpoint)
+        done = run.counters.step
+        if run.finished and (earlier["status"] == "finished" or total_steps is not None):
+            raise UserError(
+                f"{directory} has done its {done:,} steps; go on with "
+                f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
+            )
+        if checkpoint is not None and run.at_its_best:
+            store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
+        run_directory.write_config(directory, experiment.config, experiment.overrides)
+        record = run_directory.provenance()
+        # Which machine, code and command made which part of the run.
+        stint = {key: earlier[key] for key in record}
+        record["earlier"] = [*earlier.get("earlier", []), {**stint, "to_step": done}]
+        return execute(run, directory, record)
+
+
+def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
+    """Run to the end, or to a signal, and say what there is now and what to do with it.
+
+    Args:
+        run: a new run, or one that goes on.
+        directory: its directory.
+        record: what ``run.json`` says besides the run's state.
+
+    Returns:
+        The mean return of the last evaluation.
+    """
+    plugins = plugin_words(run.experiment)
+    try:
+        final_return = session.execute(run, directory, record)
+    except Interrupted:
+        if run.counters.step:
+            steps = f"{run.counters.step:,}"
+            say(f"Stopped after {steps} steps, which are saved in {directory}.", sys.stdout)
+        else:  # while compiling, say: there is no checkpoint, and a resumed run starts anew
+            say(f"Stopped before the first step of {directory}.", sys.stdout)
+        if not run.finished:
+            say(f"To go on: rlrun resume {directory}{plugins}", sys.stdout)
+        raise
+    counters = run.counters
+    say(
+        f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
+        f"{counters.step:,} steps in {counters.time_s:,.0f} s: "
+        f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
+        f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
+        f"  rlrun eval {directory} --checkpoint best --video run.mp4{plugins}\n"
+        f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
+        "  rlrun list",
+        sys.stdout,
+    )
+    return final_return
+
+
+def plugin_words(experiment: Experiment) -> str:
+    """Return what allows a run's plugins on a command line that names the run."""
+    return "".join(f" --plugin {name}" for name in experiment.plugins)
+
+
+def evaluate_run(
+    directory: Path,
+    *,
+    episodes: int,
+    seed: int,
+    checkpoint: str,
+    plugins: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Play episodes of a run's policy.
+
+    Args:
+        directory: the run's directory.
+        episodes: how many; each has an environment of its own.
+        seed: of the first environment; the others count up from it.
+        checkpoint: "last" or "best".
+        plugins: the user's packages that the run may use.
+
+    Returns:
+        Facts about the policy and about its returns.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    run, loaded = saved_run(directory, checkpoint, plugins)
+    env = run.make_evaluation_env(episodes)
+    result = run.play(env, seed=seed)
+    for used in (env, run.env):
+        used.close()
+    returns = np.array(result.returns)
+    return {
+        "checkpoint": str(loaded.path),
+        "step": loaded.info["step"],
+        "episodes": episodes,
+        "return": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "length": float(np.mean(result.lengths)),
+    }
+
+
+def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple[Run, Checkpoint]:
+    """Load a run to look at its policy.
+
+    Args:
+        directory: the run's directory.
+        checkpoint: "last" or "best".
+        plugins: the user's packages that the run may use.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    experiment = load_run(directory, plugins)
+    # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
+    experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
+    store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    loaded = store.load_last() if checkpoint == "last" else store.load_best()
+    return Run(experiment, replace(loaded, info={**loaded.info, "compiled": False})), loaded
+
+
+def film_run(
+    directory: Path, *, seed: int, checkpoint: str, video: Path, plugins: Sequence[str] = ()
+) -> None:
+    """Write a video of one episode of a run's policy.
+
+    Args:
+        directory: the run's directory.
+        seed: of the environment.
+        checkpoint: "last" or "best".
+        video: mp4 file.
+        plugins: the user's packages that the run may use.
+
+    Raises:
+        UserError: there is no such checkpoint, or the video cannot be made.
+    """
+    check_video(video)
+    run, _ = saved_run(directory, checkpoint, plugins)
+    run.env.close()
+    film(run, seed=seed, path=video)

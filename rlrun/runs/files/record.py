@@ -1,0 +1,147 @@
+"""What a run leaves for people: metrics, loggers, curves and ``run.json``."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rlrun.config.experiment import Experiment
+from rlrun.errors import warn
+from rlrun.loggers.interface import Loggers, RunInfo
+from rlrun.loggers.jsonl import JsonlLogger, read_metrics
+from rlrun.loggers.progress import Progress, StandardError
+from rlrun.runs.counters import Counters
+from rlrun.runs.files import directory as run_directory
+from rlrun.runs.reports.curves import draw_curves
+
+# Largest share of a run's time that goes into curves.png.
+DRAWING_SHARE = 0.02
+
+
+class Record:
+    """Writes into a run's directory what happens to it.
+
+    Attributes:
+        directory: the run's directory.
+        facts: what ``run.json`` says besides the run's state.
+        progress: the display on the terminal.
+        loggers: metrics.jsonl, the display, and those that the user asked for.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        experiment: Experiment,
+        counters: Counters,
+        facts: dict[str, Any],
+        logger_states: dict[str, dict[str, Any]],
+    ):
+        """Begin or continue the record.
+
+        Args:
+            directory: the run's directory, locked by this process.
+            experiment: what is run.
+            counters: how far it is, live.
+            facts: what ``run.json`` says besides the run's state.
+            logger_states: what the loggers were at the checkpoint; empty for a new run.
+        """
+        self.directory = directory
+        self.facts = facts
+        self._experiment = experiment
+        self._counters = counters
+        self._drawn, self._drawing_s = -math.inf, 0.0
+        # First of all, so that a run can be resumed from its first moment.
+        self.write("running")
+        offset = logger_states["jsonl"]["offset"] if logger_states else None
+        self.progress = Progress(experiment.total_steps, counters.step, StandardError())
+        self.loggers = Loggers(
+            {"jsonl": JsonlLogger(directory / "metrics.jsonl", offset), "progress": self.progress},
+            logger_states,
+        )
+
+    def open_loggers(self) -> None:
+        """Open the loggers that the user asked for.
+
+        Raises:
+            UserError: one of them cannot work as it was asked for.
+        """
+        experiment = self._experiment
+        if not experiment.loggers:
+            return
+        info = RunInfo(
+            directory=self.directory,
+            name=experiment.name,
+            algo=experiment.algo_name,
+            env=experiment.env_name,
+            seed=experiment.seed,
+            total_steps=experiment.total_steps,
+            config=experiment.config,
+            group=experiment.group or f"{experiment.algo_name}_{experiment.env_name}",
+            tags=experiment.tags,
+        )
+        # A server out of reach can take minutes to say so.
+        with self.progress.status(f"opening {', '.join(experiment.loggers)}"):
+            self.loggers.open(experiment.loggers, info)
+
+    def log(self, values: dict[str, float]) -> None:
+        """Give numbers to the loggers, with the three axes: step, update and time."""
+        counters = self._counters
+        axes = {"update": counters.update, "time_s": counters.time_s}
+        self.loggers.log({**axes, **values}, counters.step)
+
+    def write(self, status: str, error: str | None = None) -> None:
+        """Write ``run.json``, which `rlrun list` shows."""
+        experiment, counters = self._experiment, self._counters
+        run_directory.write_record(
+            self.directory,
+            {
+                "status": status,
+                "algo": experiment.algo_name,
+                "env": experiment.env_name,
+                "env_id": experiment.env.id,
+                "seed": experiment.seed,
+                "total_steps": experiment.total_steps,
+                "step": counters.step,
+                "return": finite_or_none(counters.last_return),
+                "best_return": finite_or_none(counters.best_return),
+                "time_s": round(counters.time_s, 2),
+                "error": error,
+                **self.facts,
+            },
+        )
+
+    def draw_if_due(self) -> None:
+        """Draw the learning curves, unless drawing would take more than its share of the time."""
+        start = time.perf_counter()
+        if start - self._drawn > self._drawing_s / DRAWING_SHARE:
+            self.draw()
+            self._drawn = time.perf_counter()
+            self._drawing_s = self._drawn - start
+
+    def draw(self) -> None:
+        """Draw the learning curves so far; a picture that fails does not stop the run."""
+        try:
+            rows = read_metrics(self.directory / "metrics.jsonl")
+            if rows:
+                draw_curves(rows, self.directory / "curves.png", title=self._experiment.name)
+        except Exception as error:
+            warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
+
+    def close(self, status: str, error: str | None) -> None:
+        """End the record; what fails on the way must not hide how the run ended.
+
+        Args:
+            status: ``finished``, ``interrupted`` or ``failed``.
+            error: what ended the run, or None.
+        """
+        try:
+            self.write(status, error)
+        except OSError as full:
+            warn(f"run.json does not say '{status}': {full}")
+        self.draw()
+        self.loggers.close(status)
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return a number that JSON knows."""
+    return value if math.isfinite(value) else None

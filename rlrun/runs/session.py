@@ -1,0 +1,84 @@
+"""One process's stint of a run: from its directory to its end, whatever ends it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rlrun.errors import Interrupted, NonFiniteError, UserError
+from rlrun.runs.files.record import Record
+from rlrun.runs.run import Run
+from rlrun.runs.signals import StopFlag
+
+
+def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
+    """Train to the end.
+
+    Args:
+        run: a new run, or one that goes on from a checkpoint.
+        directory: its directory, locked by this process.
+        facts: what ``run.json`` says besides the run's state.
+
+    Returns:
+        The mean return of the last evaluation.
+
+    Raises:
+        UserError: a logger or the compiler cannot work as it was asked for, or an environment
+            breaks its time limit.
+        Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
+        EnvironmentFailure: an environment raised; the state before that is saved.
+        NonFiniteError: a number is lost; the last checkpoint is the one before that.
+        CheckpointNotWritten: the disk is full, say; the earlier checkpoints are there.
+    """
+    record = Record(directory, run.experiment, run.counters, facts, run.logger_states)
+    status, error = "failed", None
+    with StopFlag() as stop:
+        try:
+            record.open_loggers()
+            compile_update(run, record, stop)
+            run.begin(record, stop)
+            run.algorithm.loop(run)
+            if run.finished and run.counters.evaluated < run.counters.step:
+                run.evaluate()  # which an earlier process had begun when it ended
+            status = "finished" if run.finished else "interrupted"
+        except NonFiniteError as raised:
+            kept = run.store.steps()
+            error = (
+                f"{raised} after update {run.counters.update} (step {run.counters.step}); "
+                f"the last good checkpoint is {kept[-1] if kept else 'none'}"
+            )
+            raise NonFiniteError(error) from raised
+        except BaseException as raised:
+            error = f"{type(raised).__name__}: {raised}"
+            raise
+        finally:
+            record.close(status, error)
+            run.close()
+    if stop.signal is not None:
+        raise Interrupted(stop.signal)
+    return run.counters.last_return
+
+
+def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
+    """Compile what there is to compile before the clock starts, and say so while it lasts.
+
+    Raises:
+        UserError: the compiler failed, and ``hardware.compile`` is on.
+    """
+    learners = run.algorithm.learners.values()
+    if not any(learner.is_compiled for learner in learners):
+        return
+    start = time.perf_counter()
+    try:
+        with record.progress.status("compiling the update (under a minute once, then cached)"):
+            for learner in learners:
+                learner.warm_up()
+    except Exception as error:
+        if stop.signal is not None:
+            return  # Ctrl-C in a terminal reaches the compiler, too
+        if run.experiment.hardware.compile == "on":
+            raise UserError(f"hardware.compile=on: {error}") from error
+        record.progress.message(f"not compiled, since the compiler failed: {error}")
+        run.compiled = False
+        for learner in learners:
+            learner.run_eagerly()
+    record.facts["compile_s"] = round(time.perf_counter() - start, 2)

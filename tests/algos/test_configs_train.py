@@ -1,0 +1,102 @@
+"""Every YAML file that is shipped trains: found by globbing, so that a new one is covered too."""
+
+import math
+
+import pytest
+import yaml
+from running import experiment, metrics, record, sizes
+
+from rlrun.config.experiment import conf_directory
+from rlrun.runs.api import train
+
+CONF = conf_directory()
+
+# Two iterations of 16 steps, where an algorithm has these settings.
+TINY = {
+    "num_envs": 2,
+    "horizon": 8,
+    "epochs": 2,
+    "minibatch_size": 8,
+    "episodes_per_minibatch": 2,
+    "hidden_sizes": "[8]",
+}
+PLAIN = (
+    "total_steps=32",
+    "log_every_steps=1",
+    "evaluation.episodes=1",
+    "evaluation.every_steps=1000000",
+    "hardware.compile=off",
+    "hardware.threads=1",
+)
+# Groups of whole episodes have all that an estimator can ask for.
+GROUPS = ("env.group_size=2", "algo.horizon=null")
+
+
+def names(group: str) -> list[str]:
+    """The choices of a group, by their files."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def pair(tuned: str) -> tuple[str, str]:
+    """The algorithm and environment that a tuned file is for; both names may have underscores."""
+    pairs = {f"{algo}_{env}": (algo, env) for algo in names("algo") for env in names("env")}
+    return pairs[tuned]
+
+
+def tiny(algo: str, env: str, *words: str) -> list[str]:
+    """A command line for a short run with short episodes."""
+    choice = [f"algo={algo}", f"env={env}"]
+    settings = yaml.safe_load((CONF / "env" / f"{env}.yaml").read_text())
+    limit = ["env.max_episode_steps=20"] if "max_episode_steps" in settings else []
+    if settings["id"] == "???":  # env=gym wants to be told
+        limit.append("env.id=CartPole-v1")
+    return [*choice, *PLAIN, *limit, *sizes(choice, TINY), *words]
+
+
+CASES = {
+    **{f"algo={name}": (name, "cartpole") for name in names("algo")},
+    **{f"algo={name} env=hopper": (name, "hopper") for name in names("algo")},
+    **{
+        f"advantage={name}": ("ppo", "cartpole", *GROUPS, f"advantage={name}")
+        for name in names("advantage")
+    },
+    **{f"env={name}": ("ppo", name) for name in names("env")},
+    **{f"tuned={name}": pair(name) for name in names("tuned")},
+    "Dr. GRPO": (
+        "grpo",
+        "cartpole",
+        "advantage=dr_grpo",
+        "algo.aggregation=episode_mean_step_norm",
+        "env.group_size=2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_trains(case, tmp_path):
+    directory = tmp_path / "run"
+    described = experiment([*tiny(*case), f"run_dir={directory}"])
+    final_return = train(described)
+
+    assert math.isfinite(final_return)
+    assert record(directory)["status"] == "finished"
+    rows = metrics(directory)
+    iterations = [row for row in rows if "train/episodes" in row]
+    steps = [row["step"] for row in iterations]
+    if described.env.group_size is None:
+        assert steps == [16, 32]
+    else:  # as many as the episodes have
+        assert 0 < steps[0] < steps[-1] + 1
+        assert steps[-1] >= 32
+        assert all(row["train/episodes"] >= 2 for row in iterations)
+    updates = [row["update"] for row in iterations]
+    assert updates == sorted(set(updates))
+    assert updates[0] > 0
+    evaluations = [row for row in rows if "eval/return" in row]
+    assert [row["eval/return"] for row in evaluations] == [final_return]
+
+
+def test_there_is_something_to_try():
+    assert {"ppo"} <= set(names("algo"))
+    assert {"td", "nstep", "gae", "baseline_value"} <= set(names("advantage"))
+    assert {"hopper", "cartpole", "gym"} <= set(names("env"))

@@ -1,0 +1,252 @@
+"""The config tree as it is shipped, and the experiments that it composes to."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from rlrun.cli.help import GROUPS, choices, first_comment
+from rlrun.config.experiment import Experiment, conf_directory, load, load_run
+from rlrun.errors import UserError
+from rlrun.runs.files.directory import write_config, write_record
+
+CONF = conf_directory()
+FILES = sorted(CONF.rglob("*.yaml"))
+CHOICES = [(group, name) for group in GROUPS if group != "tuned" for name in choices(CONF / group)]
+TUNED = sorted(choices(CONF / "tuned"))
+TUNED_ESTIMATORS = sorted(CONF.glob("tuned/*/*.yaml"))
+PAIRS = {
+    f"{algo}_{env}": (algo, env) for algo in choices(CONF / "algo") for env in choices(CONF / "env")
+}
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def loaded(*overrides: str) -> Experiment:
+    return load(composed(*overrides), list(overrides), "ppo", "cartpole", parent=Path("outputs"))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_builds(group, name):
+    overrides = ["env=cartpole", f"{group}={name}"]
+    if name == "gym":
+        overrides.append("env.id=CartPole-v1")
+    experiment = loaded(*overrides)
+    node = experiment.config.get(group)
+    if name == "none":
+        assert experiment.loggers == {}
+    elif group == "logger":
+        assert list(experiment.loggers) == list(node)
+    elif group == "advantage":
+        assert experiment.advantage.func.__name__ == node["_target_"].rpartition(".")[2]
+    else:
+        built = vars(experiment)[group]
+        assert f"{type(built).__module__}.{type(built).__name__}" == node["_target_"]
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_every_tuned_pair_is_of_a_real_algorithm_and_environment(name):
+    assert name in PAIRS  # Hydra would skip a misspelt one in silence
+    values = OmegaConf.load(CONF / "tuned" / f"{name}.yaml")
+    values.pop("defaults", None)
+    assert set(values) <= {"algo", "env"}
+    algo, env = PAIRS[name]
+    tuned = composed(f"algo={algo}", f"env={env}")
+    assert OmegaConf.to_container(values) == {
+        group: {key: tuned[group][key] for key in values[group]} for group in values
+    }
+
+
+@pytest.mark.parametrize(
+    "path", TUNED_ESTIMATORS, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_an_estimators_tuned_constants_hold_for_that_estimator_alone(path):
+    name, estimator = path.parent.name, path.stem
+    assert name in TUNED  # whose defaults name this directory
+    assert estimator in choices(CONF / "advantage")
+    algo, env = PAIRS[name]
+    values = OmegaConf.load(path)
+    assert set(values) == {"advantage"}
+    for other in choices(CONF / "advantage"):
+        node = composed(f"algo={algo}", f"env={env}", f"advantage={other}").advantage
+        common = OmegaConf.load(CONF / "advantage" / f"{other}.yaml")
+        mine = values.advantage if other == estimator else {}
+        assert node == {**common, **mine}
+
+
+def mapping_keys(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return [key for value in node.value for key in mapping_keys(value)]
+    if isinstance(node, yaml.MappingNode):
+        return [key for name, value in node.value for key in (name, *mapping_keys(value))]
+    return []
+
+
+def line_above(lines: list[str]) -> str:
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_key_has_a_comment_above_it(path):
+    text = path.read_text()
+    lines = text.splitlines()
+    bare = [
+        key.value
+        for key in mapping_keys(yaml.compose(text) or yaml.ScalarNode("", ""))
+        if not line_above(lines[: key.start_mark.line]).startswith("#")
+    ]
+    assert set(bare) <= {"_target_"}  # which says where the code is, and needs no meaning or unit
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_begins_with_its_line_of_help(path):
+    assert 10 < len(first_comment(path)) <= 100
+
+
+def episodes_of(algo: str) -> int | None:
+    """The group size that an algorithm's file asks for."""
+    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text()).get("defaults", [])
+    choice = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
+    names = [name for key, name in choice.items() if key.startswith("/env/episodes@")]
+    if not names:
+        return None
+    return OmegaConf.load(CONF / "env" / "episodes" / f"{names[0]}.yaml").group_size
+
+
+@pytest.mark.parametrize("algo", choices(CONF / "algo"))
+def test_an_algorithm_decides_how_its_episodes_begin_unless_the_user_does(algo):
+    for words in (["env=cartpole", f"algo={algo}"], [f"algo={algo}", "env=hopper"]):
+        assert composed(*words).env.group_size == episodes_of(algo)
+        for size in ("3", "null"):
+            chosen = composed(*words, f"env.group_size={size}").env.group_size
+            assert chosen == yaml.safe_load(size)
+
+
+def test_loading_does_not_change_the_config():
+    cfg = composed("env=cartpole", "total_steps=1e6")
+    before = OmegaConf.to_yaml(cfg)
+    experiment = load(cfg, [], "ppo", "cartpole", parent=Path("outputs"))
+    assert OmegaConf.to_yaml(cfg) == before
+    assert experiment.total_steps == 1_000_000
+    assert isinstance(experiment.total_steps, int)
+    assert experiment.config == OmegaConf.to_container(cfg, resolve=True)
+
+
+def test_infinity_may_be_written_as_in_yaml():
+    experiment = loaded("env=hopper", "algo.clip=.inf", "env.options.healthy_z_range=[-.inf,2]")
+    assert experiment.algo.clip == experiment.config["algo"]["clip"] == math.inf
+    assert experiment.config["env"]["options"]["healthy_z_range"] == [-math.inf, 2]
+    with pytest.raises(UserError, match=r"algo\.learning_rate must be positive, got -inf"):
+        loaded("env=cartpole", "algo.learning_rate=-.inf")
+    with pytest.raises(UserError, match=r"algo\.epochs: expected a whole number, got inf"):
+        loaded("env=cartpole", "algo.epochs=.inf")
+
+
+def test_seed_zero_is_a_seed():
+    assert loaded("env=cartpole", "seed=0").seed == 0
+
+
+def test_the_command_line_chooses_the_estimator_of_the_algorithm():
+    assert loaded("env=cartpole").advantage.func.__name__ == "gae"
+    assert loaded("env=cartpole", "advantage=td").advantage.func.__name__ == "td"
+
+
+def test_an_algorithm_without_an_estimator_has_none():
+    cfg = composed("env=cartpole")
+    without = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "advantage"])
+    assert load(without, [], "ppo", "cartpole", parent=Path("outputs")).advantage is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("total_steps=0", "total_steps must be at least 1, got 0"),
+        ("log_every_steps=0", "log_every_steps must be at least 1, got 0"),
+        ("env.group_size=0", "env.group_size must be at least 1, got 0"),
+        ("env.group_size=two", "env.group_size: expected a whole number or null, got 'two'"),
+        ("seed=-1", "seed must be at least 0, got -1"),
+        ("evaluation.episodes=0", "evaluation.episodes must be at least 1, got 0"),
+        ("checkpoint.keep=0", "checkpoint.keep must be at least 1, got 0"),
+        ("checkpoint.every_seconds=-1", "checkpoint.every_seconds must be in [0, inf], got -1"),
+        ("tags=a", "tags: expected a list, got 'a'"),
+        ("+sed=1", "sed: no such setting; did you mean 'seed'?"),
+        ("+advantage.gamma=0.5", "advantage.gamma: no such setting"),
+        ("env.id=???", "env.id has no value: give it as env.id=…"),
+        ("seed=${sed}", "seed: Interpolation key 'sed' not found"),
+        ("plugins=[gymnasiumm]", "plugins: no module 'gymnasiumm'; did you mean 'gymnasium'?"),
+        ("~hardware", "hardware is missing: give it as hardware=…"),
+        ("~env._target_", "env: its file has no _target_"),
+        ("~algo._target_", "algo: its file has no _target_"),
+        ("~hardware._target_", "hardware: its file has no _target_"),
+        ("+logger.mine={path: x}", "logger.mine: its file has no _target_"),
+        ("~advantage._target_", "advantage: its file has no _target_"),
+    ],
+)
+def test_mistakes(override, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        loaded("env=cartpole", override)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A user's package with an environment spec of its own."""
+    (tmp_path / "users_package.py").write_text(
+        "from rlrun.envs.gym_env import GymEnv\n\n\nclass UsersEnv(GymEnv):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "users_package"
+
+
+def test_targets_outside_rlrun_need_a_plugin(plugin):
+    override = f"env._target_={plugin}.UsersEnv"
+    with pytest.raises(
+        UserError, match=r"is not part of rlrun; allow it with plugins=\[users_package\]"
+    ):
+        loaded("env=cartpole", override)
+    env = loaded("env=cartpole", override, f"plugins=[{plugin}]").env
+    assert type(env).__name__ == "UsersEnv"
+
+
+def saved_run(directory: Path, experiment: Experiment) -> Path:
+    directory.mkdir()
+    write_config(directory, experiment.config, experiment.overrides)
+    write_record(directory, {"algo": experiment.algo_name, "env": experiment.env_name})
+    return directory
+
+
+def test_a_run_is_read_back_as_it_was(tmp_path):
+    experiment = loaded("env=cartpole", "seed=3", "advantage=nstep", "logger=wandb")
+    again = load_run(saved_run(tmp_path / "run", experiment))
+    assert again.config == experiment.config
+    assert vars(again.algo) == vars(experiment.algo)
+    assert again.loggers == experiment.loggers
+    assert again.advantage.keywords == experiment.advantage.keywords
+    assert (again.algo_name, again.env_name, again.seed) == ("ppo", "cartpole", 3)
+    assert again.overrides == experiment.overrides
+
+
+def test_a_run_that_is_read_back_makes_nothing_importable_by_itself(tmp_path, plugin):
+    words = ("env=cartpole", f"env._target_={plugin}.UsersEnv", f"plugins=[{plugin}]")
+    directory = saved_run(tmp_path / "run", loaded(*words))
+    with pytest.raises(UserError, match="allow it with --plugin users_package"):
+        load_run(directory)
+    assert type(load_run(directory, [plugin]).env).__name__ == "UsersEnv"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "overrides.yaml", "run.json"])
+def test_a_damaged_run_directory_is_named_in_one_line(tmp_path, name):
+    directory = saved_run(tmp_path / "run", loaded("env=cartpole"))
+    (directory / name).write_text("{[")
+    with pytest.raises(UserError, match="is not a run that can be read") as caught:
+        load_run(directory)
+    assert "\n" not in str(caught.value)
+    (directory / name).unlink()
+    with pytest.raises(UserError, match="is not a run that can be read"):
+        load_run(directory)

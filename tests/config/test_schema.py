@@ -1,0 +1,265 @@
+"""Building objects from plain nodes: types, keys, targets, and the line each mistake ends in."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from rlrun.config.schema import build
+from rlrun.errors import UserError, did_you_mean, near_path, nearest, report
+
+HERE = (__name__,)  # the package that the targets below are in
+
+
+@dataclass(kw_only=True)
+class Schedule:
+    start: float
+    end: float
+
+
+@dataclass(kw_only=True)
+class Learner:
+    learning_rate: float
+    epochs: int
+    verbose: bool
+    name: str
+    threads: int | None
+    compile: Literal["auto", "off", "on"]
+    hidden_sizes: list[int]
+    betas: tuple[float, ...]
+    schedule: Schedule
+    options: dict[str, Any]
+
+    def __post_init__(self):
+        if not 0 <= self.learning_rate <= 1:
+            raise ValueError(f"learning_rate must be in [0, 1], got {self.learning_rate}")
+
+
+def estimator(
+    rollout: list[float], *, gamma: float, lam: float
+) -> tuple[list[float], float, float]:
+    return rollout, gamma, lam
+
+
+def learner_node(**changes: Any) -> dict[str, Any]:
+    return {
+        "_target_": f"{__name__}.Learner",
+        "learning_rate": 3e-4,
+        "epochs": 10,
+        "verbose": False,
+        "name": "x",
+        "threads": None,
+        "compile": "auto",
+        "hidden_sizes": [64, 64],
+        "betas": [0.9, 0.999],
+        "schedule": {"start": 1, "end": 0},
+        "options": {"anything": [1, "a"]},
+        **changes,
+    }
+
+
+def test_builds_what_the_node_describes():
+    assert build(learner_node(), "algo", HERE) == Learner(
+        learning_rate=3e-4,
+        epochs=10,
+        verbose=False,
+        name="x",
+        threads=None,
+        compile="auto",
+        hidden_sizes=[64, 64],
+        betas=(0.9, 0.999),
+        schedule=Schedule(start=1.0, end=0.0),
+        options={"anything": [1, "a"]},
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("epochs", 1e6, 1_000_000),
+        ("epochs", 3.0, 3),
+        ("learning_rate", 1, 1.0),
+        ("threads", 4, 4),
+        ("threads", 4.0, 4),
+        ("compile", False, "off"),  # YAML 1.1's reading of a bare off
+        ("compile", True, "on"),
+        ("hidden_sizes", [64.0], [64]),
+        ("hidden_sizes", [], []),
+        ("betas", [1], (1.0,)),
+        ("options", {}, {}),
+    ],
+)
+def test_converts_to_the_annotated_type(key, value, expected):
+    converted = vars(build(learner_node(**{key: value}), "algo", HERE))[key]
+    assert converted == expected
+    assert type(converted) is type(expected)
+
+
+def test_a_nested_target_is_built():
+    schedule = {"_target_": f"{__name__}.Schedule", "start": 1.0, "end": 0.0}
+    assert build(learner_node(schedule=schedule), "algo", HERE).schedule == Schedule(
+        start=1.0, end=0.0
+    )
+    built = build(learner_node(options={"inner": schedule}), "algo", HERE)
+    assert built.options == {"inner": Schedule(start=1.0, end=0.0)}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("epochs", 1.5, "algo.epochs: expected a whole number, got 1.5"),
+        ("epochs", True, "algo.epochs: expected a whole number, got true"),
+        ("epochs", "10", "algo.epochs: expected a whole number, got '10'"),
+        ("epochs", None, "algo.epochs: expected a whole number, got null"),
+        ("epochs", float("inf"), "algo.epochs: expected a whole number, got inf"),
+        ("learning_rate", "abc", "algo.learning_rate: expected a number, got 'abc'"),
+        ("learning_rate", False, "algo.learning_rate: expected a number, got false"),
+        ("learning_rate", 1.5, "algo.learning_rate must be in [0, 1], got 1.5"),
+        ("verbose", 1, "algo.verbose: expected true or false, got 1"),
+        ("name", 3, "algo.name: expected text, got 3"),
+        ("threads", "x", "algo.threads: expected a whole number or null, got 'x'"),
+        (
+            "compile",
+            "of",
+            "algo.compile: expected one of auto, off, on, got 'of'; did you mean 'off'?",
+        ),
+        ("compile", "x", "algo.compile: expected one of auto, off, on, got 'x'"),
+        ("hidden_sizes", 64, "algo.hidden_sizes: expected a list, got 64"),
+        ("hidden_sizes", [64, "a"], "algo.hidden_sizes[1]: expected a whole number, got 'a'"),
+        ("betas", 0.9, "algo.betas: expected a list, got 0.9"),
+        ("schedule", 3, "algo.schedule: expected a mapping, got 3"),
+        (
+            "schedule",
+            {"start": 1.0},
+            "algo.schedule.end is missing: give it as algo.schedule.end=…",
+        ),
+        (
+            "schedule",
+            {"start": 1.0, "end": 0.0, "ends": 1},
+            "algo.schedule.ends: no such setting; did you mean 'end'?",
+        ),
+        ("options", [1], "algo.options: expected a mapping, got [1]"),
+        ("epoch", 3, "algo.epoch: no such setting; did you mean 'epochs'?"),
+        ("lr", 3, "algo.lr: no such setting; did you mean 'learning_rate'?"),
+        ("_args_", [1], None),  # Hydra's own ways around a signature are no settings either
+        (
+            "_target_",
+            "os.system",
+            "algo._target_: 'os.system' is not part of rlrun; allow it with plugins=[os]",
+        ),
+        ("_target_", f"{__name__}.os", f"algo._target_: no 'os' in {__name__}"),
+        ("_target_", f"{__name__}.dataclass", f"algo._target_: no 'dataclass' in {__name__}"),
+        ("_target_", f"{__name__}.Lerner", "did you mean 'Learner'?"),
+        ("_target_", f"{__name__}.nothing.Learner", f"no module '{__name__}.nothing'"),
+        ("_target_", "Learner", "expected a dotted name"),
+        ("_target_", 3, "expected a dotted name"),
+        ("_partial_", True, "algo._partial_ must be false here"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(key, value, message):
+    with pytest.raises(UserError) as caught:
+        build(learner_node(**{key: value}), "algo", HERE)
+    line = str(caught.value)
+    assert message is None or message in line
+    assert line.startswith("algo")
+    assert "\n" not in line
+
+
+def test_what_a_module_imports_is_no_target():
+    assert os.system is vars(os)["system"]  # it is there, and stays out of reach
+    for target in (
+        "rlrun.config.dataclass",
+        "rlrun.runs.files.directory.subprocess",
+        "rlrun.errors.Path",
+    ):
+        with pytest.raises(UserError, match="_target_: no"):
+            build({"_target_": target}, "algo", ("rlrun",))
+
+
+def test_a_misspelt_module_of_rlrun():
+    with pytest.raises(UserError, match=r"no module 'rlrun.algoss'; did you mean 'algos'\?"):
+        build({"_target_": "rlrun.algoss.ppo.PPO"}, "algo", ("rlrun",))
+
+
+def test_a_partial_gets_its_other_arguments_later():
+    node = {"_target_": f"{__name__}.estimator", "_partial_": True, "lam": 1}
+    function = build(node, "advantage", HERE, later=("rollout", "gamma"))
+    assert function([1.0], gamma=0.9) == ([1.0], 0.9, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gamma": 0.9}, "advantage.gamma: no such setting"),  # the algorithm's to give
+        ({"rollout": []}, "advantage.rollout: no such setting"),
+        ({"lam": "x"}, "advantage.lam: expected a number, got 'x'"),
+        ({"_partial_": False}, "advantage._partial_ must be true here"),
+        (
+            {"_target_": f"{__name__}.learner_node"},
+            "learner_node does not take the argument 'rollout'",
+        ),
+    ],
+)
+def test_mistakes_in_a_partial(changes, message):
+    node = {"_target_": f"{__name__}.estimator", "_partial_": True, "lam": 0.95, **changes}
+    with pytest.raises(UserError, match=message.replace("[", r"\[")):
+        build(node, "advantage", HERE, later=("rollout", "gamma"))
+
+
+def test_a_partial_names_its_missing_constant():
+    node = {"_target_": f"{__name__}.estimator", "_partial_": True}
+    with pytest.raises(UserError, match="lam is missing"):
+        build(node, "advantage", HERE, later=("rollout", "gamma"))
+
+
+def test_nodes_are_not_changed():
+    node = learner_node()
+    build(node, "algo", HERE)
+    assert node == learner_node()
+
+
+@pytest.mark.parametrize("node", [{}, [], ["a"], "a", None, {"epochs": 1}])
+def test_a_node_without_a_target(node):
+    with pytest.raises(UserError, match=r"^algo: its file has no _target_"):
+        build(node, "algo", HERE)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("hardware.compile=on: raised:\nCppCompileError:\n\n  g++ x.cpp"), None),
+        (UserError("a  b"), "rlrun: a  b\n"),
+        (UserError("first\n" + "word " * 1_000), None),
+        (UserError(""), "rlrun: UserError\n"),
+    ],
+)
+def test_a_report_is_one_line(capsys, error, line):
+    report(error)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert len(err) < 500
+    assert err == (line or err)
+    first, *_ = str(error).splitlines() or [""]
+    assert err.startswith(f"rlrun: {first}")
+
+
+def test_near_path_is_another_directory(tmp_path):
+    (tmp_path / "run.json").touch()
+    assert near_path(tmp_path / "run.json") == ""
+    assert near_path(tmp_path / "run.jso") == ""
+    (tmp_path / "runs").mkdir()
+    assert near_path(tmp_path / "run") == f"; did you mean '{tmp_path / 'runs'}'?"
+
+
+def test_nearest_word():
+    settings = ["learning_rate", "lam", "clip", "entropy_coefficient"]
+    assert nearest("learning_rat", settings) == "learning_rate"
+    assert nearest("lr", settings) == "learning_rate"
+    assert nearest("lrr", settings) == "learning_rate"
+    assert nearest("ent_coef", settings) == "entropy_coefficient"
+    assert nearest("ppoo", ["PPO", "TRPO"]) == "PPO"
+    assert nearest("xyz", settings) is None
+    assert did_you_mean("xyz", ["b", "a"]) == "; there is a, b"
+    assert did_you_mean("xyz", []) == ""
+    assert did_you_mean("xyz", [f"a{number}" for number in range(1_000)]) == ""

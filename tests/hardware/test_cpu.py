@@ -1,0 +1,57 @@
+"""Cores of a process: its affinity and its control groups, of both versions."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from rlrun.hardware.cpu import cgroup_quota
+
+
+def test_only_the_cores_of_the_affinity_are_counted():
+    code = (
+        "import os; from rlrun.hardware.cpu import available_cores;"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(available_cores())"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.stdout == "1\n", finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        # Version 2: quota and period in microseconds.
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/\n", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 0.5),
+        # The tightest of a group and those around it.
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        ("0::/a/b\n", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "100000 100000"}, 1),
+        ("0::/other/containers/path\n", {"cpu.max": "300000 100000"}, 3),
+        # Version 1.
+        (
+            "5:memory:/job\n4:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "150000\n", "cpu/job/cpu.cfs_period_us": "100000\n"},
+            1.5,
+        ),
+        (
+            "4:cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            math.inf,
+        ),
+        ("0::/\n", {}, math.inf),
+    ],
+)
+def test_a_control_groups_quota_is_found(tmp_path, membership, files, cores):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(membership)
+    for name, content in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert cgroup_quota(tmp_path) == cores
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path):
+    assert cgroup_quota(tmp_path) == math.inf

@@ -1,0 +1,326 @@
+"""The KL to a reference policy: what it does to a policy, and that it goes on with a run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from running import assert_same_run, experiment, metrics, small
+from tiny import CPU as HARDWARE
+from tiny import Corridor, PointMass, control, learn, problem_of, set_up
+from torch import Tensor
+
+from rlrun.data.rollout import Rollout
+from rlrun.data.seeding import Streams
+from rlrun.errors import UserError
+from rlrun.models.reference import load_reference
+from rlrun.runs import api
+from rlrun.runs.files.checkpoint import CheckpointStore
+
+CPU = torch.device("cpu")
+every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """PPO on CartPole for eight iterations."""
+    directory = tmp_path_factory.mktemp("reference") / "run"
+    words = ("total_steps=512", "algo.hidden_sizes=[8,8]", f"run_dir={directory}")
+    api.train(experiment(small("cartpole", *words)))
+    return directory
+
+
+@pytest.fixture
+def copied(run, tmp_path) -> Path:
+    """That run, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "copy", symlinks=True))
+
+
+def grouped(algo: str, *words: str) -> list[str]:
+    """Words of a command line for a short run on groups of two."""
+    return small("cartpole", "env.max_episode_steps=20", *words, algo=algo)
+
+
+# ---------------------------------------------------------------------- what it does
+
+
+def tiny_run(directory: Path, algorithm, collector) -> str:
+    """Write down an algorithm's policy as a run does, and return where."""
+    settings = {
+        name: vars(algorithm)[name]
+        for name in ("hidden_sizes", "normalizer_clip", "normalize_observation")
+    }
+    directory.mkdir()
+    (directory / "config.yaml").write_text(yaml.safe_dump({"algo": settings}))
+    (directory / "run.json").write_text(json.dumps({"env_id": "Tiny-v0"}))
+    CheckpointStore(directory / "checkpoints", keep=1).save(
+        1,
+        weights=algorithm.agent.weights(),
+        state={"observation_normalizer": collector.observation_normalizer.state_dict()},
+        info={},
+    )
+    return str(directory)
+
+
+def no_signal(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
+    """An estimator to which all actions are alike."""
+    return torch.zeros_like(rollout.reward), rollout.reward
+
+
+def moved_policy(make_env, tmp_path: Path, **settings) -> str:
+    """A reference policy far from a new one."""
+    algorithm, collector = set_up(control(make_env, 4), "grpo", seed=5, group_size=2, **settings)
+    collector.collect(algorithm.agent)
+    theta = algorithm.policy_learner.parameters.vector
+    theta.add_(0.3 * torch.randn(len(theta), generator=torch.Generator().manual_seed(0)))
+    return tiny_run(tmp_path / "moved", algorithm, collector)
+
+
+@every_penalised
+@pytest.mark.parametrize("make_env", [Corridor, PointMass])
+def test_the_kl_to_oneself_is_zero_and_then_grows(algo, make_env, tmp_path):
+    env = control(make_env, 4)
+    settings = {"normalize_observation": False, "learning_rate": 1e-2}
+    algorithm, collector = set_up(env, algo, group_size=2, **settings)
+    path = tiny_run(tmp_path / "itself", algorithm, collector)
+    algorithm, collector = set_up(env, algo, group_size=2, reference=path, **settings)
+    first, second = learn(algorithm, collector, iterations=2)
+    assert first["policy/reference_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert second["policy/reference_kl"] > 1e-5
+    assert first["schedule/kl_coefficient"] == 0
+
+
+def test_the_kl_is_the_exact_one_of_the_steps_that_count(tmp_path):
+    path = moved_policy(Corridor, tmp_path)
+    algorithm, collector = set_up(control(Corridor, 4), "grpo", group_size=2, reference=path)
+    rollout = algorithm.collect(collector)
+    assert not rollout.mask.all()
+    reference = load_reference(path, problem_of(collector.env, group_size=2), CPU)
+    policy = algorithm.agent.policy(rollout.obs).logits.softmax(-1)
+    other = reference(rollout.raw_obs).logits.softmax(-1)
+    each = (policy * (policy / other).log()).sum(-1)
+    expected = torch.stack([each[t, i] for t, i in rollout.mask.nonzero().tolist()]).mean()
+    torch.testing.assert_close(algorithm.penalty(rollout).metrics["policy/reference_kl"], expected)
+    assert expected > 0.01
+
+
+ESTIMATES = {
+    "k1": lambda x: x,
+    "k2": lambda x: x**2 / 2,
+    "k3": lambda x: (-x).exp() - 1 + x,
+}
+
+
+@pytest.mark.parametrize("estimator", ESTIMATES)
+def test_in_the_reward_it_is_taken_from_each_step_that_counts(estimator, tmp_path):
+    settings = {
+        "reference": moved_policy(Corridor, tmp_path),
+        "kl_coefficient": 0.5,
+        "kl_estimator": estimator,
+        "kl_place": "reward",
+    }
+    algorithm, collector = set_up(control(Corridor, 4), "rloo", group_size=2, **settings)
+    rollout = algorithm.collect(collector)
+    penalised = algorithm.penalty(rollout)
+    fine = 0.5 * ESTIMATES[estimator](rollout.logp - penalised.reference_logp) * rollout.mask
+    assert fine.abs().max() > 0.01
+    torch.testing.assert_close(penalised.rollout.reward, rollout.reward - fine)
+    assert torch.equal(penalised.rollout.raw_reward, rollout.raw_reward)
+    assert algorithm.penalty.in_loss(fine).abs().max() == 0  # not twice
+
+
+@every_penalised
+def test_in_the_loss_it_is_weighed_like_the_step_it_belongs_to(algo, tmp_path):
+    settings = {
+        "reference": moved_policy(Corridor, tmp_path),
+        "kl_coefficient": 0.5,
+        "kl_estimator": "k2",
+        "kl_place": "loss",
+        "epochs": 1,
+        "episodes_per_minibatch": 4,
+        "adam_epsilon": 1.0,
+        "learning_rate": 1.0,
+        "max_grad_norm": float("inf"),
+    }
+    env = control(Corridor, 4)
+    algorithm, collector = set_up(env, algo, group_size=2, estimator=no_signal, **settings)
+    rollout = algorithm.collect(collector)
+    reference_logp = algorithm.penalty(rollout).reference_logp
+    assert torch.equal(algorithm.penalty(rollout).rollout.reward, rollout.reward)
+    lengths = rollout.mask.sum(0)
+    learner = algorithm.policy_learner
+
+    theta = learner.parameters.vector.clone().requires_grad_(True)
+    named = learner.parameters.unflatten(theta)
+    logits = torch.func.functional_call(learner.network, named, (rollout.obs,)).logits
+    logp = torch.distributions.Categorical(logits=logits).log_prob(rollout.action.clone())
+    loss = torch.zeros(())
+    for i in range(4):
+        terms = [(logp[t, i] - reference_logp[t, i]) ** 2 / 2 for t in range(lengths[i])]
+        loss += 0.5 * sum(terms) / (4 if algo == "rloo" else 4 * lengths[i])
+    (gradient,) = torch.autograd.grad(loss, theta)
+    assert gradient.norm() > 0.01
+
+    expected = theta.detach() - gradient / (gradient.abs() + 1.0)  # Adam's first step
+    algorithm.update(rollout, progress=0.0)
+    torch.testing.assert_close(learner.parameters.vector, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make_env", [Corridor, PointMass])
+@pytest.mark.parametrize(
+    ("algo", "estimator", "place"),
+    [
+        ("grpo", "k3", "loss"),
+        ("gspo", "k2", "loss"),
+        ("rloo", "k1", "reward"),
+        ("grpo", "k1", "reward"),
+    ],
+)
+def test_it_pulls_a_policy_to_the_reference(make_env, algo, estimator, place, tmp_path):
+    settings = {
+        "reference": moved_policy(make_env, tmp_path, normalize_observation=False),
+        "normalize_observation": False,
+        "kl_coefficient": 10.0 if place == "reward" else 1.0,
+        "kl_estimator": estimator,
+        "kl_place": place,
+        "learning_rate": 1e-2,
+        "episodes_per_minibatch": 8,
+        "gamma": 1.0,
+    }
+    # Rewards are of no interest where the estimator does not see them, or next to a large penalty.
+    signal = {"estimator": no_signal} if place == "loss" else {}
+    env = control(make_env, 32)
+    algorithm, collector = set_up(env, algo, group_size=8, **signal, **settings)
+    divergence = [m["policy/reference_kl"].item() for m in learn(algorithm, collector, 20)]
+    assert divergence[0] > 0.02
+    assert divergence[-1] < 0.3 * divergence[0]
+
+
+def test_an_adapted_coefficient_follows_the_kl(tmp_path):
+    path = moved_policy(Corridor, tmp_path)
+    for target, grows in ((1e-6, True), (10.0, False)):
+        settings = {"kl_coefficient": 0.1, "kl_target": target, "kl_horizon": 4}
+        algorithm, collector = set_up(
+            control(Corridor, 4), "grpo", group_size=2, reference=path, **settings
+        )
+        values = [m["schedule/kl_coefficient"].item() for m in learn(algorithm, collector, 3)]
+        # Four episodes each time: by a fifth, from the second iteration on.
+        factor = 1.2 if grows else 0.8
+        assert values == pytest.approx([0.1, 0.1 * factor, 0.1 * factor**2])
+
+
+# ---------------------------------------------------------------------- what is said of it
+
+
+def said(capsys, algo: str, *, from_checkpoint: bool = False, **settings) -> str:
+    """What setting an algorithm up says on stderr."""
+    env = control(Corridor, 4)
+    algorithm, _ = set_up(env, algo, group_size=2, **settings)
+    if from_checkpoint:
+        capsys.readouterr()
+        algorithm.setup(
+            problem_of(env, group_size=2),
+            hardware=HARDWARE,
+            streams=Streams.from_seed(0),
+            estimator=no_signal,
+            compiled=False,
+            from_checkpoint=True,
+        )
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("algo", ["grpo", "gspo"])
+def test_a_penalty_that_may_be_divided_by_the_spread_is_pointed_out(algo, capsys, tmp_path):
+    reference = moved_policy(Corridor, tmp_path)
+    settings = {"reference": reference, "kl_coefficient": 0.1}
+    warning = said(capsys, algo, kl_place="reward", **settings)
+    assert warning.startswith("warning: algo.kl_place=reward: ")
+    assert "advantage=grpo" in warning
+    assert warning.count("\n") == 1
+    assert said(capsys, algo, kl_place="reward", from_checkpoint=True, **settings) == ""
+    assert said(capsys, algo, kl_place="loss", kl_estimator="k3", **settings) == ""
+    assert said(capsys, algo, kl_place="reward") == ""
+    assert said(capsys, "rloo", kl_place="reward", **settings) == ""
+
+
+def test_a_reference_without_a_weight_is_pointed_out(capsys, tmp_path):
+    settings = {"reference": moved_policy(Corridor, tmp_path)}
+    warning = "warning: algo.reference keeps the policy near nothing: algo.kl_coefficient is 0\n"
+    assert said(capsys, "grpo", **settings) == warning
+    assert said(capsys, "grpo", from_checkpoint=True, **settings) == ""
+    assert said(capsys, "grpo", kl_coefficient=0.1, **settings) == ""
+    assert said(capsys, "grpo") == ""
+
+
+# ---------------------------------------------------------------------- going on
+
+
+# Both halves of a run of 480 steps end with an evaluation, and nothing depends on its end.
+STEADY = ("algo.anneal_learning_rate=false", "evaluation.every_steps=240")
+
+
+@every_penalised
+def test_a_run_goes_on_when_its_reference_is_gone(algo, copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    penalty = (f"algo.reference={copied.name}", "algo.kl_coefficient=0.1", "algo.kl_target=0.01")
+    words = grouped(algo, *STEADY, *penalty)
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    api.train(experiment([*words, "total_steps=480", f"run_dir={whole}"]))
+    api.train(experiment([*words, "total_steps=240", f"run_dir={halved}"]))
+
+    shutil.rmtree(copied)
+    go_elsewhere(tmp_path, monkeypatch)
+    api.resume(halved, total_steps=480)
+    assert_same_run(halved, whole)
+
+    rows = [row for row in metrics(whole) if "policy/reference_kl" in row]
+    assert len({row["schedule/kl_coefficient"] for row in rows}) == len(rows) > 10
+    assert all(row["policy/reference_kl"] > 0 for row in rows)
+
+
+@every_penalised
+def test_a_run_is_evaluated_when_its_reference_is_gone(algo, copied, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "run"
+    penalty = (f"algo.reference={copied.name}", "algo.kl_coefficient=0.1")
+    words = grouped(algo, *STEADY, *penalty, "total_steps=160", f"run_dir={directory}")
+    api.train(experiment(words))
+    before = api.evaluate_run(directory, episodes=3, seed=1, checkpoint="last")
+
+    shutil.rmtree(copied)
+    go_elsewhere(tmp_path, monkeypatch)
+    assert api.evaluate_run(directory, episodes=3, seed=1, checkpoint="last") == before
+
+
+def go_elsewhere(tmp_path: Path, monkeypatch) -> None:
+    """Work in another directory, where relative paths mean something else."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+
+def test_a_reference_that_learns_on_does_not_move_the_run(copied, tmp_path):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "algo.kl_coefficient=0.1")
+    api.train(experiment([*words, "total_steps=480", f"run_dir={whole}"]))
+    api.train(experiment([*words, "total_steps=240", f"run_dir={halved}"]))
+    api.resume(copied, total_steps=576)
+    api.resume(halved, total_steps=480)
+    assert_same_run(halved, whole)
+
+
+def test_without_a_checkpoint_a_run_begins_again_and_reads_its_reference_again(copied, tmp_path):
+    directory = tmp_path / "run"
+    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "total_steps=160")
+    api.train(experiment([*words, f"run_dir={directory}"]))
+    rows = metrics(directory)
+    shutil.rmtree(directory / "checkpoints")
+    api.resume(directory, total_steps=None)
+    assert metrics(directory) == rows
+
+    shutil.rmtree(directory / "checkpoints")
+    shutil.rmtree(copied)
+    with pytest.raises(UserError, match=rf"^algo\.reference={copied}: no such directory"):
+        api.resume(directory, total_steps=None)
+    assert metrics(directory) == rows

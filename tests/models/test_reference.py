@@ -1,0 +1,217 @@
+"""A reference policy: what is read of a run, and which mistakes are named in one line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from gymnasium import spaces
+from running import checkpoints, differences, experiment, small
+from tiny import algorithm_of
+
+from rlrun.cli import main as cli
+from rlrun.envs.problem import Problem
+from rlrun.errors import UserError
+from rlrun.models.reference import Reference, load_reference
+from rlrun.runs import api
+
+CPU = torch.device("cpu")
+CARTPOLE = Problem(
+    env_id="CartPole-v1",
+    obs_size=4,
+    action_space=spaces.Discrete(2),
+    time_limit=500,
+    group_size=2,
+)
+every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """PPO on CartPole for eight iterations, with an evaluation after the fourth."""
+    directory = tmp_path_factory.mktemp("reference") / "run"
+    words = ("total_steps=512", "evaluation.every_steps=256", "algo.hidden_sizes=[8,8]")
+    api.train(experiment(small("cartpole", *words, f"run_dir={directory}")))
+    return directory
+
+
+@pytest.fixture
+def copied(run, tmp_path) -> Path:
+    """That run, to be spoilt."""
+    return Path(shutil.copytree(run, tmp_path / "copy", symlinks=True))
+
+
+# ---------------------------------------------------------------------- what is read
+
+
+def test_it_is_the_policy_of_the_runs_newest_checkpoint(run):
+    reference = load_reference(str(run), CARTPOLE, CPU)
+    trained, _ = api.saved_run(run, "last", plugins=[])
+    raw_obs = torch.randn(3, 2, 4)
+    policy = trained.algorithm.agent.policy(trained.observation_normalizer(raw_obs))
+    assert torch.equal(reference(raw_obs).logits, policy.logits)
+    # Its own normaliser has seen something.
+    assert not torch.equal(
+        reference(raw_obs).logits, trained.algorithm.agent.policy(raw_obs).logits
+    )
+
+
+def test_one_checkpoint_can_be_named(run):
+    first, last = checkpoints(run)
+    best = run / "checkpoints" / "best"
+    named = {path: load_reference(str(path), CARTPOLE, CPU).state_dict() for path in (first, last)}
+    assert differences(named[first], named[last]) != []
+    for path, same in ((run, last), (best, best.resolve())):
+        state = load_reference(str(path), CARTPOLE, CPU).state_dict()
+        assert differences(state, named[same]) == []
+
+
+def test_the_directory_of_a_runs_checkpoints_means_the_run(run, monkeypatch):
+    monkeypatch.chdir(run / "checkpoints")
+    state = load_reference(str(run), CARTPOLE, CPU).state_dict()
+    for path in (str(run / "checkpoints"), "."):
+        assert differences(load_reference(path, CARTPOLE, CPU).state_dict(), state) == []
+
+
+def test_its_state_is_the_policy_and_can_be_kept_in_a_checkpoint(run, tmp_path):
+    reference = load_reference(str(run), CARTPOLE, CPU)
+    torch.save(reference.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    other = Reference(CARTPOLE, CPU)
+    other.load_state_dict(state)
+    assert differences(other.state_dict(), state) == []
+    raw_obs = torch.randn(3, 2, 4)
+    assert torch.equal(other(raw_obs).logits, reference(raw_obs).logits)
+    assert not any(weight.requires_grad for weight in other.state_dict()["weights"].values())
+
+
+def test_nothing_of_the_run_is_imported(copied):
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["algo"]["_target_"] = "os.system"
+    config["plugins"] = ["no_such_package"]
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    load_reference(str(copied), CARTPOLE, CPU)
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def message(path: object, problem: Problem = CARTPOLE) -> str:
+    with pytest.raises(UserError) as error:
+        load_reference(str(path), problem, CPU)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_path_that_does_not_exist(run):
+    said = message(run.with_name("runs"))
+    assert said == f"algo.reference={run}s: no such directory; did you mean '{run}'?"
+
+
+def test_a_file(run):
+    assert message(run / "run.json").endswith("run.json is a file, not a directory")
+
+
+def test_an_empty_name():
+    assert message("") == (
+        "algo.reference is empty: give a run's directory, a checkpoint's, or null"
+    )
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    assert message(tmp_path) == (
+        f"algo.reference={tmp_path} is no run, nor a checkpoint in one: "
+        f"no config.yaml in {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "{"),
+        ("run.json", "[]"),
+        ("config.yaml", "a: ["),
+        ("config.yaml", "algo: {}"),
+        ("config.yaml", "algo:"),
+    ],
+)
+def test_a_run_whose_files_are_spoilt(copied, name, content):
+    (copied / name).write_text(content)
+    assert "is no run with a policy" in message(copied)
+
+
+def test_a_run_without_a_checkpoint(copied):
+    shutil.rmtree(copied / "checkpoints")
+    assert message(copied) == f"no readable checkpoint in {copied / 'checkpoints'}"
+
+
+def test_a_damaged_checkpoint(copied):
+    checkpoint = checkpoints(copied)[0]
+    (checkpoint / "weights.safetensors").write_bytes(b"damaged")
+    said = message(checkpoint)
+    assert said == (
+        f"algo.reference={checkpoint} cannot be read: weights.safetensors does not match its "
+        "checksum"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"env_id": "Acrobot-v1"}, "is a policy for CartPole-v1, not for Acrobot-v1"),
+        ({"obs_size": 6}, "is a policy for other observations or actions than these"),
+        ({"action_space": spaces.Discrete(3)}, "other observations or actions .*: 4 numbers"),
+        ({"action_space": spaces.Box(-1.0, 1.0, (2,))}, "other observations or actions"),
+    ],
+    ids=["environment", "observations", "number of actions", "kind of actions"],
+)
+def test_a_policy_for_something_else(run, changes, words):
+    problem = Problem(**{**vars(CARTPOLE), **changes})
+    with pytest.raises(UserError, match=rf"^algo\.reference={run} .*{words}"):
+        load_reference(str(run), problem, CPU)
+
+
+@every_penalised
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kl_coefficient": 0.1}, "kl_coefficient must be 0 without a policy to stay near"),
+        ({"kl_coefficient": -0.1}, "kl_coefficient must be at least 0"),
+        ({"kl_horizon": 0}, "kl_horizon must be at least 1"),
+        ({"kl_target": 0.0}, "kl_target must be positive"),
+        ({"kl_target": 0.1}, "kl_target multiplies kl_coefficient, which must not be 0"),
+        (
+            {
+                "reference": "x",
+                "kl_coefficient": 0.1,
+                "kl_estimator": "k1",
+                "kl_place": "loss",
+            },
+            "kl_estimator must be k2 or k3 with kl_place=loss",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(algo, changes, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        algorithm_of(algo, **changes)
+
+
+def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (["algo.reference=nowhere"], "algo.reference=nowhere: no such directory"),
+        (
+            ["algo.kl_coefficient=0.1"],
+            "algo.kl_coefficient must be 0 without a policy to stay near",
+        ),
+        (["algo.kl_estimator=k4"], "algo.kl_estimator"),
+    ):
+        monkeypatch.setattr("sys.argv", ["rlrun", *small("cartpole", *words, algo="grpo")])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        assert exit.value.code == 2
+        error = capfd.readouterr().err
+        assert error.startswith(f"rlrun: {said}")
+        assert error.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []

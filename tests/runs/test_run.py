@@ -1,0 +1,396 @@
+"""A run as a whole: what it leaves, when it evaluates, and what it survives."""
+
+import copy
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fragile import Fragile
+from running import (
+    SERVER,
+    Process,
+    checkpoints,
+    content,
+    differences,
+    experiment,
+    fragile,
+    metrics,
+    record,
+    small,
+)
+
+from rlrun.cli import main as cli
+from rlrun.config.experiment import load_run
+from rlrun.errors import NonFiniteError, UserError
+from rlrun.loggers.jsonl import read_metrics
+from rlrun.runs import api
+from rlrun.runs.files.checkpoint import load
+from rlrun.runs.run import Run
+
+WORDS = small("cartpole", "total_steps=576", "seed=3", "checkpoint.keep=2", "tags=[a,b]")
+EVERY = 150
+# Iterations have 64 steps: the first ends of one after 150, 300 and 450 steps, and the last of all.
+EVALUATED = [192, 320, 512, 576]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The words of a run, what it returned, and its directory."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    words = [*WORDS, f"evaluation.every_steps={EVERY}", f"run_dir={directory}"]
+    return words, api.train(experiment(words)), directory
+
+
+def test_a_run_leaves_these_files(finished):
+    words, _, directory = finished
+    assert sorted(path.name for path in directory.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "curves.png",
+        "metrics.jsonl",
+        "overrides.yaml",
+        "run.json",
+    ]
+    assert [path.name for path in checkpoints(directory)][-2:] == [
+        "step-000000000512",
+        "step-000000000576",
+    ]
+    assert (directory / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert yaml.safe_load((directory / "overrides.yaml").read_text()) == words
+
+
+def test_the_config_makes_the_same_run_again(finished):
+    words, _, directory = finished
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    assert config == experiment(words).config
+    assert config["seed"] == 3
+    assert config["tags"] == ["a", "b"]
+    assert config["algo"]["learning_rate"] == 3e-4
+    again = load_run(directory)
+    assert again.config == config
+    assert (again.algo_name, again.env_name) == ("ppo", "cartpole")
+
+
+def test_the_record_says_where_the_numbers_come_from(finished):
+    _, final_return, directory = finished
+    evaluations = [row for row in metrics(directory) if "eval/return" in row]
+    now = record(directory)
+    known = {
+        "status": "finished",
+        "algo": "ppo",
+        "env": "cartpole",
+        "env_id": "CartPole-v1",
+        "seed": 3,
+        "step": 576,
+        "total_steps": 576,
+        "return": evaluations[-1]["eval/return"],
+        "best_return": max(row["eval/return"] for row in evaluations),
+        "error": None,
+        "pid": os.getpid(),
+        "host": os.uname().nodename,
+    }
+    assert {name: now[name] for name in known} == known
+    assert now["return"] == final_return
+    assert now["time_s"] > 0
+    assert now["versions"]["torch"] == torch.__version__
+    assert now["versions"].keys() >= {"rlrun", "python", "numpy", "gymnasium", "mujoco"}
+    assert {"started", "git_commit", "command"} <= now.keys()
+
+
+def test_every_iteration_and_evaluation_is_a_row(finished):
+    directory = finished[2]
+    rows = read_metrics(directory / "metrics.jsonl")
+    iterations = [row for row in rows if "train/episodes" in row]
+    evaluations = [row for row in rows if "eval/return" in row]
+    assert len(rows) == len(iterations) + len(evaluations)
+    assert [row["step"] for row in iterations] == list(range(64, 577, 64))
+    # 2 epochs x 64 / 32 minibatches
+    assert [row["update"] for row in iterations] == list(range(4, 37, 4))
+    assert [row["step"] for row in evaluations] == EVALUATED
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    times = [row["time_s"] for row in rows]
+    assert times == sorted(times)
+    assert times[0] > 0
+    for row in iterations:
+        assert row.keys() >= {
+            "loss/policy",
+            "loss/value",
+            "policy/entropy",
+            "policy/kl",
+            "policy/clip_fraction",
+            "value/explained_variance",
+            "schedule/learning_rate",
+            "speed/steps_per_s",
+            "time/collect_s",
+            "time/update_s",
+            "train/episodes",
+        }
+        assert all(math.isfinite(value) for value in row.values())
+    names = {"eval/return", "eval/return_std", "eval/length", "time/evaluate_s"}
+    assert all(row.keys() >= names for row in evaluations)
+    # CartPole pays 1 a step.
+    assert all(row["train/return"] == row["train/length"] for row in rows if "train/return" in row)
+    ended = sum(row["train/episodes"] for row in iterations)
+    steps = sum(row["train/episodes"] * row.get("train/length", 0) for row in iterations)
+    assert ended > 0
+    assert steps == pytest.approx(576, abs=2 * 100)  # but for the two episodes at the end
+
+
+@pytest.mark.parametrize(
+    ("every", "ends"),
+    # Iterations of 64 steps: rows of two of them and of eight, and the rest at the end.
+    [(65, [128, 256, 384, 512, 576]), (128, [128, 256, 384, 512, 576]), (500, [512, 576])],
+)
+def test_a_row_is_about_the_iterations_since_the_last(finished, tmp_path, every, ends):
+    words, _, directory = finished
+    fewer = tmp_path / "run"
+    api.train(experiment([*words, f"log_every_steps={every}", f"run_dir={fewer}"]))
+    single = [row for row in metrics(directory) if "train/episodes" in row]
+    rows = [row for row in metrics(fewer) if "train/episodes" in row]
+    assert [row["step"] for row in rows] == ends
+    for begin, row in zip([0, *ends], rows, strict=False):
+        several = [one for one in single if begin < one["step"] <= row["step"]]
+        assert row["update"] == several[-1]["update"]
+        for name in ("loss/policy", "policy/kl", "value/explained_variance"):
+            mean = sum(one[name] for one in several) / len(several)
+            assert row[name] == pytest.approx(mean, rel=1e-4, abs=1e-7)
+        # Episodes count alike, whatever the iteration they ended in.
+        ended = sum(one["train/episodes"] for one in several)
+        total = sum(one.get("train/return", 0) * one["train/episodes"] for one in several)
+        assert row["train/episodes"] == ended
+        assert row["train/return"] * ended == pytest.approx(total)
+    # What the rows leave out is no part of the run.
+    last, other = (content(checkpoints(path)[-1]) for path in (fewer, directory))
+    assert differences(last, other) == []
+    evaluations = [[r for r in metrics(path) if "eval/return" in r] for path in (fewer, directory)]
+    assert evaluations[0] == evaluations[1]
+
+
+def test_a_run_of_whole_episodes_says_so(tmp_path):
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=300", "env.max_episode_steps=30", algo="rloo")
+    api.train(experiment([*words, "algo.num_envs=4", f"run_dir={directory}"]))
+    rows = [row for row in metrics(directory) if "train/episodes" in row]
+    steps = [0, *(row["step"] for row in rows)]
+    assert steps[-2] < 300 <= steps[-1]
+    for before, row in zip(steps, rows, strict=False):
+        # Each environment has played one episode, and every step was in one of them.
+        assert row["train/episodes"] == 4
+        assert row["step"] - before == pytest.approx(4 * row["train/length"])
+
+
+def test_best_is_the_best_evaluation_and_last_the_last(finished):
+    directory = finished[2]
+    evaluations = {
+        row["step"]: row["eval/return"] for row in metrics(directory) if "eval/return" in row
+    }
+    best = load(directory / "checkpoints" / "best").info
+    assert best["eval/return"] == max(evaluations.values()) == evaluations[best["step"]]
+    last = load(checkpoints(directory)[-1]).info
+    assert last["eval/return"] == evaluations[576]
+    assert last["update"] == 36
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another(finished, tmp_path):
+    words, _, directory = finished
+    for seed, same in ((3, True), (4, False)):
+        other = tmp_path / str(seed)
+        api.train(experiment([*words, f"seed={seed}", f"run_dir={other}"]))
+        assert (metrics(other) == metrics(directory)) is same
+
+
+def test_evaluation_does_not_touch_training(finished, tmp_path):
+    words, _, directory = finished
+    often = tmp_path / "run"
+    more = ["evaluation.every_steps=64", f"run_dir={often}"]
+    api.train(experiment([*words, *more]))
+
+    def rows(path, name):
+        return [row for row in metrics(path) if name in row]
+
+    assert rows(often, "train/episodes") == rows(directory, "train/episodes")
+    # And an evaluation depends on its step, not on the evaluations before it.
+    at_same_steps = [row for row in rows(often, "eval/return") if row["step"] in EVALUATED]
+    assert at_same_steps == rows(directory, "eval/return")
+    assert len(rows(often, "eval/return")) == 9
+    last, other = (content(checkpoints(path)[-1]) for path in (often, directory))
+    del last["counters"], other["counters"]
+    assert differences(last, other) == []
+
+
+def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
+    directory = finished[2]
+    run = Run(load_run(directory), load(checkpoints(directory)[-1]))
+    parts = {
+        "normalizer": run.observation_normalizer,
+        "streams": run.streams,
+        **run.algorithm.learners,
+    }
+
+    def state():
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return states | run.algorithm.agent.weights()
+
+    before = copy.deepcopy(state())
+    assert before["normalizer"]["count"] == 576
+    first = run.play(run.make_evaluation_env(3), seed=1)
+    assert differences(state(), before) == []
+    assert run.play(run.make_evaluation_env(3), seed=1) == first
+
+
+# ---------------------------------------------------------------------- what goes wrong
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
+    words, first = small("cartpole", "total_steps=128"), tmp_path / "first"
+    with pytest.raises(
+        NonFiniteError,
+        match=r"loss/\w+ is not finite after update 4 \(step 64\); .* checkpoint is none",
+    ):
+        api.train(experiment([*words, f"run_dir={first}", "algo.learning_rate=1e30"]))
+    assert checkpoints(first) == []
+
+    # In the middle of a run.
+    directory = tmp_path / "run"
+    api.train(experiment([*words, f"run_dir={directory}"]))
+    files = {path: path.read_bytes() for path in checkpoints(directory)[-1].iterdir()}
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    config["algo"]["learning_rate"] = 1e30
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(NonFiniteError, match=r"\(step 192\)") as raised:
+        api.resume(directory, total_steps=256)
+    last = checkpoints(directory)[-1]
+    assert str(raised.value).endswith(f"the last good checkpoint is {last}")
+    assert last.name == "step-000000000128"
+    assert {path: path.read_bytes() for path in last.iterdir()} == files
+    assert record(directory)["status"] == "failed"
+    assert record(directory)["error"] == str(raised.value)
+    assert len(read_metrics(directory / "metrics.jsonl")) == 3
+
+
+@pytest.mark.parametrize(
+    "often", ["checkpoint.every_seconds=0", "evaluation.every_steps=64", "seed=0"]
+)
+def test_what_is_lost_in_the_middle_of_a_row_is_not_saved(tmp_path, often):
+    # A row of ten iterations, of which the first breaks the weights.
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=640", "log_every_steps=640", often)
+    with pytest.raises(NonFiniteError, match="the last good checkpoint is none"):
+        api.train(experiment([*words, f"run_dir={directory}", "algo.learning_rate=1e30"]))
+    assert checkpoints(directory) == []
+    assert metrics(directory) == []
+    assert record(directory)["best_return"] is None
+
+
+def test_a_number_that_was_lost_once_in_a_row_ends_the_run(tmp_path, monkeypatch):
+    # The weights are well again afterwards, and the next iterations' numbers finite.
+    log_iteration = Run.log_iteration
+
+    def losing(run, metrics, *, steps):
+        if run.counters.step == 128:
+            metrics["loss/policy"] = torch.tensor(math.nan)
+        log_iteration(run, metrics, steps=steps)
+
+    monkeypatch.setattr(Run, "log_iteration", losing)
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=640", "log_every_steps=320")
+    saved = ["checkpoint.every_seconds=0", f"run_dir={directory}"]
+    with pytest.raises(NonFiniteError, match=r"^loss/policy is not finite .*\(step 192\)"):
+        api.train(experiment([*words, *saved]))
+    assert [load(path).info["step"] for path in checkpoints(directory)] == [64, 128]
+
+
+def test_an_evaluation_that_fails_costs_no_step(tmp_path):
+    directory = tmp_path / "run"
+    words = fragile(
+        tmp_path, "total_steps=192", "evaluation.every_steps=128", f"run_dir={directory}"
+    )
+    Fragile.instances = 0
+    with pytest.raises(UserError, match="no licence left for another simulator"):
+        api.train(experiment([*words, "+env.options.most_instances=2"]))
+    assert record(directory)["status"] == "failed"
+    assert [path.name for path in checkpoints(directory)] == ["step-000000000128"]
+
+    Fragile.instances = -10
+    api.resume(directory, total_steps=None, plugins=["fragile"])
+    evaluated = [row["step"] for row in metrics(directory) if "eval/return" in row]
+    assert evaluated == [192]
+    assert record(directory)["status"] == "finished"
+
+
+def test_a_last_evaluation_that_failed_is_made_up_for(tmp_path):
+    directory = tmp_path / "run"
+    words = fragile(tmp_path, "total_steps=128", f"run_dir={directory}")
+    Fragile.instances = 0
+    with pytest.raises(UserError, match="no licence"):
+        api.train(experiment([*words, "+env.options.most_instances=2"]))
+    Fragile.instances = -10
+    final_return = api.resume(directory, total_steps=None, plugins=["fragile"])
+    assert [row["step"] for row in metrics(directory)] == [64, 128, 128]
+    assert metrics(directory)[-1]["eval/return"] == final_return
+    assert record(directory)["status"] == "finished"
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_stop_the_run(tmp_path, capfd):
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=128", f"run_dir={directory}")
+    api.train(experiment(words))
+    (directory / "curves.png").unlink()
+    (directory / "curves.png" / "in the way").mkdir(parents=True)
+    api.resume(directory, total_steps=256)
+    assert "warning: curves.png was not drawn: IsADirectoryError" in capfd.readouterr().err
+    assert record(directory)["status"] == "finished"
+
+
+def test_an_environment_that_breaks_its_time_limit_cannot_give_whole_episodes(tmp_path):
+    choice = ["plugins=[endless]", "env.id=Endless-v0", "total_steps=64"]
+    words = [*small("gym", *choice, algo="reinforce"), f"run_dir={tmp_path}/run"]
+    with pytest.raises(UserError, match="goes on after 20 steps, the time limit"):
+        api.train(experiment(words))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _without_a_reader(words, directory):
+    os.chdir(directory)
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, sys.stderr.fileno())
+    sys.argv = ["rlrun", *words]
+    cli.main()
+
+
+def test_a_terminal_that_is_gone_does_not_stop_the_run(tmp_path):
+    words = small("cartpole", "total_steps=128", f"run_dir={tmp_path}/run")
+    process = SERVER.Process(target=_without_a_reader, args=(words, tmp_path), daemon=True)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert record(tmp_path / "run")["status"] == "finished"
+
+
+def _own_memory(pid):
+    """Bytes of a process that no file and no other process shares."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+
+def test_memory_does_not_grow_with_the_steps(tmp_path):
+    directory = tmp_path / "run"
+    # Rollouts of 2,048 rows, about 300 kB with everything that is computed from them; after every
+    # second one an evaluation, a checkpoint and now and then a picture.
+    sizes = ["algo.num_envs=16", "algo.horizon=128", "algo.epochs=1", "algo.minibatch_size=1024"]
+    words = ["total_steps=10_000_000", "evaluation.every_steps=4096", f"run_dir={directory}"]
+    process = Process([*small("cartpole", *words), *sizes], tmp_path)
+    process.wait_for_rows(directory, 20)
+    before = _own_memory(process.pid)
+    process.wait_for_rows(directory, 60)
+    grown = _own_memory(process.pid) - before
+    process.send(signal.SIGKILL)
+    process.wait()
+    assert grown < 3e6  # keeping the rollouts would be 8e6

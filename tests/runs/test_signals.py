@@ -1,0 +1,133 @@
+"""Ctrl-C and SIGTERM: real signals, to this process and to runs in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import Process, checkpoints, experiment, fragile, metrics, record, small
+from wandb_file import run_files
+
+from rlrun.errors import Interrupted
+from rlrun.runs import api
+from rlrun.runs.files.checkpoint import load
+from rlrun.runs.signals import HANDLED, StopFlag
+
+RLRUN = Path(sys.executable).with_name("rlrun")
+
+
+@pytest.fixture
+def handlers():
+    """Puts the handlers back that a test changes."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", HANDLED)
+def test_the_first_signal_is_a_wish(handlers, number):
+    before = [signal.getsignal(handled) for handled in HANDLED]
+    with StopFlag() as stop:
+        assert stop.signal is None
+        signal.raise_signal(number)
+        assert stop.signal == number
+    assert [signal.getsignal(handled) for handled in HANDLED] == before
+
+
+def test_the_handler_that_was_there_is_called_too(handlers):
+    calls = []
+    signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
+    with StopFlag() as stop:
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signal == signal.SIGTERM
+    assert calls == [signal.SIGTERM]
+
+
+def test_a_signal_that_is_ignored_stays_ignored(handlers):
+    # As SIGINT is in a background job of a shell script: Ctrl-C is for the foreground.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopFlag() as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert stop.signal is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_costs_no_checkpoint(tmp_path):
+    directory = tmp_path / "run"
+    words = ["total_steps=640_000", "checkpoint.every_seconds=0", f"run_dir={directory}"]
+    process = Process(fragile(tmp_path, *words), tmp_path)
+    process.wait_for_rows(directory, 5)
+    (tmp_path / "hang").touch()  # a step of a minute
+    rows = -1
+    while rows != len(metrics(directory)):
+        rows = len(metrics(directory))
+        time.sleep(0.5)
+    process.send(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.alive()
+    start = time.monotonic()
+    process.send(signal.SIGINT)
+    assert process.wait() == -signal.SIGINT  # which a shell shows as 130
+    assert time.monotonic() - start < 10
+    last = load(checkpoints(directory)[-1])
+    assert last.info["step"] == metrics(directory)[-1]["step"] == 64 * rows
+    assert record(directory)["status"] == "running"
+    (tmp_path / "hang").unlink()
+    api.resume(directory, total_steps=last.info["step"] + 64, plugins=["fragile"])
+    assert record(directory)["status"] == "finished"
+
+
+def test_a_signal_in_the_last_iteration_leaves_a_finished_run(tmp_path, handlers):
+    calls = []
+    signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
+    directory = tmp_path / "run"
+    (tmp_path / "stop").touch()
+    with pytest.raises(Interrupted) as raised:
+        api.train(experiment(fragile(tmp_path, "total_steps=64", f"run_dir={directory}")))
+    assert raised.value.signal == signal.SIGTERM
+    assert calls == [signal.SIGTERM]
+    assert record(directory)["status"] == "finished"
+    assert [row["step"] for row in metrics(directory)] == [64, 64]
+    assert "eval/return" in metrics(directory)[-1]
+
+
+def _as_a_shell_starts_it():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_ctrl_c_for_every_process_leaves_a_complete_wandb_run(tmp_path):
+    directory = tmp_path / "run"
+    words = small("cartpole", "total_steps=100_000_000", "logger=wandb", f"run_dir={directory}")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    process = subprocess.Popen(
+        [RLRUN, *words, "logger.wandb.mode=offline"],
+        cwd=tmp_path,
+        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
+        start_new_session=True,
+        preexec_fn=_as_a_shell_starts_it,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(metrics(directory)) < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert record(directory)["status"] == "interrupted"
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert load(checkpoints(directory)[-1]).info["step"] == rows[-1]["step"]
+
+    (file,) = run_files(directory)
+    assert file.logged() == rows
+    assert file.exit_codes == [255]  # what W&B calls killed
+    assert file.run.display_name == "ppo_cartpole_s0"

@@ -2,19 +2,13 @@ import json
 import math
 import os
 import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-import yaml
-
-# The benchmarks are scripts: they find each other in their own directory.
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "claims"))
 
 import gae_lambda
 import gradient_variance
+import numpy as np
+import pytest
 import returns_family
+import yaml
 from breakdown import UPDATES, Stopwatches, measure
 from jobs import run_all, words_for
 from measure import MODULES, peak_memory, recent_return, run_process, settings, split_time

@@ -1,6 +1,5 @@
 """Collecting whole episodes, in groups from one start."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,21 +68,21 @@ class EpisodeCollector:
         seeds = self._group + self._next_seed
         self._next_seed = int(seeds[-1]) + 1
         current = self.env.reset(seeds.tolist())
-        running, actions, masks = np.ones(self.env.num_envs, bool), [], []
+        running, actions, masks = torch.ones(self.env.num_envs, dtype=torch.bool), [], []
         for t in range(self._horizon):
-            action = actor.act(self.observation_normalizer(torch.from_numpy(current)))
-            rows = None if running.all() else running.nonzero()[0]
-            step = self.env.step(action.numpy(), rows)
+            action = actor.act(self.observation_normalizer(current))
+            rows = None if running.all() else running.nonzero()[:, 0]
+            step = self.env.step(action, rows)
             self._tape.record(t, current, step)
             current = step.obs
             actions.append(action)
-            masks.append(torch.from_numpy(running.copy()))
+            masks.append(running.clone())
             running &= ~(step.terminated | step.truncated)
             if not running.any():
                 break
         else:
             # A wrapper around the one that counts the steps, say, hides that an episode was cut.
-            late = int(running.argmax())
+            late = int(running.int().argmax())
             raise UserError(
                 f"the episode of environment {late} (seed {int(seeds[late])}) goes on after "
                 f"{self._horizon} steps, the time limit, which whole episodes rely on: does a "

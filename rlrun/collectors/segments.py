@@ -53,8 +53,8 @@ class SegmentCollector:
         """Fill the tape; return the actions, [T, N] or [T, N, A]."""
         current, actions = self.env.obs, []
         for t in range(len(self._mask)):
-            action = actor.act(self.observation_normalizer(torch.from_numpy(current)))
-            step = self.env.step(action.numpy())
+            action = actor.act(self.observation_normalizer(current))
+            step = self.env.step(action)
             self._tape.record(t, current, step)
             current = step.obs
             actions.append(action)

@@ -1,8 +1,6 @@
 """Room for what environments do, allocated once."""
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rlrun.collectors.contract import Actor
@@ -26,13 +24,13 @@ class Tape:
         self._reward = self.reward.numpy()
         self._terminated, self._truncated = self.terminated.numpy(), self.truncated.numpy()
 
-    def record(self, t: int, obs: NDArray[np.float32], step: EnvStep) -> None:
+    def record(self, t: int, obs: Tensor, step: EnvStep) -> None:
         """Write down step t, which began at observations [N, D]."""
-        self._obs[t] = obs
-        self._next_obs[t] = step.next_obs
-        self._reward[t] = step.reward
-        self._terminated[t] = step.terminated
-        self._truncated[t] = step.truncated
+        self._obs[t] = obs.numpy()
+        self._next_obs[t] = step.next_obs.numpy()
+        self._reward[t] = step.reward.numpy()
+        self._terminated[t] = step.terminated.numpy()
+        self._truncated[t] = step.truncated.numpy()
 
     @torch.no_grad()
     def to_rollout(

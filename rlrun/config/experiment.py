@@ -72,6 +72,8 @@ class Experiment:
     Attributes:
         algo: the algorithm, with its hyperparameters.
         env: environment spec, which makes the environments.
+        collector: collector spec, which makes what the algorithm gets its data from.
+        model: model spec, which builds the networks.
         advantage: estimator ``rollout -> (advantage, target)``; None for an algorithm without.
         hardware: device, threads and compilation.
         loggers: logger specs by name, beside those that are always on.
@@ -94,6 +96,8 @@ class Experiment:
 
     algo: Any
     env: Any
+    collector: Any
+    model: Any
     advantage: Callable | None
     hardware: Any
     loggers: dict[str, Any]
@@ -127,7 +131,7 @@ class Experiment:
 ESTIMATOR_ARGUMENTS = ("rollout", "gamma")
 
 # The groups of which a run has one choice, which an object is built from.
-PARTS = ("algo", "env", "hardware")
+PARTS = ("algo", "env", "collector", "model", "hardware")
 
 # The fields of Experiment that are not keys of the config.
 GIVEN = ("advantage", "loggers", "algo_name", "env_name", "parent", "config", "overrides")

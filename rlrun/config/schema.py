@@ -15,8 +15,9 @@ import pkgutil
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
+from rlrun.config.types import out_of_range
 from rlrun.errors import UserError, did_you_mean, nearest
 
 TYPE_NAMES = {
@@ -129,7 +130,8 @@ def check_arguments(
 
 def annotations(target: Callable) -> dict[str, Any]:
     """Returns the resolved type annotations of a class's constructor or of a function."""
-    return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    function = target.__init__ if inspect.isclass(target) else target
+    return typing.get_type_hints(function, include_extras=True)
 
 
 def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
@@ -139,7 +141,7 @@ def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> An
         value: plain config value; a mapping with ``_target_`` is built first.
         expected: int, float, bool, str, None, Literal, ``X | Y``, ``list[X]``, ``tuple[X, ...]``,
             ``dict[str, X]``, a dataclass (whose fields are given as a mapping), Callable, the
-            class of something built, or Any.
+            class of something built, or Any; with a range as ``Annotated[X, …]``.
         path: where the value stands in the config, for messages.
         packages: top-level packages that a ``_target_`` may come from.
 
@@ -156,6 +158,8 @@ def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> An
     members = typing.get_args(expected) or (Any,)
     if kind is Any:
         return value
+    if kind is Annotated:
+        return convert_in_range(value, expected, path, packages)
     if kind in (Union, UnionType):
         return convert_union(value, expected, path, packages)
     if kind is Literal:
@@ -183,17 +187,34 @@ def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> An
     return value
 
 
+class OutOfRange(UserError):
+    """A value of the right type is outside the range that stands beside its field."""
+
+
+def convert_in_range(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
+    """Checks a value against a type and then against its range."""
+    kind, *constraints = typing.get_args(expected)
+    value = convert(value, kind, path, packages)
+    problem = out_of_range(value, constraints)
+    if problem is not None:
+        raise OutOfRange(f"{path} must be {problem}, got {show(value)}")
+    return value
+
+
 def convert_union(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
     """Checks a value against each member of a union; the first that fits wins."""
     members = typing.get_args(expected)
+    others = [member for member in members if member is not NoneType]
+    closest = None
     for member in members:
         try:
             return convert(value, member, path, packages)
         except UserError as error:
-            # A mistake inside a mapping or list says more than "expected this or that".
-            if len(members) == 2 and NoneType in members and isinstance(value, (Mapping, list)):
-                raise error
-    raise UserError(f"{path}: expected {describe(expected)}, got {show(value)}")
+            # A range, or a mistake inside a mapping or list, says more than "this or that".
+            inside = isinstance(value, (Mapping, list)) and others == [member]
+            if isinstance(error, OutOfRange) or inside:
+                closest = error
+    raise closest or UserError(f"{path}: expected {describe(expected)}, got {show(value)}")
 
 
 def convert_literal(value: Any, choices: Sequence[Any], path: str) -> Any:
@@ -270,6 +291,8 @@ def join(path: str, key: str) -> str:
 
 def describe(expected: Any) -> str:
     """Names a type annotation in a user's words."""
+    if typing.get_origin(expected) is Annotated:
+        return describe(typing.get_args(expected)[0])
     if typing.get_origin(expected) in (Union, UnionType):
         return " or ".join(describe(member) for member in typing.get_args(expected))
     kind = typing.get_origin(expected) or expected

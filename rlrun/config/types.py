@@ -16,6 +16,12 @@ FINITE = Predicate(math.isfinite)
 # A whole number of things, at least one.
 Count = Annotated[int, Ge(1)]
 
+# A whole number, zero or more.
+NonNegativeInt = Annotated[int, Ge(0)]
+
+# A number that is neither infinite nor NaN.
+Finite = Annotated[float, FINITE]
+
 # A number in [0, 1]: a discount, a decay, a probability.
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 

@@ -47,7 +47,7 @@ class MujocoEnv:
         if self.group_size is not None and self.group_size < 1:
             raise ValueError(f"group_size must be at least 1, got {self.group_size}")
         options = schema.check_arguments(
-            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options", packages=[]
+            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )
         _check_values(options)
         self._task = TASKS[self.id](**options)

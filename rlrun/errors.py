@@ -151,7 +151,7 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def printable(text: str, also: str = "") -> str:
-    """Writes control characters as Python does ("\\x1b"): a terminal would obey them.
+    """Writes control characters by their codes, as Python does: a terminal would obey them.
 
     The names and texts in somebody else's run directory may have them.
 

@@ -70,7 +70,7 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
     """
     cfg, _ = compose(choice)
     known = [name for name in values if cfg.algo.get(name) is not None]
-    groups = ["env.group_size=2"] if (cfg.env.group_size or 1) > 1 else []
+    groups = ["collector.group_size=2"] if cfg.collector.get("group_size", 1) > 1 else []
     return [*(f"algo.{name}={values[name]}" for name in known), *groups]
 
 

@@ -57,6 +57,8 @@ class Experiment:
     Attributes:
         algo: the algorithm, with its hyperparameters.
         env: environment spec, which makes the environments.
+        collector: collector spec, which makes what the algorithm gets its data from.
+        model: model spec, which builds the networks.
         advantage: estimator ``rollout -> (advantage, target)``; None for an algorithm without.
         hardware: device, threads and compilation.
         loggers: logger specs by name, beside those that are always on.
@@ -79,6 +81,8 @@ class Experiment:
 
     algo: Any
     env: Any
+    collector: Any
+    model: Any
     advantage: Callable | None
     hardware: Any
     loggers: dict[str, Any]
@@ -108,9 +112,9 @@ class Experiment:
 ROOMS = {
     "algo": "rlrun.algos",
     "env": "rlrun.envs",
-    "hardware": "rlrun.hardware",
     "collector": "rlrun.collectors",
     "model": "rlrun.models",
+    "hardware": "rlrun.hardware",
 }
 
 # The same for a function, for which the node has the constants.

@@ -19,7 +19,7 @@ from rlrun.collectors.contract import CollectorSpec
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.config import schema
-from rlrun.config.experiment import conf_directory
+from rlrun.config.experiment import ROOMS, conf_directory
 from rlrun.data.rollout import Rollout
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
@@ -202,7 +202,7 @@ def part_of(group: str, name: str, **changes: Any) -> Any:
             assert len(nested) == 1, f"several settings are called {key}"
             node = nested[0]
         node[key] = value
-    return schema.build(values, group, packages=("rlrun",))
+    return schema.build(values, group, ROOMS[group])
 
 
 def brought(algo: str, group: str) -> str | None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from rlrun.advantages.columns import COLUMNS, Estimator
-from rlrun.algos.contract import Context
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
@@ -26,6 +25,7 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.hardware.spec import Hardware
+from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, RMSprop
 from rlrun.models.mlp import MLP

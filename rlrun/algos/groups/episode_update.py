@@ -4,13 +4,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
+from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam

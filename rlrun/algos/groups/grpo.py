@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.contract import Context
 from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.aggregation import Aggregation
+from rlrun.learning.contract import Context
 from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import ReferenceKL

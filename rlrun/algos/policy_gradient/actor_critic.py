@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.agent import Agent
+from rlrun.learning.contract import Context
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.models.distributions import Distribution

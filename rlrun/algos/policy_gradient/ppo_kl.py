@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent, refuse_second_ratio
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate
 from rlrun.config.types import Count, Fraction, NonNegative, Positive
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.agent import Agent, refuse_second_ratio
+from rlrun.learning.contract import Context
 from rlrun.learning.kl import DoublingKLController, FixedKLController, KLController
 from rlrun.learning.metrics import USUAL_CLIP, explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam

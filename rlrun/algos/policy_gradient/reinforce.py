@@ -27,14 +27,14 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import all_rows, take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, step_weights
+from rlrun.learning.contract import Context
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.kl import approximate_kl
 from rlrun.learning.learner import Learner

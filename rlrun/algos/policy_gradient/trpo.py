@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.config.types import Count, Fraction
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.agent import Agent
+from rlrun.learning.contract import Context, Trainable
 from rlrun.learning.critics import CriticBatch, CriticFit, Critics
 from rlrun.learning.metrics import explained_variance
-from rlrun.learning.protocols import Trainable
 from rlrun.learning.surrogates import standardize
 from rlrun.learning.trust_region import TrustRegion, TrustRegionBatch, TrustRegionStep
 

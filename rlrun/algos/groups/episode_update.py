@@ -10,7 +10,7 @@ from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.contract import Context
+from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.learner import Learner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
@@ -118,7 +118,7 @@ class EpisodeUpdate:
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
 
-    def update(self, rollout: Rollout, progress: float) -> dict[str, Tensor]:
+    def update(self, rollout: Rollout, progress: float) -> Metrics:
         """Take the steps of an iteration, in several passes over its episodes.
 
         Args:

@@ -24,7 +24,6 @@ from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import RMSprop
@@ -47,11 +46,9 @@ class A2C:
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
-        self.body = ActorCriticUpdate(
-            self.agent, context, self.policy_loss, optimizer=self.optimizer
-        )
-        self.learners, self.parts = self.body.learners, self.agent.parts
+        self.body = ActorCriticUpdate(context, self, self.policy_loss, self.optimizer)
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.parts = self.agent.parts
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:

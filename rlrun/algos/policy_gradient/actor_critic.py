@@ -28,7 +28,6 @@ from rlrun.config.types import Count, Fraction
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
@@ -49,15 +48,11 @@ class ActorCritic:
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
         self.body = ActorCriticUpdate(
-            self.agent,
-            context,
-            self.actor_loss,
-            optimizer=self.actor,
-            critic_optimizer=self.critic,
+            context, self, self.actor_loss, self.actor, critic_optimizer=self.critic
         )
-        self.learners, self.parts = self.body.learners, self.agent.parts
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.parts = self.agent.parts
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:

@@ -18,11 +18,11 @@ import torch
 
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
-from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite
+from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite, Several
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.learning.agent import Agent, refuse_second_ratio
+from rlrun.learning.agent import refuse_second_ratio
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
@@ -37,37 +37,32 @@ class PPO:
     horizon: Count
     gamma: Fraction
     epochs: Count
-    minibatch_size: Count
-    clip: PositiveOrInfinite
-    stop_kl: Positive | None
-    value_clip: Positive | None
+    minibatch_size: Several
     optimizer: Adam
+    clip: PositiveOrInfinite
     entropy_coefficient: NonNegative
+    value_clip: Positive | None
+    stop_kl: Positive | None
     normalize_advantage: bool
     recompute_advantage: bool
     normalization: Normalization
 
     loop: ClassVar = staticmethod(loops.on_policy)
 
-    def __post_init__(self):
-        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
-        if self.normalize_advantage and self.minibatch_size == 1:
-            raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
-        if self.recompute_advantage:
-            refuse_second_ratio(self.agent)
         self.body = ActorCriticUpdate(
-            self.agent,
             context,
+            self,
             self.policy_loss,
-            optimizer=self.optimizer,
-            minibatch_size=self.minibatch_size,
+            self.optimizer,
+            self.minibatch_size,
             value_clip=self.value_clip,
         )
-        self.learners, self.parts = self.body.learners, self.agent.parts
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.parts = self.agent.parts
+        if self.recompute_advantage:
+            refuse_second_ratio(self.agent)
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
@@ -77,11 +72,7 @@ class PPO:
         estimate = self.agent.estimate(rollout)
         history = []
         for epoch in self.body.passes(
-            rollout,
-            estimate,
-            epochs=self.epochs,
-            minibatch_size=self.minibatch_size,
-            recompute=self.recompute_advantage,
+            rollout, estimate, epochs=self.epochs, recompute=self.recompute_advantage
         ):
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage)
             batches = PolicyBatch(*take(epoch.rows, *columns))
@@ -106,5 +97,5 @@ class PPO:
         entropy = distribution.entropy()
         return -surrogate - self.entropy_coefficient * entropy.mean(), {
             "loss/policy": -surrogate,
-            **policy_metrics(log_ratio, entropy, clip=self.clip),
+            **policy_metrics(log_ratio, entropy, self.clip),
         }

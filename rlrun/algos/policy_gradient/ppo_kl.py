@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate
-from rlrun.config.types import Count, Fraction, NonNegative
+from rlrun.config.types import Count, Fraction, NonNegative, Several
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
@@ -54,41 +54,39 @@ class PPOKL:
 
     num_envs: Count
     horizon: Count
-    gamma: Fraction
     epochs: Count
-    minibatch_size: Count
+    minibatch_size: Several
     kl: OldPolicyKL
-    optimizer: Adam
+    gamma: Fraction
     entropy_coefficient: NonNegative
     normalize_advantage: bool
     recompute_advantage: bool
+    optimizer: Adam
     normalization: Normalization
 
     loop: ClassVar = staticmethod(loops.on_policy)
 
-    def __post_init__(self):
-        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
-        if self.normalize_advantage and self.minibatch_size == 1:
-            raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
+        self.body = ActorCriticUpdate(
+            context,
+            self,
+            self.policy_loss,
+            self.optimizer,
+            self.minibatch_size,
+            example=self.example,
+        )
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.controller = self.kl.controller(self.agent.device)
+        self.parts = {**self.agent.parts, "kl_coefficient": self.controller}
         if self.recompute_advantage:
             refuse_second_ratio(self.agent)
-        self.controller = self.kl.controller(self.agent.device)
-        obs, action, zeros = self.agent.example(self.minibatch_size)
-        old = self.agent.networks.policy(obs).parameters
-        self.body = ActorCriticUpdate(
-            self.agent,
-            context,
-            self.policy_loss,
-            optimizer=self.optimizer,
-            minibatch_size=self.minibatch_size,
-            example=PenalisedBatch(obs, action, zeros, zeros, old, zeros),
-        )
-        self.learners = self.body.learners
-        self.parts = {**self.agent.parts, "kl_coefficient": self.controller}
+
+    def example(self, agent: Agent, size: int) -> PenalisedBatch:
+        """Return a minibatch to compile for."""
+        obs, action, zeros = agent.example(size)
+        old = agent.networks.policy(obs).parameters
+        return PenalisedBatch(obs, action, zeros, zeros, old, zeros)
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
@@ -99,11 +97,7 @@ class PPOKL:
         kl_coefficient, old = self.controller.value, policy(rollout.obs).parameters
         history = []
         for epoch in self.body.passes(
-            rollout,
-            estimate,
-            epochs=self.epochs,
-            minibatch_size=self.minibatch_size,
-            recompute=self.recompute_advantage,
+            rollout, estimate, epochs=self.epochs, recompute=self.recompute_advantage
         ):
             beta = kl_coefficient.expand_as(epoch.advantage)
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
@@ -132,5 +126,5 @@ class PPOKL:
         penalty = (batch.kl_coefficient * kl).mean()
         return -surrogate + penalty - self.entropy_coefficient * entropy.mean(), {
             "loss/policy": -surrogate,
-            **policy_metrics(log_ratio, entropy, clip=USUAL_CLIP),
+            **policy_metrics(log_ratio, entropy, USUAL_CLIP),
         }

@@ -34,19 +34,19 @@ from rlrun.learning.surrogates import standardize
 class A2C:
     """Hyperparameters (explained in ``conf/algo/a2c.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
-    gamma: Fraction
     optimizer: RMSprop
+    gamma: Fraction
     entropy_coefficient: NonNegative
     normalize_advantage: bool
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.body = ActorCriticUpdate(context, self, self.policy_loss, self.optimizer)
+        self.body = ActorCriticUpdate(context, self)
         self.agent, self.learners = self.body.agent, self.body.learners
         self.parts = self.agent.parts
 

@@ -37,20 +37,18 @@ from rlrun.learning.optimizers import Adam
 class ActorCritic:
     """Hyperparameters (explained in ``conf/algo/actor_critic_*.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
     gamma: Fraction
-    actor: Adam
-    critic: Adam
+    optimizer: Adam
+    critic_optimizer: Adam
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.body = ActorCriticUpdate(
-            context, self, self.actor_loss, self.actor, critic_optimizer=self.critic
-        )
+        self.body = ActorCriticUpdate(context, self, critic_optimizer=self.critic_optimizer)
         self.agent, self.learners = self.body.agent, self.body.learners
         self.parts = self.agent.parts
 
@@ -59,7 +57,7 @@ class ActorCritic:
         """Take one step of actor and critic on all of a rollout."""
         rates = [
             torch.tensor(optimizer.rate(progress), device=self.agent.device)
-            for optimizer in (self.actor, self.critic)
+            for optimizer in (self.optimizer, self.critic_optimizer)
         ]
         rollout = self.agent.rollout(transitions)
         # Both from the critic as it was; the target is held constant (semi-gradient).
@@ -71,7 +69,7 @@ class ActorCritic:
         )
         return {**summarize([metrics]), **explained_variance(rollout, whole.target)}
 
-    def actor_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
+    def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Ψ log π(a|s)]."""
         distribution = policy(batch.obs)
         loss = -(batch.advantage * distribution.log_prob(batch.action)).mean()

@@ -25,7 +25,6 @@ import torch
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction
-from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
@@ -55,18 +54,10 @@ class ActorCritic:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of actor and critic on all of a rollout."""
-        rates = [
-            torch.tensor(optimizer.rate(progress), device=self.agent.device)
-            for optimizer in (self.optimizer, self.critic_optimizer)
-        ]
         rollout = self.agent.rollout(transitions)
         # Both from the critic as it was; the target is held constant (semi-gradient).
         whole = self.body.whole(rollout)
-        columns = (rollout.obs, rollout.action, rollout.logp, whole.advantage)
-        batch = PolicyBatch(*take(whole.rows, *columns))
-        metrics = self.body.fit(
-            batch, rollout, whole, learning_rate=rates[0], critic_learning_rate=rates[1]
-        )
+        metrics = self.body.fit(rollout, whole, progress)
         return {**summarize([metrics]), **explained_variance(rollout, whole.target)}
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from rlrun.data.minibatches import all_rows, minibatches
+from rlrun.data.minibatches import all_rows, minibatches, take
 from rlrun.data.rollout import Rollout
 from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
-from rlrun.learning.contract import Context, LossAndMetrics, PolicyFunction
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Optimizer
@@ -148,32 +148,29 @@ class ActorCriticUpdate:
         """Take all rows of a rollout at once, in their order."""
         return Pass(all_rows(rollout.mask), *self.agent.estimate(rollout))
 
-    def fit(
-        self,
-        batches: Any,
-        rollout: Rollout,
-        over: Pass,
-        *,
-        learning_rate: Tensor,
-        critic_learning_rate: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def fit(self, rollout: Rollout, over: Pass, progress: float, *, batches: Any = None) -> Metrics:
         """Take one step of policy and critics on each minibatch of a pass.
 
         Args:
-            batches: what the policy learns from, [M, B, …].
             rollout: as it was judged at collection.
-            over: the pass, whose rows and targets the critics take.
-            learning_rate: step size, [].
-            critic_learning_rate: step size of the critics, []; None: the same.
+            over: the pass.
+            progress: share of the run's steps done, for the step sizes.
+            batches: what the policy learns from, [M, B, …]; None: a `PolicyBatch` of the pass.
 
         Returns:
             What the losses log, each [M].
         """
+        if batches is None:
+            columns = (rollout.obs, rollout.action, rollout.logp, over.advantage)
+            batches = PolicyBatch(*take(over.rows, *columns))
         targets = critic_batches(rollout, over.target, over.rows)
-        critic_rate = learning_rate if critic_learning_rate is None else critic_learning_rate
         policy_metrics, critic_metrics = self._run_both(
-            partial(self.policy.fit, batches, learning_rate),
-            partial(self.critics.fit, targets, critic_rate),
+            partial(self.policy.fit, batches, self.policy.rate(progress)),
+            partial(self.critics.fit, targets, self.critics.rate(progress)),
             compiled=self.policy.is_compiled,
         )
         return policy_metrics | critic_metrics
+
+    def schedule(self, progress: float) -> Metrics:
+        """Return the policy's step size, for the logs."""
+        return {"schedule/learning_rate": self.policy.rate(progress)}

@@ -19,7 +19,6 @@ import torch
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite, Several
-from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
@@ -63,21 +62,18 @@ class PPO:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs of minibatches."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
         estimate = self.agent.estimate(rollout)
         history = []
         for epoch in self.body.passes(rollout, estimate, epochs=self.epochs):
-            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage)
-            batches = PolicyBatch(*take(epoch.rows, *columns))
-            history.append(self.body.fit(batches, rollout, epoch, learning_rate=learning_rate))
+            history.append(self.body.fit(rollout, epoch, progress))
             # The policy has gone far enough from the one that collected the data.
             if self.stop_kl is not None and history[-1]["policy/kl"].mean() > 1.5 * self.stop_kl:
                 break
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
-            "schedule/learning_rate": learning_rate,
+            **self.body.schedule(progress),
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:

@@ -88,7 +88,6 @@ class PPOKL:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs; then adapt β."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
         estimate, policy = self.agent.estimate(rollout), self.agent.networks.policy
         kl_coefficient, old = self.controller.value, policy(rollout.obs).parameters
@@ -97,15 +96,15 @@ class PPOKL:
             beta = kl_coefficient.expand_as(epoch.advantage)
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
             batches = PenalisedBatch(*take(epoch.rows, *columns))
-            history.append(self.body.fit(batches, rollout, epoch, learning_rate=learning_rate))
+            history.append(self.body.fit(rollout, epoch, progress, batches=batches))
         kl = policy(rollout.obs).kl_from(old)[rollout.mask].mean()
         self.controller.update(kl, samples=int(rollout.mask.sum()))
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
+            **self.body.schedule(progress),
             "policy/kl": kl,
             "schedule/kl_coefficient": kl_coefficient,
-            "schedule/learning_rate": learning_rate,
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PenalisedBatch) -> LossAndMetrics:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from rlrun.advantages.columns import COLUMNS, Estimator
-from rlrun.algos.contract import Context
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
@@ -26,6 +25,7 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.hardware.spec import Hardware
+from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, RMSprop
 from rlrun.models.mlp import MLP
@@ -215,7 +215,8 @@ def brought(algo: str, group: str) -> str | None:
 def algorithm_of(name: str, **changes: Any) -> Any:
     """An algorithm as in its YAML file, but small; and with some changes (see `part_of`)."""
     values = yaml_of("algo", name)
-    sizes = {key: size for key, size in SMALL.items() if values.get(key) is not None}
+    mappings = [values, *(value for value in values.values() if isinstance(value, dict))]
+    sizes = {key: size for key, size in SMALL.items() if any(key in node for node in mappings)}
     return part_of("algo", name, **{**sizes, **changes})
 
 

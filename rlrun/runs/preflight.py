@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from rlrun.algos.contract import Context
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 from rlrun.hardware.memory import memory_suffices, require_memory
+from rlrun.learning.contract import Context
 from rlrun.models.reference import Reference
 from rlrun.runs.policies import load_policy
 

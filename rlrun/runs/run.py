@@ -17,8 +17,8 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
 from rlrun.hardware.memory import memory_suffices
+from rlrun.learning.contract import Stateful
 from rlrun.learning.metrics import MetricAverager
-from rlrun.learning.protocols import Stateful
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore

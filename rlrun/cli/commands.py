@@ -172,7 +172,7 @@ def describe(directory: Path) -> list[str]:
             "killed" if summary.status == "running" and not locked else summary.status,
             f"{step:,}/{summary.total_steps:,}",
             *(
-                "" if value is None else f"{value:.1f}"
+                "" if value is None else f"{value:.1f}" if abs(value) < 1e9 else f"{value:.3g}"
                 for value in (summary.last_return, summary.best_return)
             ),
             str(timedelta(seconds=round(summary.time_s))),
@@ -285,7 +285,7 @@ def whole(word: str) -> int | None:
         number = Decimal(word)  # exact, where a float would round
     except InvalidOperation:
         return None
-    if not number.is_finite() or abs(number) > schema.LARGEST or number % 1:
+    if not number.is_finite() or number.copy_abs() > schema.LARGEST or number % 1:
         return None
     return int(number)
 

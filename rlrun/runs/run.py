@@ -24,7 +24,7 @@ from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import SET_UP, make_context, require_room, set_up
+from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
 from rlrun.runs.signals import StopFlag
 
 
@@ -50,8 +50,7 @@ class Run:
     @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
-        require_room(algorithm.num_envs, "algo.num_envs")
-        require_room(experiment.evaluation.episodes, "evaluation.episodes")
+        require_room_for(experiment)
         hardware.prepare()
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm

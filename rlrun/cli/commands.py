@@ -1,7 +1,6 @@
 """The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
 
 import argparse
-import fcntl
 import json
 import os
 import sys
@@ -15,6 +14,8 @@ from rich.table import Table
 
 from rlrun.cli.parser import OneLineParser
 from rlrun.errors import UserError, near_path
+from rlrun.runs.files.directory import UNFINISHED, is_locked
+from rlrun.runs.files.disk import open_regular
 
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
@@ -135,7 +136,8 @@ def describe(directory: Path) -> list[str]:
     """Returns a run's status, steps, return, best return and time in a reader's words."""
     locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     try:
-        record = json.loads((directory / "run.json").read_text())
+        with open_regular(directory / "run.json") as file:
+            record = json.load(file)
         step = max(record["step"], last_step(directory / "metrics.jsonl"))
         return [
             "killed" if record["status"] == "running" and not locked else record["status"],
@@ -150,27 +152,13 @@ def describe(directory: Path) -> list[str]:
         return ["unreadable", "", "", "", ""]
 
 
-def is_locked(directory: Path) -> bool:
-    """Tells whether a process runs in a run's directory: it holds the lock as long as it lives."""
-    try:
-        with (directory / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    except OSError:  # no locks on this file system, or no permission: nobody can tell
-        return True
-    return False
-
-
 def last_step(path: Path) -> int:
     """Returns the environment step of the last whole line of metrics.jsonl, 0 if there is none.
 
     It is newer than that in run.json, which is written only now and then.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().splitlines()
     except FileNotFoundError:
@@ -186,7 +174,7 @@ def last_step(path: Path) -> int:
 def find_runs(root: Path) -> Iterator[Path]:
     """Yields the directories under the root that hold a run, in the order of their names."""
     for directory, subdirectories, files in os.walk(root):
-        subdirectories.sort()
+        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
         if "run.json" in files:
             subdirectories.clear()  # nothing inside a run is a run
             yield Path(directory)

@@ -107,7 +107,7 @@ def test_ctrl_c_for_every_process_leaves_a_complete_wandb_run(tmp_path):
     process = subprocess.Popen(
         [RLRUN, *words, "logger.wandb.mode=offline"],
         cwd=tmp_path,
-        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
         start_new_session=True,
         preexec_fn=_as_a_shell_starts_it,
         stdout=subprocess.PIPE,

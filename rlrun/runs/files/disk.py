@@ -34,9 +34,9 @@ def require_own_files(directory: Path) -> None:
         _require_own(directory.iterdir())
         checkpoints = directory / CHECKPOINTS
         if checkpoints.is_dir():
-            best_of(checkpoints)
             _require_own(checkpoints.glob(STEPS))
             _require_own(checkpoints.glob(f"{STEPS}/*"))
+            best_of(checkpoints)
     except OSError as error:
         raise UserError(f"{directory} cannot be read: {error}") from error
 

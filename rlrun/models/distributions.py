@@ -111,3 +111,6 @@ class DiagonalGaussian:
         z = (self.mean - other.mean) * torch.exp(-other.log_std)
         log_ratio = other.log_std - self.log_std
         return (log_ratio + 0.5 * (variance_ratio + z.square() - 1)).sum(-1)
+
+
+Distribution = Categorical | DiagonalGaussian

@@ -18,8 +18,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rlrun.config.files import open_regular, read_json
 from rlrun.errors import CheckpointNotWritten, UserError, warn
-from rlrun.runs.files.disk import BEST, STEPS, best_of, open_regular, remove, sync
+from rlrun.runs.files.disk import BEST, STEPS, best_of, remove, sync
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 FILES = (WEIGHTS, STATE, MANIFEST)
@@ -252,12 +253,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         ValueError: a file is missing or damaged.
     """
     try:
-        with open_regular(path / MANIFEST) as file:
-            manifest = json.load(file)
+        manifest = read_json(path / MANIFEST)
         for name in (WEIGHTS, STATE):
             if _sha256(path / name) != manifest["sha256"][name]:
                 raise ValueError(f"{name} does not match its checksum")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(str(error)) from error
     return manifest
 

@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 
 from rlrun import __version__
+from rlrun.config.files import open_regular
 from rlrun.errors import UserError, warn
-from rlrun.runs.files.disk import open_regular, remove, replacing, sync
+from rlrun.runs.files.disk import remove, replacing, sync
 
 LOCK = ".lock"
 
@@ -185,7 +186,7 @@ def is_locked(directory: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return False
     except OSError:  # no locks on this file system, or no permission: nobody can tell
         return True

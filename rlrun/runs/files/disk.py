@@ -10,7 +10,6 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,23 +68,6 @@ def best_of(checkpoints: Path) -> Path | None:
     if not re.fullmatch(r"step-\d+", target) or (checkpoints / target).is_symlink():
         raise UserError(f"{link} leads to {target!r}, which is no checkpoint beside it")
     return checkpoints / target if (checkpoints / target).is_dir() else None
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading, without following a link or waiting at a pipe.
-
-    Args:
-        path: the file.
-
-    Raises:
-        OSError: there is no such file, or it is something else.
-    """
-    # Without O_NONBLOCK, opening a pipe waits for a writer.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(f"{path} is no file")
-    return file
 
 
 @contextmanager

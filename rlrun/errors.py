@@ -52,6 +52,10 @@ class CheckpointNotWritten(RuntimeError):
     """The disk took no checkpoint (it is full, say); the earlier ones are as they were."""
 
 
+class DirectoryLost(RuntimeError):
+    """The run's directory was deleted, moved or replaced while the run was in it."""
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop; it has written its checkpoint and said so.
 
@@ -123,7 +127,14 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         prefix: the beginning of the line.
         with_traceback: show the traceback of an error that was foreseen, too.
     """
-    foreseen = (UserError, EnvironmentFailure, NonFiniteError, CheckpointNotWritten, JobFailed)
+    foreseen = (
+        UserError,
+        EnvironmentFailure,
+        NonFiniteError,
+        CheckpointNotWritten,
+        DirectoryLost,
+        JobFailed,
+    )
     lines = []
     if with_traceback or not isinstance(error, foreseen):
         lines = traceback.format_exception(error)

@@ -1,7 +1,6 @@
 """The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
 
 import argparse
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rlrun.config import schema
 from rlrun.config.files import open_regular, parse_json, read_json
 from rlrun.config.types import Count, Finite, NonNegative, NonNegativeInt
 from rlrun.errors import UserError, near_path, printable, say
+from rlrun.runs.files.directory import UNFINISHED, is_locked
 
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
@@ -181,20 +181,6 @@ def describe(directory: Path) -> list[str]:
         return ["unreadable", "", "", "", ""]
 
 
-def is_locked(directory: Path) -> bool:
-    """Tells whether a process runs in a run's directory: it holds the lock as long as it lives."""
-    try:
-        with open_regular(directory / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (FileNotFoundError, ValueError):
-        return False
-    except OSError:  # no locks on this file system, or no permission: nobody can tell
-        return True
-    return False
-
-
 def last_step(path: Path) -> int:
     """Returns the environment step of the last whole line of metrics.jsonl, 0 if there is none.
 
@@ -220,7 +206,7 @@ def last_step(path: Path) -> int:
 def find_runs(root: Path) -> Iterator[Path]:
     """Yields the directories under the root that hold a run, in the order of their names."""
     for directory, subdirectories, files in os.walk(root):
-        subdirectories.sort()
+        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
         if "run.json" in files:
             subdirectories.clear()  # nothing inside a run is a run
             yield Path(directory)

@@ -7,8 +7,9 @@ are. It may be a pipe or a link in place of a file. Interpolations are text like
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -24,7 +25,7 @@ YAML_TAGS = {
 }
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Opens a file for reading, without following a link or waiting for the writer of a pipe.
 
     Raises:

@@ -1,6 +1,5 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,8 @@ from rlrun.errors import Interrupted, UserError, say
 from rlrun.runs import session
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.files.disk import best_of, remove, require_own_files
+from rlrun.runs.files.record import summary
 from rlrun.runs.preflight import require_room
 from rlrun.runs.reports.film import check_video, film
 from rlrun.runs.run import Run
@@ -31,19 +32,24 @@ def train(experiment: Experiment) -> float:
         The mean return of the last evaluation.
 
     Raises:
-        UserError: the parts do not fit together; no directory is made.
+        UserError: the parts do not fit together, or the disk is full; no directory is left.
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
     run = Run(experiment, checkpoint=None)
-    record = run_directory.provenance()
-    directory = run_directory.make_directory(experiment.parent, experiment.run_dir, experiment.name)
-    with run_directory.lock(directory):
-        run_directory.write_config(directory, experiment.config, experiment.overrides)
+    facts = run_directory.provenance()
+    with run_directory.new_directory(
+        experiment.parent,
+        experiment.run_dir,
+        experiment.name,
+        config=experiment.config,
+        overrides=experiment.overrides,
+        record=summary(experiment, run.counters, facts, "running"),
+    ) as directory:
         try:
-            return execute(run, directory, record)
+            return execute(run, directory, facts)
         except UserError:
             if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
-                shutil.rmtree(directory)
+                remove(directory)
             raise
 
 
@@ -61,6 +67,7 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
     Raises:
         UserError: there is nothing to continue, or a process is still running there.
     """
+    require_own_files(directory)
     experiment = load_run(directory, plugins)
     if total_steps is not None:
         config = {**experiment.config, "total_steps": total_steps}
@@ -115,12 +122,13 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
             say(f"To go on: rlrun resume {directory}{plugins}", sys.stdout)
         raise
     counters = run.counters
+    best = "best" if best_of(run.store.directory) else "last"  # somebody may have deleted it
     say(
         f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
         f"{counters.step:,} steps in {counters.time_s:,.0f} s: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
         f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
-        f"  rlrun eval {directory} --checkpoint best --video run.mp4{plugins}\n"
+        f"  rlrun eval {directory} --checkpoint {best} --video run.mp4{plugins}\n"
         f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
         "  rlrun list",
         sys.stdout,
@@ -186,6 +194,7 @@ def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple
     Raises:
         UserError: there is no such checkpoint.
     """
+    require_own_files(directory)
     experiment = load_run(directory, plugins)
     # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
     experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))

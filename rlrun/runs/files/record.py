@@ -1,12 +1,13 @@
 """What a run leaves for people: metrics, loggers, curves and ``run.json``."""
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from rlrun.config.experiment import Experiment
-from rlrun.errors import warn
+from rlrun.errors import CheckpointNotWritten, DirectoryLost, warn
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
 from rlrun.loggers.progress import Progress, StandardError
@@ -58,6 +59,8 @@ class Record:
             {"jsonl": JsonlLogger(directory / "metrics.jsonl", offset), "progress": self.progress},
             logger_states,
         )
+        # Held open, so that no other directory can get its number.
+        self._opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def open_loggers(self) -> None:
         """Open the loggers that the user asked for.
@@ -84,31 +87,45 @@ class Record:
             self.loggers.open(experiment.loggers, info)
 
     def log(self, values: dict[str, float]) -> None:
-        """Give numbers to the loggers, with the three axes: step, update and time."""
+        """Give numbers to the loggers, with the three axes: step, update and time.
+
+        Raises:
+            DirectoryLost: the run's directory is not there any more.
+        """
+        self.require_directory()
         counters = self._counters
         axes = {"update": counters.update, "time_s": counters.time_s}
         self.loggers.log({**axes, **values}, counters.step)
 
     def write(self, status: str, error: str | None = None) -> None:
-        """Write ``run.json``, which `rlrun list` shows."""
-        experiment, counters = self._experiment, self._counters
-        run_directory.write_record(
-            self.directory,
-            {
-                "status": status,
-                "algo": experiment.algo_name,
-                "env": experiment.env_name,
-                "env_id": experiment.env.id,
-                "seed": experiment.seed,
-                "total_steps": experiment.total_steps,
-                "step": counters.step,
-                "return": finite_or_none(counters.last_return),
-                "best_return": finite_or_none(counters.best_return),
-                "time_s": round(counters.time_s, 2),
-                "error": error,
-                **self.facts,
-            },
-        )
+        """Write ``run.json``, which `rlrun list` shows.
+
+        Raises:
+            CheckpointNotWritten: the disk is full, say; it is as it was.
+        """
+        content = summary(self._experiment, self._counters, self.facts, status, error)
+        try:
+            run_directory.write_record(self.directory, content)
+        except OSError as full:
+            raise CheckpointNotWritten(f"run.json could not be written: {full}") from full
+
+    def require_directory(self) -> None:
+        """Stop a run whose files nobody would find.
+
+        Raises:
+            DirectoryLost: the run's directory is not there any more.
+        """
+        if not self._is_there():
+            raise DirectoryLost(
+                f"{self.directory} was deleted or moved while the run was in it; the run has ended "
+                "and nothing more of it is saved"
+            )
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._opened), os.stat(self.directory))
+        except OSError:
+            return False
 
     def draw_if_due(self) -> None:
         """Draw the learning curves, unless drawing would take more than its share of the time."""
@@ -134,12 +151,46 @@ class Record:
             status: ``finished``, ``interrupted`` or ``failed``.
             error: what ended the run, or None.
         """
-        try:
-            self.write(status, error)
-        except OSError as full:
-            warn(f"run.json does not say '{status}': {full}")
-        self.draw()
+        if self._is_there():
+            try:
+                self.write(status, error)
+            except CheckpointNotWritten as full:
+                warn(f"run.json does not say '{status}': {full}")
+            self.draw()
         self.loggers.close(status)
+        os.close(self._opened)
+
+
+def summary(
+    experiment: Experiment,
+    counters: Counters,
+    facts: dict[str, Any],
+    status: str,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """Return the content of ``run.json``.
+
+    Args:
+        experiment: what is run.
+        counters: how far it is.
+        facts: where its numbers come from.
+        status: ``running``, ``finished``, ``interrupted`` or ``failed``.
+        error: what ended it, or None.
+    """
+    return {
+        "status": status,
+        "algo": experiment.algo_name,
+        "env": experiment.env_name,
+        "env_id": experiment.env.id,
+        "seed": experiment.seed,
+        "total_steps": experiment.total_steps,
+        "step": counters.step,
+        "return": finite_or_none(counters.last_return),
+        "best_return": finite_or_none(counters.best_return),
+        "time_s": round(counters.time_s, 2),
+        "error": error,
+        **facts,
+    }
 
 
 def finite_or_none(value: float) -> float | None:

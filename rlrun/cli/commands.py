@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +15,10 @@ from rich.table import Table
 
 from rlrun.cli.parser import OneLineParser
 from rlrun.errors import UserError, near_path
+
+# What `list` says of a run by name, beside what its directory is called.
+NAMES = ("algo", "env_id", "advantage", "model")
+WIDE = 140  # characters of a terminal that has room for them
 
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
@@ -121,33 +125,38 @@ def list_runs(words: list[str]) -> None:
     table = Table(box=box.SIMPLE)
     table.add_column("run", overflow="fold")  # whole, to be copied
     table.add_column("status")
-    for name in ("steps", "return", "best", "time"):
+    # Where there is no room for them, the directory's name has to do.
+    names = NAMES if console().width >= WIDE else ()
+    for name in names:
+        table.add_column(name.removesuffix("_id"), no_wrap=True)
+    for name in ("steps", "return", "best", "final", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for directory in find_runs(root):
-        table.add_row(str(directory.relative_to(root)), *describe(directory))
+        table.add_row(str(directory.relative_to(root)), *describe(directory, names))
     if table.row_count == 0:
         print(f"no runs under {root}")
     else:
         console().print(table)
 
 
-def describe(directory: Path) -> list[str]:
-    """Returns a run's status, steps, return, best return and time in a reader's words."""
+def describe(directory: Path, names: Sequence[str]) -> list[str]:
+    """Returns a run's status, names, steps, returns and time in a reader's words."""
     locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     try:
         record = json.loads((directory / "run.json").read_text())
         step = max(record["step"], last_step(directory / "metrics.jsonl"))
         return [
             "killed" if record["status"] == "running" and not locked else record["status"],
+            *(str(record.get(name, "")) for name in names),
             f"{step:,}/{record['total_steps']:,}",
             *(
                 "" if record[key] is None else f"{record[key]:.1f}"
-                for key in ("return", "best_return")
+                for key in ("return", "best_return", "final_return")
             ),
             str(timedelta(seconds=round(record["time_s"]))),
         ]
     except (OSError, ValueError, KeyError, TypeError, OverflowError):  # not written by rlrun
-        return ["unreadable", "", "", "", ""]
+        return ["unreadable"]
 
 
 def is_locked(directory: Path) -> bool:
@@ -238,5 +247,5 @@ def positive(word: str) -> int:
 
 def console() -> Console:
     """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout.isatty() else 300
     return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

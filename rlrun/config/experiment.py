@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -82,11 +82,11 @@ class Experiment:
         checkpoint: when to save the state.
         run_dir: the run's directory; None for a new one in `parent`.
         tags: free words for the loggers.
-        group: name that the loggers show runs together under; None for the algorithm and
-            environment.
+        group: name that the loggers show runs together under; None for the label.
         plugins: the user's packages, imported before anything is built.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        choices: what was chosen of each group that a part is built from: {"algo": "ppo", …}.
+        label: the run in a word without its seed ("ppo_hopper_td"): algorithm, environment, and the
+            other parts as far as they are not the algorithm's own.
         parent: directory in which a new run's directory is made.
         config: the resolved config in plain containers.
         overrides: the command line's words.
@@ -106,8 +106,8 @@ class Experiment:
     tags: list[str]
     group: str | None
     plugins: list[str]
-    algo_name: str
-    env_name: str
+    choices: dict[str, str]
+    label: str
     parent: Path
     config: dict[str, Any]
     overrides: list[str]
@@ -120,7 +120,14 @@ class Experiment:
     @property
     def name(self) -> str:
         """The run in a word, for people."""
-        return f"{self.algo_name}_{self.env_name}_s{self.seed}"
+        return f"{self.label}_s{self.seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run is, by name: {"algo": "ppo", "env": "hopper", "env_id": "Hopper-v5", …}."""
+        others = dict(sorted(self.choices.items()))
+        algo, env = others.pop("algo"), others.pop("env")
+        return {"algo": algo, "env": env, "env_id": self.env.id, **others, "seed": self.seed}
 
 
 # What an algorithm calls an estimator with; the rest is the estimator's own, from its YAML.
@@ -130,19 +137,18 @@ ESTIMATOR_ARGUMENTS = ("rollout", "gamma")
 PARTS = ("algo", "env", "hardware")
 
 # The fields of Experiment that are not keys of the config.
-GIVEN = ("advantage", "loggers", "algo_name", "env_name", "parent", "config", "overrides")
+GIVEN = ("advantage", "loggers", "choices", "label", "parent", "config", "overrides")
 
 
 def load(
-    cfg: DictConfig, overrides: list[str], algo_name: str, env_name: str, parent: Path
+    cfg: DictConfig, overrides: list[str], names: Mapping[str, Any], parent: Path
 ) -> Experiment:
     """Checks a composed config and builds the parts of the run that it describes.
 
     Args:
         cfg: the composed config without Hydra's own node; it is not changed.
         overrides: the command line's words.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        names: the choice of each group ("algo": "ppo"), and the ``label``; others are passed over.
         parent: directory in which a new run's directory is made.
 
     Raises:
@@ -167,8 +173,8 @@ def load(
     given = {
         "advantage": advantage,
         "loggers": loggers,
-        "algo_name": algo_name,
-        "env_name": env_name,
+        "choices": {part: str(names[part]) for part in built_from(config) if part in names},
+        "label": str(names["label"]),
         "parent": parent,
         "config": config,
         "overrides": overrides,
@@ -200,9 +206,12 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
     for plugin in cfg.get("plugins", []):
         if plugin not in plugins:
             raise UserError(f"{directory} uses code of '{plugin}': allow it with --plugin {plugin}")
-    return load(
-        cfg, cast(list[str], overrides), record["algo"], record["env"], parent=directory.parent
-    )
+    return load(cfg, cast(list[str], overrides), names=record, parent=directory.parent)
+
+
+def built_from(config: Mapping[str, Any]) -> list[str]:
+    """Returns the groups of a config that describe a part to build: algo, env, advantage and so on."""
+    return [key for key, node in config.items() if isinstance(node, Mapping) and "_target_" in node]
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:

@@ -154,7 +154,7 @@ MISTAKES = {
     "--config-dir nowhere": "--config-dir: no directory",
     "--config-dir CONF algo=broken": "broken.yaml, line 2: expected ',' or ']'",
     "--config-dir CONF algo=typo": "algo.epoch: no such setting; did you mean 'epochs'?",
-    "--config-dir CONF algo=no_class": "algo._target_: no 'PPOO' in rlrun.algos.policy_gradient.ppo; did",
+    "--config-dir CONF algo=no_class": "no 'PPOO' in rlrun.algos.policy_gradient.ppo; did",
     "--config-dir CONF algo=foreign": "algo._target_: 'os.system' is not part of rlrun",
     "--config-dir CONF algo=no_choice": "gaee: no such advantage; did you mean 'gae'?",
     "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",
@@ -476,13 +476,19 @@ def test_a_sweep_lists_its_runs_and_goes_on_after_a_failure(rlrun, failing):
     (sweep,) = Path("outputs").glob("*/*_sweep")
     jobs = [json.loads(line) for line in (sweep / "sweep.jsonl").read_text().splitlines()]
     assert [job["job"] for job in jobs] == [0, 1]
-    assert [job["run"] for job in jobs] == ["000_ppo_gym_s1", "001_ppo_gym_s1"]
+    assert [job["run"] for job in jobs] == [
+        "000_ppo_Failing-v0_s1",
+        "001_ppo_Failing-v0_s1",
+    ]
     assert [job["status"] for job in jobs] == ["failed", "finished"]
     assert "the simulator broke" in jobs[0]["error"]
     assert jobs[0]["return"] is None
     assert jobs[1]["return"] == 1.0
-    assert [path.name for path in run_directories()] == ["000_ppo_gym_s1", "001_ppo_gym_s1"]
-    record = json.loads((sweep / "001_ppo_gym_s1" / "run.json").read_text())
+    assert [path.name for path in run_directories()] == [
+        "000_ppo_Failing-v0_s1",
+        "001_ppo_Failing-v0_s1",
+    ]
+    record = json.loads((sweep / "001_ppo_Failing-v0_s1" / "run.json").read_text())
     assert record["status"] == "finished"
 
 
@@ -552,17 +558,28 @@ def test_a_signal_is_the_exit_code_and_ends_a_sweep(empty_directory):
 def test_list_tells_what_became_of_each_run(rlrun):
     record = {
         "status": "running",
+        "algo": "ppo",
+        "env_id": "Hopper-v5",
+        "advantage": "gae",
         "step": 2_048,
         "total_steps": 1_000_000,
         "return": 12.34,
         "best_return": None,
+        "final_return": None,
         "time_s": 3_661.2,
     }
     records = {
         "2026-01-01/a": record,
         "2026-01-01/b": record,
         "2026-01-01/c": record,
-        "2026-01-01/d_sweep/000_e": {**record, "status": "finished", "return": None},
+        "2026-01-01/d_sweep/000_e": {
+            **record,
+            "status": "finished",
+            "return": 3.0,
+            "best_return": 5.0,
+            "final_return": 4.0,
+            "model": "mlp",
+        },
     }
     for name, content in records.items():
         (Path("outputs") / name).mkdir(parents=True)
@@ -576,11 +593,13 @@ def test_list_tells_what_became_of_each_run(rlrun):
         code, out, err = rlrun("list")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines() if "2026-01-01" in line]
+    names, numbers = ["ppo", "Hopper-v5", "gae"], ["2,048/1,000,000", "12.3", "1:01:01"]
+    returns = ["3.0", "5.0", "4.0"]
     assert rows == [
-        ["2026-01-01/a", "running", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/b", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/c", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/d_sweep/000_e", "finished", "2,048/1,000,000", "1:01:01"],
+        ["2026-01-01/a", "running", *names, *numbers],
+        ["2026-01-01/b", "killed", *names, *numbers],
+        ["2026-01-01/c", "killed", *names, *numbers],
+        ["2026-01-01/d_sweep/000_e", "finished", *names, "mlp", numbers[0], *returns, numbers[2]],
         *([f"2026-01-01/{name}", "unreadable"] for name in foreign),
     ]
     assert "d_sweep/000_e" in rlrun("list", "outputs/2026-01-01")[1]
@@ -600,7 +619,7 @@ def test_list_knows_the_newest_step(rlrun, lines, step):
     record = {"status": "failed", "step": 2048, "total_steps": 10_000, "time_s": 1.0}
     Path("outputs/run").mkdir(parents=True)
     Path("outputs/run/run.json").write_text(
-        json.dumps({**record, "return": None, "best_return": None})
+        json.dumps({**record, "return": None, "best_return": None, "final_return": None})
     )
     Path("outputs/run/metrics.jsonl").write_text("\n".join(lines))
     assert f"{step:,}/10,000" in rlrun("list")[1]

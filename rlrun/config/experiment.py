@@ -210,7 +210,7 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
 
 
 def built_from(config: Mapping[str, Any]) -> list[str]:
-    """Returns the groups of a config that describe a part to build: algo, env, advantage and so on."""
+    """Returns the groups of a config that describe a part to build: algo, env and so on."""
     return [key for key, node in config.items() if isinstance(node, Mapping) and "_target_" in node]
 
 

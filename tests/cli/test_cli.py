@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
 from rlrun import __version__
@@ -17,6 +18,7 @@ from rlrun.cli import help
 from rlrun.cli import main as cli
 from rlrun.cli.sweep import give_back, hold_back
 from rlrun.config.experiment import conf_directory
+from rlrun.loggers.progress import duration
 from rlrun.runs.files.directory import lock
 
 RLRUN = Path(sys.executable).with_name("rlrun")
@@ -411,6 +413,8 @@ def test_resume_takes_only_the_number_of_steps(rlrun):
 FAILING = """\
 import gymnasium as gym
 
+from rlrun.errors import warn
+
 
 class Failing(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (2,))
@@ -433,8 +437,15 @@ class Buttons(Failing):
     action_space = gym.spaces.MultiBinary(3)
 
 
+class Warning(Failing):
+    def __init__(self, render_mode=None):
+        super().__init__(fail=False)
+        warn("an environment is made")
+
+
 gym.register("Failing-v0", Failing)
 gym.register("Buttons-v0", Buttons)
+gym.register("Warning-v0", Warning)
 """
 
 
@@ -490,6 +501,57 @@ def test_a_sweep_lists_its_runs_and_goes_on_after_a_failure(rlrun, failing):
     ]
     record = json.loads((sweep / "001_ppo_Failing-v0_s1" / "run.json").read_text())
     assert record["status"] == "finished"
+
+
+def test_a_sweep_says_a_warning_once_a_job(rlrun, failing):
+    words = [*failing, "env.id=Warning-v0"]
+    warnings = [
+        rlrun(*more)[2].count("warning: an env") for more in (words, ["-m", *words, "seed=1,2"])
+    ]
+    assert warnings[0] > 0
+    assert warnings[1] == 2 * warnings[0]
+
+
+@pytest.fixture
+def wandb_anew():
+    """W&B reads its environment once a process; here, once a test."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.parametrize("words", [[], ["-m", "seed=1,2"], ["-m", "logger=none,wandb"]])
+def test_a_logger_that_cannot_work_leaves_nothing(
+    rlrun, monkeypatch, empty_directory, wandb_anew, words
+):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    code, _, err = rlrun(*words, *TINY, *([] if "logger=none,wandb" in words else ["logger=wandb"]))
+    assert code == 2
+    assert "logger.wandb: WANDB_API_KEY invalid" in err
+    assert err.count("\n") == 1
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_a_resumed_runs_logger_is_checked_before_its_files_change(rlrun, monkeypatch, wandb_anew):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert rlrun(*TINY, "logger=wandb", "run_dir=run")[0] == 0
+    monkeypatch.delenv("WANDB_MODE")
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    code, _, err = rlrun("resume", "run", "total_steps=512")
+    assert code == 2
+    assert "logger.wandb: WANDB_API_KEY invalid" in err
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_the_closing_lines_and_the_display_have_one_clock(rlrun):
+    code, out, err = rlrun(*TINY, "run_dir=run")
+    assert code == 0, err
+    time_s = json.loads(Path("run/run.json").read_text())["time_s"]
+    clock = duration(time_s)
+    assert f"finished after {clock} · " in err
+    assert f"after 256 steps in {clock}: " in out
 
 
 def test_a_sweep_trains_each_combination(rlrun):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlrun.config import schema
+from rlrun.config.plugins import import_plugin
 from rlrun.config.types import at_least, between
 from rlrun.errors import UserError
 
@@ -157,7 +158,7 @@ def load(
     config = to_plain(cfg)
     plugins = schema.convert(config.get("plugins", []), list[str], "plugins", packages=())
     for plugin in plugins:
-        schema.import_module(plugin, "plugins")
+        import_plugin(plugin)
     packages = ("rlrun", *(plugin.partition(".")[0] for plugin in plugins))
     parts = dict(config)
     advantage = parts.pop("advantage", None)

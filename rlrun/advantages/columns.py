@@ -1,49 +1,145 @@
-"""What an estimator needs of a rollout: how it asks, and how an algorithm finds out."""
+"""What an estimator may ask of a rollout: the columns that networks fill in, and how it asks.
 
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
-from dataclasses import replace
-from functools import partial
-from typing import Any
+`COLUMNS` is the one place where a column is declared: what a user calls its source, which network
+it needs, and how it is computed.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.func import functional_call, grad, vmap
 
 from rlrun.data.rollout import Rollout
-from rlrun.envs.problem import Problem
-from rlrun.errors import UserError
+from rlrun.models.distributions import Categorical
+from rlrun.models.networks import DiscreteActionCritic, Networks, Policy
 
 # (rollout, gamma=γ) -> advantage and value target, each [T, N].
 Estimator = Callable[..., tuple[Tensor, Tensor]]
 
-# Columns that an agent's networks can fill in, by what a user calls their source.
-SOURCES = {
-    "policy_logp": "a policy",
-    "value": "a critic V(s)",
-    "next_value": "a critic V(s)",
-    "q": "a critic Q(s, a)",
-    "next_q": "a critic Q(s, a)",
-    "policy_q": "a critic Q(s, a)",
-    "score_square": "the policy's gradient at each step",
+# (networks, rollout, source of random numbers) -> [T, N].
+Compute = Callable[[Networks, Rollout, torch.Generator], Tensor]
+
+# Rows whose gradients are taken at once: a gradient is as large as the policy.
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a rollout that networks fill in.
+
+    Attributes:
+        source: what a user calls that which it comes from.
+        network: which of the networks it needs.
+        compute: how it is filled in.
+    """
+
+    source: str
+    network: Literal["policy", "critic", "action_critic"]
+    compute: Compute
+
+
+def log_prob(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return log π(a|s) under the policy that learns; at collection it is μ, [T, N]."""
+    return networks.policy(rollout.obs).log_prob(rollout.action)
+
+
+def value(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return V(s_t), [T, N]."""
+    assert networks.critic is not None
+    return networks.critic(rollout.obs)
+
+
+def next_value(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return V(s_{t+1}), [T, N]."""
+    assert networks.critic is not None
+    return networks.critic(rollout.next_obs)
+
+
+def q(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return Q(s_t, a_t), [T, N]."""
+    assert networks.action_critic is not None
+    return networks.action_critic(rollout.obs, rollout.action)
+
+
+def next_q(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return E Q(s_{t+1}, a') over a' ~ π, [T, N].
+
+    Exact for discrete actions, one sample for continuous ones.
+    """
+    critic = networks.action_critic
+    assert critic is not None
+    if isinstance(critic, DiscreteActionCritic):
+        return expected_q(networks.policy, critic, rollout.next_obs)
+    return critic(rollout.next_obs, networks.policy(rollout.next_obs).sample(generator))
+
+
+def policy_q(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return Σ_a π(a|s_t) Q(s_t, a), of discrete actions, [T, N]."""
+    assert isinstance(networks.action_critic, DiscreteActionCritic)
+    return expected_q(networks.policy, networks.action_critic, rollout.obs)
+
+
+def expected_q(policy: Policy, critic: DiscreteActionCritic, obs: Tensor) -> Tensor:
+    """Return Σ_a π(a|s) Q(s, a), [...], of observations [..., D]."""
+    distribution = policy(obs)
+    assert isinstance(distribution, Categorical)
+    return (distribution.logits.softmax(-1) * critic.values(obs)).sum(-1)
+
+
+def score_square(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
+    """Return ‖∇_θ log π(a_t|s_t)‖² of every row, [T, N]."""
+    parameters: dict[str, Tensor] = dict(networks.policy.named_parameters())
+
+    def log_prob(parameters: dict[str, Tensor], obs: Tensor, action: Tensor) -> Tensor:
+        return functional_call(networks.policy, parameters, (obs,)).log_prob(action)
+
+    def square(obs: Tensor, action: Tensor) -> Tensor:
+        score = grad(log_prob)(parameters, obs, action)
+        return torch.stack([g.square().sum() for g in score.values()]).sum()
+
+    obs, action = rollout.obs.flatten(0, 1), rollout.action.flatten(0, 1)
+    return vmap(square, chunk_size=ROWS_AT_ONCE)(obs, action).view(rollout.reward.shape)
+
+
+COLUMNS = {
+    "policy_logp": Column("a policy", "policy", log_prob),
+    "score_square": Column("the policy's gradient at each step", "policy", score_square),
+    "value": Column("a critic V(s)", "critic", value),
+    "next_value": Column("a critic V(s)", "critic", next_value),
+    "q": Column("a critic Q(s, a)", "action_critic", q),
+    "next_q": Column("a critic Q(s, a)", "action_critic", next_q),
+    "policy_q": Column("a critic Q(s, a)", "action_critic", policy_q),
 }
 
-# Those of every policy-gradient algorithm with critics.
-ACTOR_CRITIC_COLUMNS = frozenset(SOURCES)
 
-# Those of an algorithm without a critic.
-POLICY_COLUMNS = frozenset({"policy_logp", "score_square"})
+def fill_in(
+    rollout: Rollout, names: Iterable[str], networks: Networks, generator: torch.Generator
+) -> Rollout:
+    """Fill in columns as the networks are now.
+
+    Args:
+        rollout: what was collected.
+        names: of the columns.
+        networks: those that the columns need.
+        generator: source of random numbers, for those that need some.
+    """
+    columns = {name: COLUMNS[name].compute(networks, rollout, generator) for name in names}
+    return replace(rollout, columns=columns)
 
 
 class MissingColumn(Exception):
     """An estimator asked for a column that the rollout does not have."""
 
     def __init__(self, name: str):
-        super().__init__(f"the rollout has no column {name!r}, which needs {SOURCES[name]}")
+        super().__init__(f"the rollout has no column {name!r}, which needs {COLUMNS[name].source}")
         self.name = name
 
 
 def column(rollout: Rollout, name: str) -> Tensor:
-    """Return a column that policy or critics fill in, [T, N].
+    """Return a column that networks fill in, [T, N].
 
     Args:
         rollout: what was collected.
@@ -52,18 +148,9 @@ def column(rollout: Rollout, name: str) -> Tensor:
     Raises:
         MissingColumn: this run has no such column.
     """
-    values = {
-        "policy_logp": rollout.policy_logp,
-        "value": rollout.value,
-        "next_value": rollout.next_value,
-        "q": rollout.q,
-        "next_q": rollout.next_q,
-        "policy_q": rollout.policy_q,
-        "score_square": rollout.score_square,
-    }[name]
-    if values is None:
+    if name not in rollout.columns:
         raise MissingColumn(name)
-    return values
+    return rollout.columns[name]
 
 
 def groups(rollout: Rollout) -> Tensor:
@@ -73,10 +160,9 @@ def groups(rollout: Rollout) -> Tensor:
         ValueError: the rollout is not made of groups of two or more.
     """
     if rollout.group is None:
-        size = 1 if rollout.whole_episodes else "null"
+        choice = "collector.group_size=1" if rollout.whole_episodes else "collector=segments"
         raise ValueError(
-            "this estimator compares episodes from one start: env.group_size=8, say; "
-            f"got env.group_size={size}"
+            f"this estimator compares episodes from one start: collector=groups; got {choice}"
         )
     return rollout.group[0]
 
@@ -88,83 +174,4 @@ def require_whole_episodes(rollout: Rollout) -> None:
         ValueError: it is not.
     """
     if not rollout.whole_episodes:
-        raise ValueError("this estimator needs whole episodes: env.group_size=1, or more")
-
-
-def prepare(
-    estimator: Estimator | None,
-    *,
-    algorithm: str,
-    offers: AbstractSet[str],
-    gamma: float,
-    problem: Problem,
-    num_envs: int,
-) -> tuple[Estimator, frozenset[str]]:
-    """Call an estimator on two steps of zeros, to find out what it needs, and its mistakes.
-
-    Args:
-        estimator: called as ``estimator(rollout, gamma=gamma)``.
-        algorithm: what messages call it.
-        offers: names of the columns that the algorithm can fill in.
-        gamma: discount of the return.
-        problem: whether there are groups, and what the actions are.
-        num_envs: N, the columns of a rollout.
-
-    Returns:
-        The estimator as a function of the rollout alone, and the names of the columns that it
-        asks for.
-
-    Raises:
-        UserError: there is no estimator, it asks for what this run cannot have, or one of its
-            constants is out of range.
-    """
-    if estimator is None:
-        raise UserError(f"{algorithm} needs an estimator: advantage=…, see rlrun --help")
-    needed: dict[str, Any] = {}
-    while True:
-        rollout = replace(two_steps_of_zeros(problem, num_envs), **needed)
-        try:
-            estimator(rollout, gamma=gamma)
-        except MissingColumn as missing:
-            name = missing.name
-            if name not in offers:
-                raise UserError(
-                    f"advantage: it needs {SOURCES[name]}, which {algorithm} has not; "
-                    "a2c, ppo and reinforce have one"
-                ) from missing
-            if name == "policy_q" and not problem.discrete:
-                raise UserError(
-                    "advantage: the mean of Q over all actions needs discrete ones; "
-                    "advantage.baseline=value needs none"
-                ) from missing
-            needed[name] = rollout.reward
-        except ValueError as error:
-            raise UserError(f"advantage: {error}") from error
-        else:
-            return partial(estimator, gamma=gamma), frozenset(needed)
-
-
-def two_steps_of_zeros(problem: Problem, num_envs: int) -> Rollout:
-    """Return the shortest rollout that looks like those of a run, [2, N]."""
-    shape = (2, num_envs)
-    zeros, never = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-    obs = torch.zeros(*shape, problem.obs_size)
-    ended = never.clone()
-    ended[-1] = problem.whole_episodes
-    group = None
-    if problem.group_size is not None and problem.group_size > 1:
-        group = (torch.arange(num_envs) // problem.group_size).expand(shape)
-    return Rollout(
-        obs=obs,
-        next_obs=obs,
-        raw_obs=obs,
-        action=zeros,
-        logp=zeros,
-        reward=zeros,
-        raw_reward=zeros,
-        terminated=ended,
-        truncated=never,
-        mask=~never,
-        whole_episodes=problem.whole_episodes,
-        group=group,
-    )
+        raise ValueError("this estimator needs whole episodes: collector=episodes, or groups")

@@ -1,15 +1,52 @@
-"""Collecting whole episodes, in groups from one start."""
+"""Whole episodes, one in each environment, in groups that begin from one start."""
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from rlrun.collectors.contract import Actor
-from rlrun.data.normalize import ObservationNormalizer, RewardNormalizer
-from rlrun.data.rollout import Rollout
-from rlrun.data.rollout_buffer import Tape
+from rlrun.collectors.contract import Actor, Snapshot
+from rlrun.config.types import Count
+from rlrun.data.rollout import RolloutShape, Transitions
+from rlrun.data.rollout_buffer import RolloutBuffer
 from rlrun.envs.control import ControlEnv
+from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episodes:
+    """Settings of `EpisodeCollector`; ``conf/collector/episodes.yaml`` explains them."""
+
+    group_size: Count
+
+    def shape(self, problem: Problem, num_envs: int) -> RolloutShape:
+        """N episodes in groups (see :class:`~.contract.CollectorSpec`).
+
+        Raises:
+            UserError: groups do not fit into the environments, or episodes may go on for ever.
+        """
+        if num_envs % self.group_size:
+            raise UserError(
+                f"algo.num_envs={num_envs} is not a multiple of "
+                f"collector.group_size={self.group_size}"
+            )
+        if problem.time_limit is None:
+            raise UserError(
+                f"{problem.env_id} has no time limit, which whole episodes need: "
+                "env.max_episode_steps=1000, say"
+            )
+        return RolloutShape(
+            num_envs=num_envs,
+            longest=problem.time_limit,
+            whole_episodes=True,
+            group_size=self.group_size,
+        )
+
+    def open(self, env: ControlEnv, shape: RolloutShape, *, seed: int) -> "EpisodeCollector":
+        """Make the collector (see :class:`~.contract.CollectorSpec`)."""
+        return EpisodeCollector(env, shape, seed)
 
 
 class EpisodeCollector:
@@ -22,85 +59,68 @@ class EpisodeCollector:
     favour short ones.
     """
 
-    def __init__(
-        self,
-        env: ControlEnv,
-        *,
-        horizon: int,
-        group_size: int,
-        seed: int,
-        observation_normalizer: ObservationNormalizer,
-        reward_normalizer: RewardNormalizer,
-        device: torch.device,
-    ):
-        self.env = env
-        self.steps = 0
-        self._tape = Tape(env, horizon)
-        self._horizon = horizon
-        self._group = torch.arange(env.num_envs) // group_size
-        self._grouped = group_size > 1
-        # Every start has a seed of its own, counted up from the run's.
-        self._next_seed = seed
-        self.observation_normalizer = observation_normalizer
-        self.reward_normalizer = reward_normalizer
-        self.device = device
+    def __init__(self, env: ControlEnv, shape: RolloutShape, seed: int):
+        """Begin before the first episode.
 
-    def collect(self, actor: Actor) -> Rollout:
-        """Let the actor act until every episode has ended (see :class:`Collector`).
+        Args:
+            env: N environments.
+            shape: of the rollouts.
+            seed: of the first start; every start has one of its own, counted up from it.
+        """
+        self.env = env
+        self._longest = shape.longest
+        self._group = torch.arange(env.num_envs, device=env.device) // shape.group_size
+        self._grouped = shape.group_size > 1
+        self._next_seed = seed
+        self._snapshot = Snapshot()
+
+    def collect(self, actor: Actor) -> Transitions:
+        """Let the actor act until every episode has ended (see :class:`~.contract.Collector`).
 
         Raises:
             UserError: one goes on after its time limit.
         """
-        action, mask = (column.clone() for column in self._play(actor))  # as for segments
-        return self._tape.to_rollout(
-            actor,
-            action=action,
+        buffer = RolloutBuffer()
+        masks: list[Tensor] = []
+        with self._snapshot.of(self._state(), actor), torch.inference_mode():
+            seeds = (self._group + self._next_seed).tolist()
+            self._next_seed = seeds[-1] + 1
+            obs = self.env.reset(seeds)
+            running = torch.ones(self.env.num_envs, dtype=torch.bool, device=self.env.device)
+            while running.any():
+                if len(masks) == self._longest:
+                    raise self._endless(running, seeds)
+                action, logp = actor.act(obs)
+                rows = None if running.all() else running.nonzero().squeeze(-1)
+                step = self.env.step(action, rows)
+                buffer.append(obs, action, logp, step)
+                masks.append(running)
+                obs, running = step.obs, running & ~(step.terminated | step.truncated)
+        mask = torch.stack(masks)
+        return buffer.transitions(
             mask=mask,
             group=self._group.expand_as(mask) if self._grouped else None,
             whole_episodes=True,
-            observation_normalizer=self.observation_normalizer,
-            reward_normalizer=self.reward_normalizer,
-            device=self.device,
+            policy_version=actor.version,
+            steps=int(mask.sum()),
         )
 
-    @torch.inference_mode()
-    def _play(self, actor: Actor) -> tuple[Tensor, Tensor]:
-        """Fill the tape; return the actions, [T, N] or [T, N, A], and the mask [T, N]."""
-        seeds = self._group + self._next_seed
-        self._next_seed = int(seeds[-1]) + 1
-        current = self.env.reset(seeds.tolist())
-        running, actions, masks = np.ones(self.env.num_envs, bool), [], []
-        for t in range(self._horizon):
-            action = actor.act(self.observation_normalizer(torch.from_numpy(current)))
-            rows = None if running.all() else running.nonzero()[0]
-            step = self.env.step(action.numpy(), rows)
-            self._tape.record(t, current, step)
-            current = step.obs
-            actions.append(action)
-            masks.append(torch.from_numpy(running.copy()))
-            running &= ~(step.terminated | step.truncated)
-            if not running.any():
-                break
-        else:
-            # A wrapper around the one that counts the steps, say, hides that an episode was cut.
-            late = int(running.argmax())
-            raise UserError(
-                f"the episode of environment {late} (seed {int(seeds[late])}) goes on after "
-                f"{self._horizon} steps, the time limit, which whole episodes rely on: does a "
-                "wrapper hide that it is truncated?"
-            )
-        mask = torch.stack(masks)
-        self.steps += int(mask.sum())
-        return torch.stack(actions), mask
+    def _endless(self, running: Tensor, seeds: list[int]) -> UserError:
+        """Say which episode goes on: a wrapper around the one that counts the steps may hide it."""
+        late = int(running.int().argmax())
+        return UserError(
+            f"the episode of environment {late} (seed {seeds[late]}) goes on after "
+            f"{self._longest} steps, the time limit, which whole episodes rely on: does a "
+            "wrapper hide that it is truncated?"
+        )
 
-    def state_dict(self) -> dict:
-        """Return the next start and the rewards' scale; no episode is under way."""
-        return {
-            "next_seed": self._next_seed,
-            "reward_normalizer": self.reward_normalizer.state_dict(),
-        }
+    def _state(self) -> dict[str, Any]:
+        return {"next_seed": self._next_seed}
 
-    def load_state_dict(self, state: dict) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the next start; no episode is under way."""
+        return self._snapshot.before or self._state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self._next_seed = state["next_seed"]
-        self.reward_normalizer.load_state_dict(state["reward_normalizer"])

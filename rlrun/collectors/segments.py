@@ -1,74 +1,74 @@
-"""Collecting rollouts: segments that go on where the last one stopped, or whole episodes."""
+"""Segments: every environment takes T steps; the next rollout goes on where this one stops."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from rlrun.collectors.contract import Actor
-from rlrun.data.normalize import ObservationNormalizer, RewardNormalizer
-from rlrun.data.rollout import Rollout
-from rlrun.data.rollout_buffer import Tape
+from rlrun.collectors.contract import Actor, Snapshot
+from rlrun.config.types import Count
+from rlrun.data.rollout import RolloutShape, Transitions
+from rlrun.data.rollout_buffer import RolloutBuffer
 from rlrun.envs.control import ControlEnv
+from rlrun.envs.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """Settings of `SegmentCollector`; ``conf/collector/segments.yaml`` explains them."""
+
+    horizon: Count
+
+    def shape(self, problem: Problem, num_envs: int) -> RolloutShape:
+        """T rows of each of N environments (see :class:`~.contract.CollectorSpec`)."""
+        return RolloutShape(
+            num_envs=num_envs, longest=self.horizon, whole_episodes=False, group_size=1
+        )
+
+    def open(self, env: ControlEnv, shape: RolloutShape, *, seed: int) -> "SegmentCollector":
+        """Start new episodes in every environment (see :class:`~.contract.CollectorSpec`)."""
+        env.reset(seed)
+        return SegmentCollector(env, self.horizon)
 
 
 class SegmentCollector:
-    """Steps every environment ``horizon`` times; the next rollout goes on where this one stops."""
+    """Steps every environment T times, whatever begins or ends on the way."""
 
-    def __init__(
-        self,
-        env: ControlEnv,
-        *,
-        horizon: int,
-        observation_normalizer: ObservationNormalizer,
-        reward_normalizer: RewardNormalizer,
-        device: torch.device,
-    ):
+    def __init__(self, env: ControlEnv, horizon: int):
+        """Go on from where the environments are.
+
+        Args:
+            env: N environments, reset.
+            horizon: T, steps of a call.
+        """
         self.env = env
-        self.steps = 0
-        self._tape = Tape(env, horizon)
-        self._mask = torch.ones(horizon, env.num_envs, dtype=torch.bool)
-        self.observation_normalizer = observation_normalizer
-        self.reward_normalizer = reward_normalizer
-        self.device = device
+        self.horizon = horizon
+        self._snapshot = Snapshot()
 
-    def reset(self, seed: int) -> None:
-        """Start new episodes in every environment."""
-        self.env.reset(seed)
-
-    def collect(self, actor: Actor) -> Rollout:
-        """Let the actor act for a horizon of steps (see :class:`Collector`)."""
-        return self._tape.to_rollout(
-            actor,
-            # The copy is an ordinary tensor, which autograd takes; those of inference mode are not.
-            action=self._play(actor).clone(),
-            mask=self._mask,
+    def collect(self, actor: Actor) -> Transitions:
+        """Let the actor act for T steps (see :class:`~.contract.Collector`)."""
+        buffer = RolloutBuffer()
+        with self._snapshot.of(self._state(), actor), torch.inference_mode():
+            for _ in range(self.horizon):
+                obs = self.env.obs
+                action, logp = actor.act(obs)
+                buffer.append(obs, action, logp, self.env.step(action))
+        mask = torch.ones(self.horizon, self.env.num_envs, dtype=torch.bool, device=self.env.device)
+        return buffer.transitions(
+            mask=mask,
             group=None,
             whole_episodes=False,
-            observation_normalizer=self.observation_normalizer,
-            reward_normalizer=self.reward_normalizer,
-            device=self.device,
+            policy_version=actor.version,
+            steps=mask.numel(),
         )
 
-    @torch.inference_mode()
-    def _play(self, actor: Actor) -> Tensor:
-        """Fill the tape; return the actions, [T, N] or [T, N, A]."""
-        current, actions = self.env.obs, []
-        for t in range(len(self._mask)):
-            action = actor.act(self.observation_normalizer(torch.from_numpy(current)))
-            step = self.env.step(action.numpy())
-            self._tape.record(t, current, step)
-            current = step.obs
-            actions.append(action)
-        self.steps += self._mask.numel()
-        return torch.stack(actions)
+    def _state(self) -> dict[str, Any]:
+        return {"env": self.env.state_dict()}
 
-    def state_dict(self) -> dict:
-        """Return the state of the environments and of the rewards' scale."""
-        return {
-            "env": self.env.state_dict(),
-            "reward_normalizer": self.reward_normalizer.state_dict(),
-        }
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the environments, in the middle of their episodes."""
+        return self._snapshot.before or self._state()
 
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a saved state, in the middle of the episodes."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
         self.env.load_state_dict(state["env"])
-        self.reward_normalizer.load_state_dict(state["reward_normalizer"])

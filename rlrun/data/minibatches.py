@@ -51,6 +51,6 @@ def shuffled_episodes(mask: Tensor, *, size: int, generator: torch.Generator) ->
     return minibatches(mask.any(0, keepdim=True), size=size, generator=generator)
 
 
-def take_episodes(episodes: Tensor, *columns: Tensor) -> list[Tensor]:
+def take_columns(episodes: Tensor, *columns: Tensor) -> list[Tensor]:
     """Return these episodes [M, n] of columns [T, N, …], each as [M, T, n, …]."""
     return [column[:, episodes].movedim(1, 0) for column in columns]

@@ -1,9 +1,27 @@
 """Running statistics that bring observations and rewards to unit scale."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from rlrun.config.types import PositiveOrInfinite
 from rlrun.data.discounting import reverse_linear_recurrence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """What is brought to unit scale before it is learned from.
+
+    Attributes:
+        observation: whether observations are scaled by their running mean and standard deviation.
+        reward: whether rewards are divided by the running standard deviation of the return.
+        clip: bound of scaled observations and rewards.
+    """
+
+    observation: bool
+    reward: bool
+    clip: PositiveOrInfinite
 
 
 class RunningMoments:
@@ -20,17 +38,26 @@ class RunningMoments:
         self.variance = torch.ones(size, dtype=torch.float64)
         self.count = 0
 
-    def update(self, batch: Tensor) -> None:
-        """Merge a batch [B, D] (Chan, Golub & LeVeque 1979)."""
-        batch = batch.to(torch.float64)
-        rows = len(batch)
-        variance, mean = torch.var_mean(batch, dim=0, correction=0)
-        total = self.count + rows
-        delta = mean - self.mean
+    @classmethod
+    def of(cls, batch: Tensor) -> "RunningMoments":
+        """Take those of a batch [B, D]."""
+        moments = cls(batch.shape[-1])
+        moments.variance, moments.mean = torch.var_mean(batch.double(), dim=0, correction=0)
+        moments.count = len(batch)
+        return moments
+
+    def merge(self, other: "RunningMoments") -> None:
+        """Take in what others have seen (Chan, Golub & LeVeque 1979)."""
+        if other.count == 0:
+            return
+        total = self.count + other.count
+        delta = other.mean - self.mean
         # M2 = M2_a + M2_b + δ² n_a n_b / n
-        squares = self.variance * self.count + variance * rows
-        self.variance = (squares + delta.square() * (self.count * rows / total)) / total
-        self.mean = self.mean + delta * (rows / total)
+        squares = self.variance * self.count + other.variance * other.count
+        squares += delta.square() * (self.count * other.count / total)
+        # New tensors: a state that was taken before stays what it was.
+        self.variance = squares / total
+        self.mean = self.mean + delta * (other.count / total)
         self.count = total
 
     def state_dict(self) -> dict:
@@ -69,10 +96,10 @@ class ObservationNormalizer:
             return obs
         return ((obs - self._mean) * self._inverse_std).clamp_(-self.clip, self.clip)
 
-    def update(self, obs: Tensor) -> None:
-        """Learn from raw observations, [B, D]."""
+    def learn(self, moments: RunningMoments) -> None:
+        """Take in what actors have seen since."""
         if self.enabled:
-            self.moments.update(obs)
+            self.moments.merge(moments)
             self._refresh()
 
     def state_dict(self) -> dict:
@@ -114,12 +141,12 @@ class RewardNormalizer:
             return reward
         # R_t = r_t + γ (1 − done_{t−1}) R_{t−1}: a recurrence forwards, so solved on reversed time
         decay = self.gamma * (~done).double()
-        raw = reward.double()
+        raw = reward.to(torch.float64, copy=True)
         raw[0] += self.carried
         earlier = torch.cat([torch.zeros_like(decay[:1]), decay[:-1]])
         returns = reverse_linear_recurrence(raw.flip(0), earlier.flip(0)).flip(0)
         self.carried = decay[-1] * returns[-1]
-        self.moments.update(returns[mask].unsqueeze(-1))
+        self.moments.merge(RunningMoments.of(returns[mask].unsqueeze(-1)))
         scale = torch.rsqrt(self.moments.variance + self.epsilon).float()
         return (reward * scale).clamp_(-self.clip, self.clip)
 

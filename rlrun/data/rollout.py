@@ -1,26 +1,62 @@
-"""What passes from collecting to learning: the rollout, and how it is cut into minibatches."""
+"""What passes from collecting to learning: transitions, and the rollout that is made of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from rlrun.data.normalize import RunningMoments
+from rlrun.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
-class Rollout:
-    """T steps of N environments, time-major. Row [t, n] is one transition.
-
-    The last columns are what policy and critics say of it (:meth:`rlrun.models.agent.Agent.judge`);
-    one is None where nothing in the run needs it.
+class RolloutShape:
+    """What the rollouts of a run look like, before there is one.
 
     Attributes:
-        obs: normalised observation s_t, [T, N, D].
-        next_obs: the true successor s_{t+1}, normalised; the final observation where an episode
-            ended, never the first one of the next, [T, N, D].
-        raw_obs: s_t as the environment gave it, [T, N, D] (CPU).
+        num_envs: N, environments stepped side by side.
+        longest: T, steps of the longest column.
+        whole_episodes: each column is one episode from its start to its end; else all have T rows.
+        group_size: episodes that begin from one start, side by side; 1: each has its own.
+    """
+
+    num_envs: int
+    longest: int
+    whole_episodes: bool
+    group_size: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of a rollout; at most, where it is whole episodes."""
+        return self.longest * self.num_envs
+
+    def minibatches(self, size: int) -> int:
+        """Return how many minibatches of B rows a pass over a rollout usually has.
+
+        Args:
+            size: B.
+
+        Raises:
+            UserError: some rows of a segment would be left out.
+        """
+        if self.rows % size and not self.whole_episodes:
+            raise UserError(
+                f"algo: minibatch_size must divide num_envs x horizon = {self.rows}, got {size}"
+            )
+        return max(self.rows // size, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transitions:
+    """T steps of N environments, time-major, as a collector returns them. Row [t, n] is one step.
+
+    Attributes:
+        obs: s_t as the environment gave it, [T, N, D].
+        next_obs: the true successor s_{t+1}; the final observation where an episode ended, never
+            the first one of the next, [T, N, D].
         action: as sampled, not clipped to the bounds, [T, N] (int64) or [T, N, A].
-        logp: log μ(a|s) under the behaviour policy, which sampled the action, [T, N].
-        reward: r_t as the algorithm sees it (scaled, if it asked for that), [T, N].
-        raw_reward: r_t as the environment gave it, [T, N].
+        logp: log μ(a|s) under the behaviour policy, recorded when the action was drawn, [T, N].
+        reward: r_t as the environment gave it, [T, N].
         terminated: s_{t+1} is terminal: nothing follows it, [T, N] (bool).
         truncated: the episode was cut after this step, but would have gone on, [T, N] (bool).
         mask: rows that count, [T, N] (bool); the others are padding behind the end of an episode,
@@ -28,14 +64,52 @@ class Rollout:
         whole_episodes: each column is one episode, from its first step to its last.
         group: number of the group of episodes with a common start that a row belongs to, [T, N];
             None where every episode has a start of its own.
-        policy_logp: log π(a|s) under the policy that learns; at collection it is μ, [T, N].
-        value: V(s_t) of the critic at the time of judging, [T, N].
-        next_value: V(s_{t+1}), [T, N].
-        q: Q(s_t, a_t), [T, N].
-        next_q: E Q(s_{t+1}, a') over a' ~ π, exact for discrete actions and one sample for
-            continuous ones, [T, N].
-        policy_q: Σ_a π(a|s_t) Q(s_t, a), of discrete actions, [T, N].
-        score_square: ‖∇_θ log π(a_t|s_t)‖², [T, N].
+        policy_version: of the policy that acted, [T, N] (int64).
+        obs_moments: mean and variance of all observations that were acted on, [D].
+        steps: environment steps that it took; more than there are rows, if some were dropped.
+        metrics: what the collector says of it besides, for the logs, each [].
+    """
+
+    obs: Tensor
+    next_obs: Tensor
+    action: Tensor
+    logp: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    mask: Tensor
+    whole_episodes: bool
+    group: Tensor | None
+    policy_version: Tensor
+    obs_moments: RunningMoments
+    steps: int
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def done(self) -> Tensor:
+        """Whether the episode ended with this step, for whatever reason, [T, N] (bool)."""
+        return self.terminated | self.truncated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """T steps of N environments as the learner sees them, time-major, on its device.
+
+    Attributes:
+        obs: normalised observation s_t, [T, N, D].
+        next_obs: the true successor s_{t+1}, normalised, [T, N, D].
+        raw_obs: s_t as the environment gave it, [T, N, D] (where the environment is).
+        action: as sampled, not clipped to the bounds, [T, N] (int64) or [T, N, A].
+        logp: log μ(a|s) under the behaviour policy, which sampled the action, [T, N].
+        reward: r_t as the algorithm sees it (scaled, if it asked for that), [T, N].
+        raw_reward: r_t as the environment gave it, [T, N].
+        terminated: s_{t+1} is terminal: nothing follows it, [T, N] (bool).
+        truncated: the episode was cut after this step, but would have gone on, [T, N] (bool).
+        mask: rows that count, [T, N] (bool).
+        whole_episodes: each column is one episode, from its first step to its last.
+        group: number of the group of episodes with a common start, [T, N], or None.
+        columns: what networks say of each row, by name, each [T, N]: those that the estimator
+            asks for (``advantages/columns.py`` has them all).
     """
 
     obs: Tensor
@@ -50,13 +124,7 @@ class Rollout:
     mask: Tensor
     whole_episodes: bool
     group: Tensor | None
-    policy_logp: Tensor | None = None
-    value: Tensor | None = None
-    next_value: Tensor | None = None
-    q: Tensor | None = None
-    next_q: Tensor | None = None
-    policy_q: Tensor | None = None
-    score_square: Tensor | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def done(self) -> Tensor:

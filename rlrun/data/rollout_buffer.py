@@ -1,86 +1,76 @@
-"""Room for what environments do, allocated once."""
+"""Room for what environments do, until it is one batch."""
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from rlrun.collectors.contract import Actor
-from rlrun.data.normalize import ObservationNormalizer, RewardNormalizer
-from rlrun.data.rollout import Rollout
-from rlrun.envs.control import ControlEnv, EnvStep
+from rlrun.data.normalize import RunningMoments
+from rlrun.data.rollout import Transitions
+from rlrun.envs.control import EnvStep
 
 
-class Tape:
-    """Room for T steps of N environments, allocated once."""
+class RolloutBuffer:
+    """The steps of N environments, one row each, on the environments' device.
 
-    def __init__(self, env: ControlEnv, horizon: int):
-        shape = (horizon, env.num_envs)
-        self.obs = torch.empty(*shape, env.obs_size)
-        self.next_obs = torch.empty(*shape, env.obs_size)
-        self.reward = torch.empty(shape)
-        self.terminated = torch.empty(shape, dtype=torch.bool)
-        self.truncated = torch.empty(shape, dtype=torch.bool)
-        # Views of the buffers: writing a row through NumPy costs less than through torch.
-        self._obs, self._next_obs = self.obs.numpy(), self.next_obs.numpy()
-        self._reward = self.reward.numpy()
-        self._terminated, self._truncated = self.terminated.numpy(), self.truncated.numpy()
+    An environment returns new tensors at every step, so that a row is kept by holding on to them;
+    they are copied once, into time-major columns that nothing else writes to.
+    """
 
-    def record(self, t: int, obs: NDArray[np.float32], step: EnvStep) -> None:
-        """Write down step t, which began at observations [N, D]."""
-        self._obs[t] = obs
-        self._next_obs[t] = step.next_obs
-        self._reward[t] = step.reward
-        self._terminated[t] = step.terminated
-        self._truncated[t] = step.truncated
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._rows: list[tuple[Tensor, ...]] = []
 
-    @torch.no_grad()
-    def to_rollout(
+    def append(self, obs: Tensor, action: Tensor, logp: Tensor, step: EnvStep) -> None:
+        """Keep one step.
+
+        Args:
+            obs: what the actor saw, [N, D].
+            action: what it did, [N] or [N, A].
+            logp: log μ(a|s), [N].
+            step: what the environments made of it.
+        """
+        ends = (step.terminated, step.truncated)
+        self._rows.append((obs, step.next_obs, action, logp, step.reward, *ends))
+
+    def transitions(
         self,
-        actor: Actor,
         *,
-        action: Tensor,
         mask: Tensor,
         group: Tensor | None,
         whole_episodes: bool,
-        observation_normalizer: ObservationNormalizer,
-        reward_normalizer: RewardNormalizer,
-        device: torch.device,
-    ) -> Rollout:
-        """Make a rollout of the first T steps on the tape, T being that of ``action``.
-
-        Log-probabilities and values are computed here, for all steps in one batch: the same
-        numbers as one by one, for a fraction of the calls. The normalisers learn from it; the
-        observations are scaled by the statistics under which the policy acted.
+        policy_version: int,
+        steps: int,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Transitions:
+        """Make one batch of all rows, and forget them.
 
         Args:
-            actor: who acted.
-            action: what it did, [T, N] or [T, N, A] (CPU).
             mask: rows that count, [T, N].
             group: number of each row's group, [T, N], or None.
             whole_episodes: whether each column is one whole episode.
-            observation_normalizer: of the run.
-            reward_normalizer: of the run.
-            device: where the learner lives.
+            policy_version: of the policy that acted.
+            steps: environment steps that it took.
+            metrics: for the logs.
         """
-        length = len(action)
-        raw_obs, raw_reward = self.obs[:length], self.reward[:length]
-        terminated, truncated = self.terminated[:length], self.truncated[:length]
-        obs = observation_normalizer(raw_obs).to(device)
-        action = action.to(device)
-        rollout = Rollout(
+        # Outside of inference mode these are ordinary tensors, which autograd takes.
+        columns = [torch.stack(column) for column in zip(*self._rows, strict=True)]
+        self._rows = []
+        obs, next_obs, action, logp, reward, terminated, truncated = columns
+        return Transitions(
             obs=obs,
-            next_obs=observation_normalizer(self.next_obs[:length]).to(device),
-            raw_obs=raw_obs,
+            next_obs=next_obs,
             action=action,
-            logp=actor.log_prob(obs, action),
-            reward=reward_normalizer(raw_reward, terminated | truncated, mask).to(device),
-            raw_reward=raw_reward.to(device),
-            terminated=terminated.to(device),
-            truncated=truncated.to(device),
-            mask=mask.to(device),
+            logp=logp,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            mask=mask,
             whole_episodes=whole_episodes,
-            group=None if group is None else group.to(device),
+            group=group,
+            policy_version=torch.full(mask.shape, policy_version, device=mask.device),
+            obs_moments=RunningMoments.of(obs[mask]),
+            steps=steps,
+            metrics=metrics or {},
         )
-        observation_normalizer.update(raw_obs[mask])
-        return actor.judge(rollout)

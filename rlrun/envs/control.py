@@ -1,6 +1,6 @@
-"""What the loops see of an environment: flat float32 observations and true successors.
+"""What the loops see of an environment: tensors, flat observations and true successors.
 
-Nothing after this module knows about autoreset, about spaces or about action bounds.
+Nothing after this module knows about NumPy, autoreset, spaces or action bounds.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlrun.errors import NonFiniteError, UserError
 
@@ -52,7 +53,7 @@ class ResumableVectorEnv(Protocol):
 
 
 class EnvStep(NamedTuple):
-    """One step of N environments, in new arrays; D is the size of an observation.
+    """One step of N environments, in new tensors; D is the size of an observation.
 
     Attributes:
         obs: [N, D] float32, where to act next: after an episode's end, the first of the next one.
@@ -62,11 +63,11 @@ class EnvStep(NamedTuple):
         truncated: [N] bool, the episode was cut: its value goes on after ``next_obs``.
     """
 
-    obs: NDArray[np.float32]
-    next_obs: NDArray[np.float32]
-    reward: NDArray[np.float32]
-    terminated: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
+    obs: Tensor
+    next_obs: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
 
 
 class ControlEnv:
@@ -76,12 +77,15 @@ class ControlEnv:
     categories one-hot, the parts of a Tuple or Dict one after the other.
 
     Attributes:
+        device: where the tensors are that come out and go in.
         num_envs: N.
         obs_size: D, the numbers in a flat observation.
         action_space: of one environment: Discrete from 0, or a 1-D float32 Box.
         obs: [N, D] float32, the observations that the next actions answer; to be read again
             after ``load_state_dict``.
     """
+
+    device = torch.device("cpu")
 
     def __init__(self, vector_env: ResumableVectorEnv):
         """Look at the spaces and refuse what cannot be trained on.
@@ -105,12 +109,12 @@ class ControlEnv:
         self.num_envs = vector_env.num_envs
         self.obs_size = spaces.flatdim(self._obs_space)
         self.action_space = _flat_action_space(self._env_action_space)
-        self.obs = np.zeros((self.num_envs, self.obs_size), np.float32)
+        self.obs = torch.zeros(self.num_envs, self.obs_size)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._episodes: list[tuple[float, int]] = []
 
-    def reset(self, seed: int | Sequence[int]) -> NDArray[np.float32]:
+    def reset(self, seed: int | Sequence[int]) -> Tensor:
         """Begin an episode in every environment; those that were running do not count.
 
         Args:
@@ -126,13 +130,14 @@ class ControlEnv:
             NonFiniteError: an observation is NaN or infinite.
         """
         observations, _ = self._vector_env.reset(seed=seed)
-        self.obs = flatten_batch(self._obs_space, observations)
-        _require_finite("observation", self.obs)
+        obs = flatten_batch(self._obs_space, observations)
+        _require_finite("observation", obs)
+        self.obs = torch.from_numpy(obs)
         self._returns[:] = 0.0
         self._lengths[:] = 0
         return self.obs
 
-    def step(self, action: NDArray, rows: NDArray[np.intp] | None = None) -> EnvStep:
+    def step(self, action: Tensor, rows: Tensor | None = None) -> EnvStep:
         """Advance environments by one step.
 
         Args:
@@ -148,31 +153,40 @@ class ControlEnv:
             EnvironmentFailure: an environment raised.
             NonFiniteError: an action, observation or reward is NaN or infinite.
         """
+        given = action.numpy()
         if rows is None:
-            result = self._vector_env.step(self._bounded(action))
+            result = self._vector_env.step(self._bounded(given))
             self._lengths += 1
         else:
-            harmless = np.zeros_like(action)
-            harmless[rows] = action[rows]
-            result = self._vector_env.step(self._bounded(harmless), rows)
-            self._lengths[rows] += 1
+            advanced = rows.numpy()
+            harmless = np.zeros_like(given)
+            harmless[advanced] = given[advanced]
+            result = self._vector_env.step(self._bounded(harmless), advanced)
+            self._lengths[advanced] += 1
         observations, rewards, terminated, truncated, infos = result
-        self.obs = next_obs = flatten_batch(self._obs_space, observations)
+        obs = next_obs = flatten_batch(self._obs_space, observations)
         reward = rewards.astype(np.float32)
-        _require_finite("observation", self.obs)
+        _require_finite("observation", obs)
         _require_finite("reward", reward)
         self._returns += rewards
 
         if "final_obs" in infos:
-            next_obs = self.obs.copy()
+            next_obs = obs.copy()
             for index in np.flatnonzero(infos["_final_obs"]):
-                final_obs = infos["final_obs"][index]
-                next_obs[index] = self._flat(final_obs)
+                next_obs[index] = self._flat(infos["final_obs"][index])
                 self._episodes.append((float(self._returns[index]), int(self._lengths[index])))
                 self._returns[index] = 0.0
                 self._lengths[index] = 0
             _require_finite("observation", next_obs)
-        return EnvStep(self.obs, next_obs, reward, terminated.copy(), truncated.copy())
+        self.obs = torch.from_numpy(obs)
+        return EnvStep(
+            obs=self.obs,
+            next_obs=self.obs if next_obs is obs else torch.from_numpy(next_obs),
+            reward=torch.from_numpy(reward),
+            # Copies, as a vector environment may use its arrays again.
+            terminated=torch.from_numpy(terminated.copy()),
+            truncated=torch.from_numpy(truncated.copy()),
+        )
 
     def drain_episodes(self) -> list[tuple[float, int]]:
         """(undiscounted return, length in steps) of the episodes ended since the last call."""
@@ -183,7 +197,7 @@ class ControlEnv:
         """Everything that decides the future, in plain containers and tensors."""
         return {
             "vector_env": self._vector_env.state_dict(),
-            "obs": torch.from_numpy(self.obs.copy()),
+            "obs": self.obs.clone(),
             "returns": torch.from_numpy(self._returns.copy()),
             "lengths": torch.from_numpy(self._lengths.copy()),
             "episodes": list(self._episodes),
@@ -192,12 +206,12 @@ class ControlEnv:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()`` of a ControlEnv over the same environments."""
         restarted = self._vector_env.load_state_dict(state["vector_env"]) or {}
-        self.obs = state["obs"].numpy().copy()
+        self.obs = state["obs"].clone()
         self._returns[:] = state["returns"].numpy()
         self._lengths[:] = state["lengths"].numpy()
         self._episodes = [(value, length) for value, length in state["episodes"]]
         for index, first_obs in restarted.items():
-            self.obs[index] = self._flat(first_obs)
+            self.obs[index] = torch.from_numpy(self._flat(first_obs))
             self._returns[index] = 0.0
             self._lengths[index] = 0
 

@@ -20,8 +20,6 @@ class GymEnv:
     Attributes:
         id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
         max_episode_steps: steps after which an episode is truncated; None: as registered.
-        group_size: episodes that begin from one start state; None: environments go on from one
-            rollout to the next.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
         fresh_each_episode: make the environment anew for every episode, because its own reset
             leaves traces of earlier ones.
@@ -29,7 +27,6 @@ class GymEnv:
 
     id: str
     max_episode_steps: int | None
-    group_size: int | None
     options: dict[str, Any]
     fresh_each_episode: bool
 
@@ -37,8 +34,6 @@ class GymEnv:
         """Check the ranges, and that there is such an environment."""
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
-        if self.group_size is not None and self.group_size < 1:
-            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
         module, _, name = self.id.rpartition(":")
         if module and module not in sys.modules:
             # Not imported from here: an id that is read back from a run directory must not run

@@ -1,20 +1,22 @@
 """Fitting the critics of an agent to the targets of its estimator."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rlrun.config.types import Count
 from rlrun.data.minibatches import minibatches, take
 from rlrun.data.rollout import Rollout
 from rlrun.hardware.spec import Hardware
 from rlrun.learning.learner import Learner
 from rlrun.learning.metrics import summarize
-from rlrun.learning.optimizers import Optimizer
+from rlrun.learning.optimizers import Adam, Optimizer
 from rlrun.learning.surrogates import clipped_value_error, squared_value_error
-from rlrun.models.agent import Agent
+from rlrun.models.networks import Networks
 
 
 class CriticBatch(NamedTuple):
@@ -26,36 +28,47 @@ class CriticBatch(NamedTuple):
     target: Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class CriticFit:
+    """How critics are fitted in passes of their own.
+
+    Attributes:
+        epochs: passes over the rows of an iteration.
+        minibatch_size: rows of one gradient step.
+        optimizer: takes the steps.
+    """
+
+    epochs: Count
+    minibatch_size: Count
+    optimizer: Adam
+
+
 class Critics:
     """V(s), Q(s, a), both or neither: whatever the estimator asked the agent to have."""
 
     def __init__(
         self,
-        agent: Agent,
+        networks: Networks,
         *,
         minibatches: int,
         optimizer: Optimizer,
-        max_grad_norm: float,
         value_clip: float | None = None,
     ):
         """Make a learner for each.
 
         Args:
-            agent: has the critics.
+            networks: has the critics.
             minibatches: how many there usually are in an epoch.
             optimizer: takes the steps.
-            max_grad_norm: largest norm of a critic's gradient.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
         """
         self.learners: dict[str, Learner] = {}
         self.value_clip = value_clip
-        learner = partial(
-            Learner, minibatches=minibatches, optimizer=optimizer, max_grad_norm=max_grad_norm
-        )
-        if agent.critic is not None:
-            self.learners["value"] = learner(agent.critic, self.value_loss)
-        if agent.action_critic is not None:
-            self.learners["action_value"] = learner(agent.action_critic, self.action_value_loss)
+        learner = partial(Learner, minibatches=minibatches, optimizer=optimizer)
+        if networks.critic is not None:
+            self.learners["value"] = learner(networks.critic, self.value_loss)
+        if networks.action_critic is not None:
+            self.learners["action_value"] = learner(networks.action_critic, self.action_value_loss)
 
     def compile(self, hardware: Hardware, example: CriticBatch) -> None:
         """Compile the steps, at the call of `warm_up`, for minibatches of the example's shapes."""
@@ -89,30 +102,28 @@ class Critics:
         rollout: Rollout,
         target: Tensor,
         *,
-        epochs: int,
-        size: int,
-        learning_rate: Tensor,
+        settings: CriticFit,
+        progress: float,
         generator: torch.Generator,
-    ) -> tuple[dict[str, Tensor], int]:
+    ) -> dict[str, Tensor]:
         """Fit the critics, if there are any, in several passes over a rollout.
 
         Args:
             rollout: as it was judged at collection, [T, N].
             target: value target, [T, N].
-            epochs: passes.
-            size: rows a minibatch.
-            learning_rate: step size, [].
+            settings: passes, and rows a minibatch.
+            progress: share of the run's steps done, for the step size.
             generator: source of the shuffles (CPU).
 
         Returns:
-            Means over the minibatches, each [], and their number.
+            Means over the minibatches, each [], and ``updates``, their number.
         """
-        history, updates = [], 0
-        for _ in range(epochs if self.learners else 0):
-            rows = minibatches(rollout.mask, size=size, generator=generator)
+        history = []
+        learning_rate = target.new_tensor(settings.optimizer.rate(progress))
+        for _ in range(settings.epochs if self.learners else 0):
+            rows = minibatches(rollout.mask, size=settings.minibatch_size, generator=generator)
             history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))
-            updates += len(rows)
-        return summarize(history), updates
+        return summarize(history)
 
     def value_loss(
         self, critic: Callable[..., Tensor], batch: CriticBatch
@@ -150,5 +161,5 @@ def critic_batches(rollout: Rollout, target: Tensor, rows: Tensor) -> CriticBatc
         target: value target, [T, N].
         rows: row numbers into the flattened rollout, [M, B].
     """
-    value = torch.zeros_like(target) if rollout.value is None else rollout.value
+    value = rollout.columns.get("value", torch.zeros_like(target))
     return CriticBatch(*take(rows, rollout.obs, rollout.action, value, target))

@@ -1,22 +1,25 @@
-"""Coefficients β of a KL penalty: fixed, or adapted so that the KL divergence nears a target.
+"""KL divergences from samples, and the coefficients β of a penalty on them.
+
+A coefficient is fixed, or adapted so that the KL divergence nears a target.
 
 Each has its present ``value``, a tensor [] so that compiled losses need not be compiled again when
 it changes, and ``update(kl, samples)``, which is called once per iteration.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from rlrun.config.types import at_least, positive
+from rlrun.config.types import NonNegative, Positive
 
 # An adapted coefficient stays in this range, where it can be neither 0, from which no factor leads
 # away, nor infinite.
 SMALLEST, LARGEST = 1e-6, 1e6
 
 
-class Coefficient(Protocol):
+class KLController(Protocol):
     """β of a penalty.
 
     Attributes:
@@ -46,12 +49,11 @@ class Coefficient(Protocol):
         ...
 
 
-class FixedCoefficient:
+class FixedKLController:
     """β that stays as it is."""
 
     def __init__(self, value: float, *, device: torch.device):
         """Set β, at least 0."""
-        at_least(0, kl_coefficient=value)
         self.value = torch.tensor(value, device=device)
 
     def update(self, kl: Tensor, samples: int) -> None:
@@ -65,7 +67,7 @@ class FixedCoefficient:
         """Go on with the configured β."""
 
 
-class DoublingCoefficient:
+class DoublingKLController:
     """β/2 after an iteration with KL < target/1.5, 2β after one with KL > 1.5 target.
 
     Schulman et al. 2017, "Proximal Policy Optimization Algorithms", §4.
@@ -73,12 +75,11 @@ class DoublingCoefficient:
 
     def __init__(self, value: float, *, target: float, device: torch.device):
         """Set the first β and the target, both above 0."""
-        positive(kl_coefficient=value, target_kl=target)
         self.value = torch.tensor(value, device=device)
         self.target = target
 
     def update(self, kl: Tensor, samples: int) -> None:
-        """Halve β, double it or leave it alone (see :class:`Coefficient`)."""
+        """Halve β, double it or leave it alone (see :class:`KLController`)."""
         down, up = kl < self.target / 1.5, kl > 1.5 * self.target
         value = torch.where(down, self.value / 2, torch.where(up, self.value * 2, self.value))
         self.value = value.clamp(SMALLEST, LARGEST)
@@ -92,7 +93,7 @@ class DoublingCoefficient:
         self.value = state["value"].to(self.value.device)
 
 
-class ProportionalCoefficient:
+class ProportionalKLController:
     """β ← β (1 + clip(KL/target − 1, ±0.2) n/H) after an iteration on n samples.
 
     Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", §2.2; H is 10,000 in
@@ -105,14 +106,12 @@ class ProportionalCoefficient:
 
     def __init__(self, value: float, *, target: float, horizon: int, device: torch.device):
         """Set the first β and the target, both above 0, and H, at least 1."""
-        positive(kl_coefficient=value, target_kl=target)
-        at_least(1, kl_horizon=horizon)
         self.value = torch.tensor(value, device=device)
         self.target = target
         self.horizon = horizon
 
     def update(self, kl: Tensor, samples: int) -> None:
-        """Move β by at most a fifth (see :class:`Coefficient`)."""
+        """Move β by at most a fifth (see :class:`KLController`)."""
         error = (kl / self.target - 1).clamp(-0.2, 0.2)
         value = self.value * (1 + error * min(samples / self.horizon, 1.0))
         self.value = value.clamp(SMALLEST, LARGEST)
@@ -126,12 +125,44 @@ class ProportionalCoefficient:
         self.value = state["value"].to(self.value.device)
 
 
-def approximate_kl(log_ratio: Tensor) -> Tensor:
+@dataclass(frozen=True, kw_only=True)
+class OldPolicyKL:
+    """The penalty for leaving the policy that collected the data.
+
+    Attributes:
+        coefficient: β, or the first one, if it is adapted.
+        target: mean KL of an iteration that β is adapted to; None: it stays as it is.
+    """
+
+    coefficient: NonNegative
+    target: Positive | None
+
+    def __post_init__(self):
+        """Refuse a β that cannot be adapted: no factor leads away from zero."""
+        if self.target is not None and self.coefficient == 0:
+            raise ValueError(
+                "coefficient must be positive to be adapted (target=null: it stays as it is), "
+                f"got {self.coefficient}"
+            )
+
+    def controller(self, device: torch.device) -> KLController:
+        """Make what β is taken from."""
+        if self.target is None:
+            return FixedKLController(self.coefficient, device=device)
+        return DoublingKLController(self.coefficient, target=self.target, device=device)
+
+
+def approximate_kl(log_ratio: Tensor, mask: Tensor | None = None) -> Tensor:
     """Estimate KL(π_old ‖ π_θ) from samples of π_old: mean of (ρ − 1) − log ρ, [].
 
     Unbiased and never negative (Schulman 2020, "Approximating KL divergence", k3).
+
+    Args:
+        log_ratio: log ρ = log π_θ(a|s) − log π_old(a|s), [...].
+        mask: steps that count, [...]; None: all.
     """
-    return (torch.expm1(log_ratio) - log_ratio).mean()
+    kl = torch.expm1(log_ratio) - log_ratio
+    return kl.mean() if mask is None else torch.where(mask, kl, 0.0).sum() / mask.sum()
 
 
 def k1(log_ratio: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ class Learner:
         loss: the loss to descend, as a function of the network and a minibatch.
         minibatches: how many there usually are in an epoch.
         optimizer: takes the steps.
-        max_grad_norm: largest norm of the gradient over all of θ.
 
     Attributes:
         parameters: θ.
@@ -41,12 +40,10 @@ class Learner:
         *,
         minibatches: int,
         optimizer: Optimizer,
-        max_grad_norm: float,
     ):
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
-        self.max_grad_norm = max_grad_norm
         self.parameters = FlatParameters(network)
         self.state = optimizer.start(self.parameters.vector)
         # Every call takes the same number of minibatches, so that one compilation is enough.
@@ -124,7 +121,7 @@ class Learner:
         for k in range(len(batches[0])):
             batch = batches._make(column[k] for column in batches)
             gradient, (_, metrics) = grad_and_value(loss_at, has_aux=True)(theta, batch)
-            gradient = clip_by_norm(gradient, self.max_grad_norm)
+            gradient = clip_by_norm(gradient, self.optimizer.max_grad_norm)
             theta, state = self.optimizer.step(theta, gradient, state, learning_rate=learning_rate)
             history.append(metrics)
         return theta, state, {name: torch.stack([m[name] for m in history]) for name in history[0]}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from rlrun.data.groups import return_spreads
 from rlrun.data.rollout import Rollout
 from rlrun.learning.kl import approximate_kl
 
@@ -22,31 +23,18 @@ def summarize(history: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
     Args:
         history: for each pass over a rollout, the numbers of its M minibatches, each [M].
+
+    Returns:
+        The numbers, and ``updates``: how many minibatches there were, each of them one step.
     """
     names = history[0] if history else ()
     columns = {name: torch.cat([metrics[name] for metrics in history]) for name in names}
     return {
-        name: column.max() if is_maximum(name) else column.mean()
-        for name, column in columns.items()
-    }
-
-
-def policy_metrics(
-    log_ratio: Tensor, entropy: Tensor, *, ratio: Tensor, clip: float, clip_high: float
-) -> dict[str, Tensor]:
-    """Say how far the policy has moved, for the logs.
-
-    Args:
-        log_ratio: log π_θ(a|s) − log π_old(a|s) of the steps that count, [B].
-        entropy: H(π) at each of them, [B].
-        ratio: logarithms of the ratios that the algorithm clips: the same, or one an episode.
-        clip: ε of the band below ratio 1.
-        clip_high: ε of the band above it.
-    """
-    return {
-        "policy/entropy": entropy.mean(),
-        "policy/kl": approximate_kl(log_ratio),
-        **ratio_metrics(ratio, clip, clip_high),
+        "updates": torch.tensor(max(map(len, columns.values()), default=0)),
+        **{
+            name: column.max() if is_maximum(name) else column.mean()
+            for name, column in columns.items()
+        },
     }
 
 
@@ -54,15 +42,45 @@ def policy_metrics(
 USUAL_CLIP = 0.2
 
 
-def ratio_metrics(
-    log_ratio: Tensor, clip: float, clip_high: float | None = None
+def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean over the entries that count, all of them without a mask, []."""
+    return x.mean() if mask is None else torch.where(mask, x, 0.0).sum() / mask.sum()
+
+
+def policy_metrics(
+    log_ratio: Tensor,
+    entropy: Tensor,
+    *,
+    clip: float,
+    clip_high: float | None = None,
+    mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Say how far the policy has moved from the one that sampled the data, for the logs.
 
     Args:
-        log_ratio: log ρ = log π_θ(a|s) − log π_old(a|s), [B].
+        log_ratio: log ρ = log π_θ(a|s) − log π_old(a|s), [...].
+        entropy: H(π) at each of the steps, [...].
         clip: ε of the band around ratio 1.
         clip_high: ε above 1, where it differs from that below.
+        mask: steps that count, [...]; None: all.
+    """
+    return {
+        "policy/entropy": masked_mean(entropy, mask),
+        "policy/kl": approximate_kl(log_ratio, mask),
+        **ratio_metrics(log_ratio, clip, clip_high, mask),
+    }
+
+
+def ratio_metrics(
+    log_ratio: Tensor, clip: float, clip_high: float | None = None, mask: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Describe the ratios ρ of a surrogate, for the logs.
+
+    Args:
+        log_ratio: log ρ, of steps or of whole episodes, [...].
+        clip: ε of the band around ratio 1.
+        clip_high: ε above 1, where it differs from that below.
+        mask: those that count, [...]; None: all.
 
     Returns:
         Mean and maximum of ρ, the share outside [1 − ε, 1 + ε], and the effective sample size
@@ -72,11 +90,12 @@ def ratio_metrics(
     """
     ratio, change = log_ratio.exp(), torch.expm1(log_ratio)
     outside = (change < -clip) | (change > (clip if clip_high is None else clip_high))
+    mean = masked_mean(ratio, mask)
     return {
-        "policy/ratio_mean": ratio.mean(),
-        "policy/ratio_max": ratio.max(),
-        "policy/clip_fraction": outside.float().mean(),
-        "policy/effective_sample_size": ratio.mean().square() / ratio.square().mean(),
+        "policy/ratio_mean": mean,
+        "policy/ratio_max": (ratio if mask is None else torch.where(mask, ratio, 0.0)).max(),
+        "policy/clip_fraction": masked_mean(outside.float(), mask),
+        "policy/effective_sample_size": mean.square() / masked_mean(ratio.square(), mask),
     }
 
 
@@ -87,43 +106,54 @@ def explained_variance(rollout: Rollout, target: Tensor) -> dict[str, Tensor]:
         1 − Var(target − V) / Var(target) over the rows that count: 1 is a perfect critic, 0 a
         constant one. Nothing, if there is no critic V.
     """
-    if rollout.value is None:
+    if "value" not in rollout.columns:
         return {}
-    value, target = rollout.value[rollout.mask], target[rollout.mask]
+    value, target = rollout.columns["value"][rollout.mask], target[rollout.mask]
     error, total = (target - value).var(correction=0), target.var(correction=0)
     return {"value/explained_variance": 1 - error / total.clamp_min(1e-12)}
 
 
-class Ledger:
+def spread_metrics(rollout: Rollout, group_size: int) -> dict[str, Tensor]:
+    """Return the share of groups whose returns are all equal, which teach nothing, for the logs.
+
+    Args:
+        rollout: whole episodes, the members of a group side by side.
+        group_size: episodes of a group.
+    """
+    if rollout.group is None:
+        return {}
+    spreads = return_spreads(rollout.raw_reward, rollout.mask, group_size)
+    return {"groups/without_spread": (spreads == 0).float().mean()}
+
+
+class MetricAverager:
     """What iterations have said since the last row of metrics.
 
     Sums, or maxima where those are asked for (:func:`is_maximum`), stay tensors, so that nothing
     waits for a GPU between rows.
 
     Attributes:
-        steps: environment steps since then.
+        since: environment step of that row.
     """
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.steps = 0
+        self.since = 0
         self._totals: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._episodes: list[tuple[float, int]] = []
 
-    def add(
-        self, metrics: dict[str, Tensor], episodes: Sequence[tuple[float, int]], steps: int
-    ) -> None:
+    def add(self, metrics: Mapping[str, Tensor], episodes: Sequence[tuple[float, int]]) -> None:
         """Note one iteration.
 
         Args:
             metrics: its numbers, each [].
             episodes: (undiscounted return, length) of those that ended in it.
-            steps: environment steps of it.
         """
-        self.steps += steps
         self._episodes += episodes
         for name, value in metrics.items():
+            if name == "updates":
+                continue  # an axis of its own
             value = value.detach().float()
             join = torch.maximum if is_maximum(name) else torch.add
             total = self._totals.get(name)
@@ -143,14 +173,14 @@ class Ledger:
         values["train/episodes"] = len(self._episodes)
         return values
 
-    def clear(self) -> None:
-        """Begin the next row."""
-        self.steps, self._totals, self._counts, self._episodes = 0, {}, {}, []
+    def clear(self, step: int) -> None:
+        """Begin the next row, at an environment step."""
+        self.since, self._totals, self._counts, self._episodes = step, {}, {}, []
 
     def state_dict(self) -> dict:
         """Return what the next row will be made of."""
         return {
-            "steps": self.steps,
+            "since": self.since,
             "totals": {name: total.cpu() for name, total in self._totals.items()},
             "counts": dict(self._counts),
             "episodes": list(self._episodes),
@@ -158,5 +188,6 @@ class Ledger:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state."""
-        self.steps, self._totals, self._counts = state["steps"], state["totals"], state["counts"]
+        self.since, self._totals = state["since"], dict(state["totals"])
+        self._counts = dict(state["counts"])
         self._episodes = [(value, length) for value, length in state["episodes"]]

@@ -11,9 +11,18 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from rlrun.config.types import Fraction, Positive, PositiveOrInfinite
+
 
 class Optimizer(Protocol):
-    """Constants of an optimiser, and its step."""
+    """Settings of an optimiser, and its step.
+
+    Attributes:
+        max_grad_norm: largest Euclidean norm of a gradient.
+    """
+
+    @property
+    def max_grad_norm(self) -> float: ...  # noqa: D102
 
     def start(self, parameters: Tensor) -> Any:
         """Return the state before the first step, a NamedTuple of tensors, for θ [P]."""
@@ -46,14 +55,24 @@ class Adam:
     """Adam (Kingma & Ba 2015, Algorithm 1).
 
     Attributes:
+        learning_rate: α at the start of the run.
+        anneal_learning_rate: whether it falls linearly to zero over the run.
         epsilon: ε, added to the root of the second moment.
+        max_grad_norm: largest Euclidean norm of a gradient; infinite: any.
         beta1: β₁, decay of the first moment.
         beta2: β₂, decay of the second moment.
     """
 
-    epsilon: float
-    beta1: float = 0.9
-    beta2: float = 0.999
+    learning_rate: Positive
+    anneal_learning_rate: bool
+    epsilon: Positive
+    max_grad_norm: PositiveOrInfinite
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+
+    def rate(self, progress: float) -> float:
+        """Return α when a share of the run's steps is done."""
+        return annealed(self.learning_rate, progress, self.anneal_learning_rate)
 
     def start(self, parameters: Tensor) -> AdamState:
         """Return zero moments for parameters [P]."""
@@ -85,12 +104,22 @@ class RMSprop:
     """RMSprop (Tieleman & Hinton 2012, lecture 6e), as A2C uses it (Mnih et al. 2016, §4).
 
     Attributes:
+        learning_rate: step size at the start of the run.
+        anneal_learning_rate: whether it falls linearly to zero over the run.
         alpha: decay of the mean square.
         epsilon: ε, added to its root.
+        max_grad_norm: largest Euclidean norm of a gradient; infinite: any.
     """
 
-    alpha: float
-    epsilon: float
+    learning_rate: Positive
+    anneal_learning_rate: bool
+    alpha: Fraction
+    epsilon: Positive
+    max_grad_norm: PositiveOrInfinite
+
+    def rate(self, progress: float) -> float:
+        """Return the step size when a share of the run's steps is done."""
+        return annealed(self.learning_rate, progress, self.anneal_learning_rate)
 
     def start(self, parameters: Tensor) -> RMSpropState:
         """Return a zero mean square for parameters [P]."""
@@ -102,6 +131,11 @@ class RMSprop:
         """Take one step (see :class:`Optimizer`)."""
         v = torch.lerp(gradient.square(), state.v, self.alpha)  # v ← α v + (1 − α) g²
         return parameters - learning_rate * gradient / (v.sqrt() + self.epsilon), RMSpropState(v)
+
+
+def annealed(learning_rate: float, progress: float, anneal: bool) -> float:
+    """Return a learning rate that falls linearly to zero over the run, if it is annealed."""
+    return learning_rate * (1.0 - progress) if anneal else learning_rate
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:

@@ -22,85 +22,82 @@ is brought to the size of any other signal.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from rlrun.config.types import at_least, positive
-from rlrun.data.minibatches import take_episodes
+from rlrun.config.types import Count, NonNegative, Positive
 from rlrun.data.rollout import Rollout
-from rlrun.envs.problem import Problem
 from rlrun.errors import warn
-from rlrun.learning.aggregation import minibatch_weights
-from rlrun.learning.kl import Coefficient, FixedCoefficient, ProportionalCoefficient, k1, k2, k3
-from rlrun.learning.protocols import Stateful
-from rlrun.models.agent import Agent
-from rlrun.models.reference import Reference, load_reference
+from rlrun.learning.contract import Stateful
+from rlrun.learning.kl import (
+    FixedKLController,
+    KLController,
+    ProportionalKLController,
+    k1,
+    k2,
+    k3,
+)
+from rlrun.models.networks import Policy
+from rlrun.models.reference import Reference
 
 KLEstimator = Literal["k1", "k2", "k3"]
 KLPlace = Literal["reward", "loss"]
 
-ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+ESTIMATORS: dict[KLEstimator, Callable[[Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
 
 
-class ReferenceSettings(Protocol):
-    """The hyperparameters of the KL penalty.
+@dataclass(frozen=True, kw_only=True)
+class ReferenceKL:
+    """Settings of the penalty.
 
     Attributes:
-        reference: a run's directory or a checkpoint's, or None.
-        kl_estimator: k1, k2 or k3.
-        kl_place: where it stands: in the reward or in the loss.
-        kl_coefficient: β, or the first one, if it is adapted.
-        kl_target: mean KL of a step that β is adapted to, or None.
-        kl_horizon: episodes in which it changes by at most a fifth.
+        reference: a run's directory or a checkpoint's; None: there is no penalty.
+        estimator: k1, k2 or k3.
+        place: where it stands: in the reward or in the loss.
+        coefficient: β, or the first one, if it is adapted.
+        target: mean KL of a step that β is adapted to; None: it stays as it is.
+        horizon: episodes in which β changes by at most a fifth.
     """
 
     reference: str | None
-    kl_estimator: KLEstimator
-    kl_place: KLPlace
-    kl_coefficient: float
-    kl_target: float | None
-    kl_horizon: int
+    estimator: KLEstimator
+    place: KLPlace
+    coefficient: NonNegative
+    target: Positive | None
+    horizon: Count
 
+    def __post_init__(self):
+        """Refuse what does not fit together."""
+        if self.target is not None and self.coefficient == 0:
+            raise ValueError("target multiplies coefficient, which must not be 0 then")
+        if self.coefficient > 0:
+            if self.reference is None:
+                raise ValueError(
+                    "coefficient must be 0 without a policy to stay near, which "
+                    f"reference=<run or checkpoint> gives, got {self.coefficient}"
+                )
+            if (self.estimator, self.place) == ("k1", "loss"):
+                raise ValueError(
+                    "estimator must be k2 or k3 with place=loss, where the expected gradient of "
+                    "k1 is 0"
+                )
 
-def check_reference_settings(settings: ReferenceSettings) -> None:
-    """Refuse hyperparameters of the KL penalty that do not fit together.
-
-    Raises:
-        ValueError: names the first of them.
-    """
-    at_least(0, kl_coefficient=settings.kl_coefficient)
-    at_least(1, kl_horizon=settings.kl_horizon)
-    if settings.kl_target is not None:
-        positive(kl_target=settings.kl_target)
-        if settings.kl_coefficient == 0:
-            raise ValueError("kl_target multiplies kl_coefficient, which must not be 0 then")
-    if settings.kl_coefficient > 0:
-        if settings.reference is None:
-            raise ValueError(
-                "kl_coefficient must be 0 without a policy to stay near, which "
-                f"reference=<run or checkpoint> gives, got {settings.kl_coefficient}"
-            )
-        if (settings.kl_estimator, settings.kl_place) == ("k1", "loss"):
-            raise ValueError(
-                "kl_estimator must be k2 or k3 with kl_place=loss, where the expected gradient of "
-                "k1 is 0"
-            )
-
-
-def warn_of_the_spread(settings: ReferenceSettings) -> None:
-    """Say that the penalty is in what an estimator of groups may divide by the spread, if it is.
-
-    Args:
-        settings: of an algorithm that brings such an estimator.
-    """
-    if settings.kl_coefficient > 0 and settings.kl_place == "reward":
-        warn(
-            "algo.kl_place=reward: advantage=grpo divides the penalty by the spread of the group, "
-            "too, which undoes kl_coefficient where returns tie; advantage=rloo does not"
+    def controller(self, device: torch.device) -> KLController:
+        """Make what β is taken from."""
+        if self.target is None:
+            return FixedKLController(self.coefficient, device=device)
+        return ProportionalKLController(
+            self.coefficient, target=self.target, horizon=self.horizon, device=device
         )
+
+
+# For an algorithm that has no such penalty.
+NO_PENALTY = ReferenceKL(
+    reference=None, estimator="k3", place="loss", coefficient=0.0, target=None, horizon=1
+)
 
 
 class Penalised(NamedTuple):
@@ -119,53 +116,6 @@ class Penalised(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-class PenalisedBatch(NamedTuple):
-    """n whole episodes of at most T steps for a policy that is to stay near the reference.
-
-    Attributes:
-        obs: [T, n, D].
-        action: [T, n] or [T, n, A].
-        logp: log π_old(a|s), [T, n].
-        advantage: Â, [T, n].
-        weight: w of each step in the loss, 0 behind the end of an episode, [T, n].
-        reference_logp: log π_ref(a|s), [T, n].
-        kl_coefficient: β, [].
-    """
-
-    obs: Tensor
-    action: Tensor
-    logp: Tensor
-    advantage: Tensor
-    weight: Tensor
-    reference_logp: Tensor
-    kl_coefficient: Tensor
-
-
-def penalised_batches(
-    penalised: Penalised, advantage: Tensor, weight: Tensor, episodes: Tensor
-) -> PenalisedBatch:
-    """Cut what the policy learns from into minibatches, M of them in each column.
-
-    Args:
-        penalised: episodes and what the penalty says of them, [T, N].
-        advantage: Â, [T, N].
-        weight: w of all steps of the update, [T, N].
-        episodes: numbers of the episodes of each minibatch, [M, n].
-    """
-    rollout = penalised.rollout
-    obs, action, logp, advantage, weight, reference_logp = take_episodes(
-        episodes,
-        rollout.obs,
-        rollout.action,
-        rollout.logp,
-        advantage,
-        minibatch_weights(weight, size=episodes.shape[1]),
-        penalised.reference_logp,
-    )
-    coefficient = penalised.coefficient.expand(len(episodes))
-    return PenalisedBatch(obs, action, logp, advantage, weight, reference_logp, coefficient)
-
-
 class ReferencePenalty:
     """β KL(π ‖ π_ref), in the reward or in the loss; nothing at all without a reference.
 
@@ -176,52 +126,38 @@ class ReferencePenalty:
 
     def __init__(
         self,
-        settings: ReferenceSettings,
-        problem: Problem,
-        agent: Agent,
-        *,
-        from_checkpoint: bool,
+        settings: ReferenceKL,
+        policy: Policy,
+        load_policy: Callable[[str, torch.device], Reference],
+        device: torch.device,
     ):
-        """Read the reference policy, if there is one and no checkpoint has it.
+        """Read the reference policy, if there is one.
 
         Args:
-            settings: an algorithm's hyperparameters.
-            problem: what is to be learned.
-            agent: the policy that is to stay near.
-            from_checkpoint: whether the states of `parts` are loaded after this, the reference
-                policy being among them; nothing is read here then.
+            settings: of the penalty.
+            policy: the one that is to stay near.
+            load_policy: path of a run or checkpoint, device -> its policy, frozen.
+            device: where the learner is.
 
         Raises:
             UserError: there is no such policy, or it is one for something else.
         """
-        self._agent = agent
+        self._policy = policy
+        self._controller = settings.controller(device)
+        self._reference: Reference | None = None
         self.in_loss: Callable[[Tensor], Tensor] = torch.zeros_like
         self._in_reward: Callable[[Tensor], Tensor] = torch.zeros_like
-        self._reference: Reference | None = None
         self.parts: dict[str, Stateful] = {}
-        self._coefficient: Coefficient = FixedCoefficient(
-            settings.kl_coefficient, device=agent.device
-        )
         if settings.reference is None:
             return
-        if settings.kl_target is not None:
-            self._coefficient = ProportionalCoefficient(
-                settings.kl_coefficient,
-                target=settings.kl_target,
-                horizon=settings.kl_horizon,
-                device=agent.device,
-            )
-        if settings.kl_place == "loss":
-            self.in_loss = ESTIMATORS[settings.kl_estimator]
+        if settings.place == "loss":
+            self.in_loss = ESTIMATORS[settings.estimator]
         else:
-            self._in_reward = ESTIMATORS[settings.kl_estimator]
-        if from_checkpoint:
-            self._reference = Reference(problem, agent.device)
-        else:
-            self._reference = load_reference(settings.reference, problem, agent.device)
-            if settings.kl_coefficient == 0:
-                warn("algo.reference keeps the policy near nothing: algo.kl_coefficient is 0")
-        self.parts = {"reference": self._reference, "kl_coefficient": self._coefficient}
+            self._in_reward = ESTIMATORS[settings.estimator]
+        self._reference = load_policy(settings.reference, device)
+        if settings.coefficient == 0:
+            warn("algo.kl.reference keeps the policy near nothing: algo.kl.coefficient is 0")
+        self.parts = {"reference": self._reference, "kl_coefficient": self._controller}
 
     def __call__(self, rollout: Rollout) -> Penalised:
         """Compare the policy that collected a rollout with the reference; adapt β for the next.
@@ -229,14 +165,47 @@ class ReferencePenalty:
         Args:
             rollout: whole episodes of the current policy, [T, N].
         """
-        coefficient = self._coefficient.value
+        coefficient = self._controller.value
         if self._reference is None:
             return Penalised(rollout, torch.zeros_like(rollout.logp), coefficient, {})
         reference = self._reference(rollout.raw_obs)
         reference_logp = reference.log_prob(rollout.action)
         penalty = coefficient * self._in_reward(rollout.logp - reference_logp)
         reward = rollout.reward - torch.where(rollout.mask, penalty, 0.0)
-        kl = self._agent.policy(rollout.obs).kl(reference)[rollout.mask].mean()
-        self._coefficient.update(kl, samples=int(rollout.mask.any(0).sum()))
+        kl = self._policy(rollout.obs).kl(reference)[rollout.mask].mean()
+        self._controller.update(kl, samples=int(rollout.mask.any(0).sum()))
         metrics = {"policy/reference_kl": kl, "schedule/kl_coefficient": coefficient}
         return Penalised(replace(rollout, reward=reward), reference_logp, coefficient, metrics)
+
+
+def warn_of_the_spread(
+    settings: ReferenceKL,
+    estimate: Callable[[Rollout], tuple[Tensor, Tensor]],
+    like: Rollout,
+    group_size: int,
+) -> None:
+    """Say that the penalty is in what the estimator divides by the spread of a group, if it is.
+
+    It does if a group whose returns differ by a hundredth of another's has advantages of a size
+    with it.
+
+    Args:
+        settings: of the penalty.
+        estimate: the estimator.
+        like: whole episodes in groups, as the run's, [T, N].
+        group_size: members of a group.
+    """
+    if settings.coefficient == 0 or settings.place != "reward" or group_size < 2:
+        return
+    episodes = torch.arange(like.reward.shape[1], device=like.reward.device)
+    nearly_tied = episodes // group_size == episodes[-1] // group_size
+    returns = (episodes % group_size).float() * torch.where(nearly_tied, 1e-2, 1.0)
+    reward = torch.zeros_like(like.reward)
+    reward[-1] = returns
+    advantage = estimate(replace(like, reward=reward, raw_reward=reward))[0][-1]
+    if advantage[nearly_tied].abs().max() > 0.5:
+        warn(
+            "algo.kl.place=reward: this advantage estimator divides the penalty by the spread of "
+            "the group, too, which undoes algo.kl.coefficient where returns tie; advantage=rloo "
+            "does not"
+        )

@@ -1,4 +1,4 @@
-"""Surrogate objectives and the quantities logged with them, as pure functions of tensors."""
+"""Surrogate objectives of policies, and errors of critics, as pure functions of tensors."""
 
 import torch
 from torch import Tensor

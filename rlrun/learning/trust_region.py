@@ -7,16 +7,19 @@ gradient needs its products with vectors alone.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp
 
+from rlrun.config.types import Count, NonNegative, Positive
 from rlrun.learning.metrics import USUAL_CLIP, ratio_metrics
 from rlrun.models.distributions import Categorical, DiagonalGaussian
 from rlrun.models.flat_parameters import FlatParameters
-from rlrun.models.networks import CategoricalPolicy, GaussianPolicy
+from rlrun.models.networks import Policy
 
 Distribution = TypeVar("Distribution", Categorical, DiagonalGaussian)
 
@@ -93,6 +96,27 @@ class Pieces(NamedTuple):
     trial: Callable[..., dict[str, Tensor]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrustRegion:
+    """Settings of a step.
+
+    Attributes:
+        max_kl: δ, the largest mean KL(π_old ‖ π_θ) of a step.
+        damping: multiple of the identity that is added to F.
+        cg_iterations: products of the conjugate gradient method.
+        cg_tolerance: square of the residual at which it stops earlier.
+        line_search_steps: lengths that are tried.
+        line_search_shrink: factor from one length to the next.
+    """
+
+    max_kl: Positive
+    damping: NonNegative
+    cg_iterations: Count
+    cg_tolerance: NonNegative
+    line_search_steps: Count
+    line_search_shrink: Annotated[float, Interval(gt=0, le=1)]
+
+
 class TrustRegionStep:
     """Improves a policy as far as the mean KL divergence from where it stands allows.
 
@@ -104,36 +128,16 @@ class TrustRegionStep:
         is_compiled: whether the pieces run without Python.
     """
 
-    def __init__(
-        self,
-        policy: CategoricalPolicy | GaussianPolicy,
-        *,
-        max_kl: float,
-        damping: float,
-        cg_iterations: int,
-        cg_tolerance: float,
-        line_search_steps: int,
-        line_search_shrink: float,
-    ):
+    def __init__(self, policy: Policy, settings: TrustRegion):
         """Make the policy's parameters views of one vector.
 
         Args:
             policy: what is to be improved.
-            max_kl: δ, the largest mean KL(π_old ‖ π_θ) of a step.
-            damping: multiple of the identity that is added to F.
-            cg_iterations: products of the conjugate gradient method.
-            cg_tolerance: square of the residual at which it stops earlier.
-            line_search_steps: lengths that are tried.
-            line_search_shrink: factor from one length to the next.
+            settings: of the step.
         """
         self.policy = policy
         self.parameters = FlatParameters(policy)
-        self.max_kl = max_kl
-        self.damping = damping
-        self.cg_iterations = cg_iterations
-        self.cg_tolerance = cg_tolerance
-        self.line_search_steps = line_search_steps
-        self.line_search_shrink = line_search_shrink
+        self.settings = settings
         self.is_compiled = False
         self._eager = self._compiled = Pieces(self._gradient, self._product, self._trial)
         self._example: TrustRegionBatch | None = None
@@ -189,15 +193,15 @@ class TrustRegionStep:
 
         g = pieces.gradient(old, batch)
         x, residual = conjugate_gradient(
-            product, g, iterations=self.cg_iterations, tolerance=self.cg_tolerance
+            product, g, iterations=self.settings.cg_iterations, tolerance=self.settings.cg_tolerance
         )
         # ½ sᵀ F s = δ: the second order of the KL at the end of the step s. F x = g − residual.
-        step = torch.sqrt(2 * self.max_kl / (x @ (g - residual))) * x
-        for tried in range(1, self.line_search_steps + 1):
-            candidate = old + self.line_search_shrink ** (tried - 1) * step
+        step = torch.sqrt(2 * self.settings.max_kl / (x @ (g - residual))) * x
+        for tried in range(1, self.settings.line_search_steps + 1):
+            candidate = old + self.settings.line_search_shrink ** (tried - 1) * step
             metrics = pieces.trial(candidate, old, batch)
             accepted = bool(
-                (metrics["policy/improvement"] > 0) & (metrics["policy/kl"] <= self.max_kl)
+                (metrics["policy/improvement"] > 0) & (metrics["policy/kl"] <= self.settings.max_kl)
             )
             if accepted:
                 self.parameters.vector.copy_(candidate)
@@ -229,7 +233,7 @@ class TrustRegionStep:
         product = fisher_vector_product(
             lambda theta: self._distribution_at(theta, batch), theta, vector
         )
-        return product + self.damping * vector
+        return product + self.settings.damping * vector
 
     def _trial(
         self, candidate: Tensor, theta: Tensor, batch: TrustRegionBatch

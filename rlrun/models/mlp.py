@@ -1,29 +1,106 @@
-"""Multi-layer perceptrons."""
+"""Multi-layer perceptrons: the model of small observations."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
+import gymnasium as gym
 import torch
 from torch import nn
 
+from rlrun.config.types import Count, Finite
+from rlrun.envs.problem import Problem
+from rlrun.models.networks import (
+    ActionCritic,
+    BoxActionCritic,
+    CategoricalPolicy,
+    Critic,
+    DiscreteActionCritic,
+    GaussianPolicy,
+    Policy,
+)
 
-def mlp(sizes: Sequence[int], *, output_gain: float, generator: torch.Generator) -> nn.Sequential:
-    """Build a tanh network with orthogonal weights and zero biases.
+Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
+Initialization = Literal["orthogonal", "uniform"]
 
-    Hidden layers have gain √2 (Huang et al. 2022, "The 37 implementation details of PPO", core 2).
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
 
-    Args:
-        sizes: widths from input to output, e.g. ``[11, 64, 64, 3]``.
-        output_gain: gain of the last layer: 0.01 keeps a new policy near its mean, 1 is for values.
-        generator: source of the initial weights.
-    """
-    layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        last = i == len(sizes) - 2
-        linear = nn.Linear(fan_in, fan_out)
-        gain = output_gain if last else math.sqrt(2.0)
-        nn.init.orthogonal_(linear.weight, gain, generator=generator)
-        nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.Tanh()]
-    return nn.Sequential(*layers)
+
+def orthogonal(linear: nn.Linear, gain: float, generator: torch.Generator) -> None:
+    """Fill in orthogonal weights of a gain, and zero biases (Huang et al. 2022, core 2)."""
+    nn.init.orthogonal_(linear.weight, gain, generator=generator)
+    nn.init.zeros_(linear.bias)
+
+
+def uniform(linear: nn.Linear, gain: float, generator: torch.Generator) -> None:
+    """Fill in U(±1/√inputs), as torch does by itself; the gain counts for nothing."""
+    bound = 1 / math.sqrt(linear.in_features)
+    nn.init.uniform_(linear.weight, -bound, bound, generator=generator)
+    nn.init.uniform_(linear.bias, -bound, bound, generator=generator)
+
+
+INITIALIZATIONS: dict[Initialization, Callable[[nn.Linear, float, torch.Generator], None]] = {
+    "orthogonal": orthogonal,
+    "uniform": uniform,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP:
+    """Settings; ``conf/model/mlp.yaml`` explains them."""
+
+    hidden_sizes: list[Count]
+    activation: Activation
+    initialization: Initialization
+    log_std: Finite
+
+    def policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Build π(a|s) for the action space (see :class:`~rlrun.models.networks.Model`)."""
+        space = problem.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            sizes = [problem.obs_size, *self.hidden_sizes, int(space.n)]
+            return CategoricalPolicy(self._stack(sizes, 0.01, generator))
+        sizes = [problem.obs_size, *self.hidden_sizes, space.shape[0]]
+        log_std = torch.full((space.shape[0],), self.log_std)
+        return GaussianPolicy(self._stack(sizes, 0.01, generator), log_std)
+
+    def critic(self, problem: Problem, generator: torch.Generator) -> Critic:
+        """Build V(s) (see :class:`~rlrun.models.networks.Model`)."""
+        return Critic(self._stack([problem.obs_size, *self.hidden_sizes, 1], 1.0, generator))
+
+    def action_critic(self, problem: Problem, generator: torch.Generator) -> ActionCritic:
+        """Build Q(s, a) (see :class:`~rlrun.models.networks.Model`)."""
+        space = problem.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            sizes = [problem.obs_size, *self.hidden_sizes, int(space.n)]
+            return DiscreteActionCritic(self._stack(sizes, 1.0, generator))
+        sizes = [problem.obs_size + space.shape[0], *self.hidden_sizes, 1]
+        return BoxActionCritic(self._stack(sizes, 1.0, generator))
+
+    def _stack(
+        self, sizes: Sequence[int], output_gain: float, generator: torch.Generator
+    ) -> nn.Sequential:
+        """Put layers on each other.
+
+        Args:
+            sizes: widths from input to output, e.g. ``[11, 64, 64, 3]``.
+            output_gain: gain of the last layer: 0.01 keeps a new policy near its mean, 1 is for
+                values. The others have √2.
+            generator: source of the initial weights.
+        """
+        layers: list[nn.Module] = []
+        for i, (inputs, outputs) in enumerate(pairwise(sizes)):
+            last = i == len(sizes) - 2
+            linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+            gain = output_gain if last else math.sqrt(2.0)
+            INITIALIZATIONS[self.initialization](linear, gain, generator)
+            layers += [linear] if last else [linear, ACTIVATIONS[self.activation]()]
+        return nn.Sequential(*layers)

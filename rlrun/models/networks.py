@@ -1,26 +1,24 @@
-"""Multi-layer perceptrons, the distributions that policies return, and flat parameter vectors.
+"""What the networks of a run are: a policy, and critics of states or of actions.
 
-A policy maps observations to a distribution; a distribution is a small dataclass of tensors, so
-that it passes through ``torch.compile``, ``torch.func`` and devices like any other tensor.
+Each takes observations, [..., D] for control, and is wrapped around what computes its numbers.
 """
 
-from collections.abc import Sequence
+from typing import Protocol
 
-import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
 from rlrun.envs.problem import Problem
 from rlrun.models.distributions import Categorical, DiagonalGaussian
-from rlrun.models.mlp import mlp
 
 
 class CategoricalPolicy(nn.Module):
     """π(a|s) over a discrete action space; observations [..., D] -> :class:`Categorical`."""
 
-    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
+    def __init__(self, logits: nn.Module):
+        """Wrap a network, observations -> logits [..., K]."""
         super().__init__()
-        self.logits = mlp(sizes, output_gain=0.01, generator=generator)
+        self.logits = logits
 
     def forward(self, obs: Tensor) -> Categorical:
         """Return the distribution at each observation."""
@@ -33,10 +31,11 @@ class GaussianPolicy(nn.Module):
     The standard deviation is a parameter of its own and does not depend on the state.
     """
 
-    def __init__(self, sizes: Sequence[int], log_std: float, generator: torch.Generator):
+    def __init__(self, mean: nn.Module, log_std: Tensor):
+        """Wrap a network, observations -> means [..., A], and the first log σ, [A]."""
         super().__init__()
-        self.mean = mlp(sizes, output_gain=0.01, generator=generator)
-        self.log_std = nn.Parameter(torch.full((sizes[-1],), log_std))
+        self.mean = mean
+        self.log_std = nn.Parameter(log_std)
 
     def forward(self, obs: Tensor) -> DiagonalGaussian:
         """Return the distribution at each observation."""
@@ -46,9 +45,10 @@ class GaussianPolicy(nn.Module):
 class Critic(nn.Module):
     """V(s); observations [..., D] -> values [...]."""
 
-    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
+    def __init__(self, value: nn.Module):
+        """Wrap a network, observations -> [..., 1]."""
         super().__init__()
-        self.value = mlp(sizes, output_gain=1.0, generator=generator)
+        self.value = value
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return the value of each observation."""
@@ -58,9 +58,10 @@ class Critic(nn.Module):
 class DiscreteActionCritic(nn.Module):
     """Q(s, a) of a finite number of actions, all in one pass."""
 
-    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
+    def __init__(self, values: nn.Module):
+        """Wrap a network, observations -> [..., K]."""
         super().__init__()
-        self.values = mlp(sizes, output_gain=1.0, generator=generator)
+        self.values = values
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return Q(s, a) of observations [..., D] and actions [...], as [...]."""
@@ -70,51 +71,46 @@ class DiscreteActionCritic(nn.Module):
 class BoxActionCritic(nn.Module):
     """Q(s, a) of a box of actions, which are an input beside the observation."""
 
-    def __init__(self, sizes: Sequence[int], generator: torch.Generator):
+    def __init__(self, value: nn.Module):
+        """Wrap a network, observations and actions [..., D + A] -> [..., 1]."""
         super().__init__()
-        self.value = mlp(sizes, output_gain=1.0, generator=generator)
+        self.value = value
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return Q(s, a) of observations [..., D] and actions [..., A], as [...]."""
         return self.value(torch.cat([obs, action], -1)).squeeze(-1)
 
 
-def make_policy(
-    problem: Problem, *, hidden_sizes: Sequence[int], log_std: float, generator: torch.Generator
-) -> CategoricalPolicy | GaussianPolicy:
-    """Build the policy that fits the action space.
-
-    Args:
-        problem: gives the sizes of input and output.
-        hidden_sizes: widths of the hidden layers.
-        log_std: logarithm of the first standard deviation, for a box of actions.
-        generator: source of the initial weights.
-    """
-    space = problem.action_space
-    if isinstance(space, gym.spaces.Discrete):
-        return CategoricalPolicy([problem.obs_size, *hidden_sizes, int(space.n)], generator)
-    return GaussianPolicy([problem.obs_size, *hidden_sizes, space.shape[0]], log_std, generator)
+Policy = CategoricalPolicy | GaussianPolicy
+ActionCritic = DiscreteActionCritic | BoxActionCritic
 
 
-def make_action_critic(
-    problem: Problem, *, hidden_sizes: Sequence[int], generator: torch.Generator
-) -> DiscreteActionCritic | BoxActionCritic:
-    """Build the action-value critic that fits the action space (as :func:`make_policy`)."""
-    space = problem.action_space
-    if isinstance(space, gym.spaces.Discrete):
-        return DiscreteActionCritic([problem.obs_size, *hidden_sizes, int(space.n)], generator)
-    return BoxActionCritic([problem.obs_size + space.shape[0], *hidden_sizes, 1], generator)
+class Model(Protocol):
+    """What ``conf/model/*.yaml`` name: it builds networks that fit a problem."""
+
+    def policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Build π(a|s).
+
+        Args:
+            problem: gives the sizes of input and output.
+            generator: source of the initial weights.
+        """
+        ...
+
+    def critic(self, problem: Problem, generator: torch.Generator) -> Critic:
+        """Build V(s) (as `policy`)."""
+        ...
+
+    def action_critic(self, problem: Problem, generator: torch.Generator) -> ActionCritic:
+        """Build Q(s, a) (as `policy`)."""
+        ...
 
 
 class Networks(nn.Module):
     """Separate networks that share no parameters; one that a run does not need is None."""
 
-    def __init__(
-        self,
-        policy: CategoricalPolicy | GaussianPolicy,
-        critic: Critic | None,
-        action_critic: DiscreteActionCritic | BoxActionCritic | None,
-    ):
+    def __init__(self, policy: Policy, critic: Critic | None, action_critic: ActionCritic | None):
+        """Hold them under their names."""
         super().__init__()
         self.policy = policy
         self.critic = critic

@@ -46,13 +46,14 @@ def play_episodes(
             ends an episode would never be done where the environment has no limit either.
     """
     obs = env.reset(seed)
-    returns, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
-    running = np.ones(env.num_envs, bool)
+    returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
+    lengths = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     while running.any() and lengths.max() < max_length:
-        rows = None if running.all() else running.nonzero()[0]
-        step = env.step(policy(torch.from_numpy(obs)).numpy(), rows)
+        rows = None if running.all() else running.nonzero()[:, 0]
+        step = env.step(policy(obs), rows)
         returns += step.reward
-        lengths[running] += 1
+        lengths += running
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
     env.drain_episodes()  # or they would pile up

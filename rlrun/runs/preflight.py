@@ -1,11 +1,128 @@
 """Whether the parts of a run fit each other, found out without making the run's environments."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import torch
 
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
+from rlrun.errors import UserError
+from rlrun.hardware.memory import memory_suffices, require_memory
+from rlrun.learning.contract import Context
+from rlrun.models.reference import Reference
+from rlrun.runs.policies import load_policy
+
+# Where a reader finds what an algorithm needs.
+CONTRACT = "(rlrun/algos/contract.py)"
+
+REQUIRED = {
+    "loop": "a class attribute, loop = staticmethod(loops.on_policy)",
+    "num_envs": "a field, the environments stepped side by side",
+    "setup": "a method that builds networks and learners",
+    "update": "a method that learns from what was collected",
+}
+# Single precision, in `obs` and `next_obs`.
+BYTES_PER_OBSERVED_NUMBER = 8
+
+# An object of Python's is hardly smaller.
+BYTES_PER_ENVIRONMENT = 1_000
+
+# What takes memory before the first step.
+SET_UP = "the environments and networks of this run"
+
+SETUP, UPDATE = ["context"], ["transitions", "progress"]
+
+
+def make_context(
+    experiment: Experiment,
+    problem: Problem,
+    streams: Streams,
+    *,
+    load_policy: Callable[[str, torch.device], Reference],
+    compiled: bool,
+) -> Context:
+    """Put together what an algorithm is set up with.
+
+    Args:
+        experiment: checked configuration with its parts.
+        problem: the environment's measures.
+        streams: of random numbers.
+        load_policy: path, device -> a frozen policy.
+        compiled: whether to compile the update.
+
+    Raises:
+        UserError: the collector cannot collect from this environment, or not into this memory.
+    """
+    shape = experiment.collector.shape(problem, experiment.algo.num_envs)
+    require_memory(
+        shape.rows * problem.obs_size * BYTES_PER_OBSERVED_NUMBER,
+        f"a rollout of {shape.num_envs:,} environments x {shape.longest:,} steps",
+    )
+    return Context(
+        problem=problem,
+        shape=shape,
+        model=experiment.model,
+        estimator=experiment.advantage,
+        hardware=experiment.hardware,
+        streams=streams,
+        load_policy=load_policy,
+        compiled=compiled,
+    )
+
+
+def require_room(num_envs: int, setting: str) -> None:
+    """Refuse more environments than this machine's memory can hold.
+
+    Args:
+        num_envs: environments made at once.
+        setting: where the number comes from ("algo.num_envs"), for the message.
+
+    Raises:
+        UserError: there are too many, even if they take next to nothing each.
+    """
+    require_memory(num_envs * BYTES_PER_ENVIRONMENT, f"{setting}={num_envs}")
+
+
+def set_up(algorithm: Any, context: Context) -> None:
+    """Have an algorithm build its networks and learners.
+
+    Args:
+        algorithm: perhaps of a user's package.
+        context: the other parts of the run.
+
+    Raises:
+        UserError: it lacks a part of its contract, or cannot work with one of the other parts.
+    """
+    check_contract(algorithm)
+    algorithm.setup(context)
+    for name in ("agent", "learners", "parts"):
+        if name not in vars(algorithm):
+            algo = type(algorithm).__name__
+            raise UserError(f"algo: {algo}.setup does not set {name} {CONTRACT}")
+
+
+def check_contract(algorithm: Any) -> None:
+    """Refuse an algorithm that lacks a part of its contract.
+
+    Raises:
+        UserError: names what it lacks.
+    """
+    name, there = type(algorithm).__name__, dir(algorithm)
+    for attribute, meaning in REQUIRED.items():
+        if attribute not in there:
+            raise UserError(f"algo: {name} has no {attribute}: {meaning} {CONTRACT}")
+    for method, wanted in ((algorithm.setup, SETUP), (algorithm.update, UPDATE)):
+        given = list(inspect.signature(method).parameters)
+        if given != wanted:
+            raise UserError(
+                f"algo: {name}.{method.__name__} takes ({', '.join(given)}), not "
+                f"({', '.join(wanted)}) {CONTRACT}"
+            )
 
 
 class Rehearsal:
@@ -19,6 +136,7 @@ class Rehearsal:
         """Begin without an environment."""
         self._problems: list[tuple[dict[str, Any], Problem]] = []
 
+    @memory_suffices(SET_UP)
     def check(self, experiment: Experiment) -> None:
         """Set up a run's algorithm.
 
@@ -29,14 +147,16 @@ class Rehearsal:
             UserError: the parts do not fit together, the environment cannot be made, or this
                 machine lacks the device.
         """
-        experiment.algo.setup(
-            self._problem(experiment),
-            hardware=experiment.hardware,
-            streams=Streams.from_seed(experiment.seed),
-            estimator=experiment.advantage,
+        require_room(experiment.algo.num_envs, "algo.num_envs")
+        problem = self._problem(experiment)
+        context = make_context(
+            experiment,
+            problem,
+            Streams.from_seed(experiment.seed),
+            load_policy=partial(load_policy, problem=problem),
             compiled=False,
-            from_checkpoint=False,
         )
+        set_up(experiment.algo, context)
 
     def _problem(self, experiment: Experiment) -> Problem:
         settings = experiment.config["env"]

@@ -2,26 +2,29 @@
 
 import math
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from rlrun.algos.contract import OnPolicyAlgorithm
-from rlrun.collectors.episodes import EpisodeCollector
-from rlrun.collectors.segments import SegmentCollector
+from rlrun.collectors.contract import Collector
 from rlrun.config.experiment import Experiment
-from rlrun.data.normalize import ObservationNormalizer, RewardNormalizer
 from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
-from rlrun.learning.metrics import Ledger
-from rlrun.learning.protocols import Stateful
+from rlrun.hardware.memory import memory_suffices
+from rlrun.learning.contract import Stateful
+from rlrun.learning.metrics import MetricAverager
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
+from rlrun.runs.policies import load_policy, unread_policy
+from rlrun.runs.preflight import SET_UP, make_context, require_room, set_up
 from rlrun.runs.signals import StopFlag
 
 
@@ -44,81 +47,55 @@ class Run:
     _saved: tuple[int, float]
     _logged_s: float
 
+    @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
+        require_room(algorithm.num_envs, "algo.num_envs")
+        require_room(experiment.evaluation.episodes, "evaluation.episodes")
         hardware.prepare()
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm
         self.counters = Counters()
-        self.ledger = Ledger()
+        self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
         self.env = ControlEnv(
             experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
         )
-        # Decided once, so that a resumed run computes with the same code as before.
-        updates = algorithm.updates(experiment.total_steps)
-        self.compiled = (
-            hardware.should_compile(updates) if checkpoint is None else checkpoint.info["compiled"]
-        )
         self.problem = Problem.of(experiment.env, self.env)
-        algorithm.setup(
+        # Decided once, so that a resumed run computes with the same code as before.
+        self.compiled = (
+            hardware.should_compile(experiment.total_steps // 6)
+            if checkpoint is None
+            else checkpoint.info["compiled"]
+        )
+        read = load_policy if checkpoint is None else unread_policy
+        context = make_context(
+            experiment,
             self.problem,
-            hardware=hardware,
-            streams=self.streams,
-            estimator=experiment.advantage,
+            self.streams,
+            load_policy=partial(read, problem=self.problem),
             compiled=self.compiled,
-            from_checkpoint=checkpoint is not None,
         )
-        self.observation_normalizer = ObservationNormalizer(
-            self.env.obs_size,
-            clip=algorithm.normalizer_clip,
-            enabled=algorithm.normalize_observation,
-        )
-        self._checkpoint = checkpoint
+        self._shape = context.shape
+        set_up(algorithm, context)
         self._parts: dict[str, Stateful] = {}
+        # What is not restored yet: the loop may want parts of its own.
+        self._saved_states: dict[str, Any] = {}
         if checkpoint is not None:
             algorithm.agent.load_weights(checkpoint.weights)
-        self.track("counters", self.counters)
-        self.track("ledger", self.ledger)
-        self.track("streams", self.streams)
+            self._saved_states = dict(checkpoint.state)
+        self.logger_states: dict[str, dict[str, Any]] = self._saved_states.pop("loggers", {})
+        self.restore("counters", self.counters)
+        self.restore("averager", self.averager)
+        self.restore("streams", self.streams)
         for name, part in {**algorithm.learners, **algorithm.parts}.items():
-            self.track(f"algorithm.{name}", part)
-        self.track("observation_normalizer", self.observation_normalizer)
+            self.restore(f"algorithm.{name}", part)
         self._evaluation_env: ControlEnv | None = None
 
-    @property
-    def logger_states(self) -> dict[str, dict[str, Any]]:
-        """What the loggers were at the checkpoint that the run goes on from."""
-        return {} if self._checkpoint is None else self._checkpoint.state["loggers"]
-
-    def make_collector(self) -> SegmentCollector | EpisodeCollector:
-        """Make what the on-policy loop gets its rollouts from, at the start of an episode."""
-        algorithm = self.algorithm
-        horizon = self.problem.rollout_length(algorithm.horizon, algorithm.num_envs)
-        reward_normalizer = RewardNormalizer(
-            algorithm.num_envs,
-            gamma=algorithm.gamma,
-            clip=algorithm.normalizer_clip,
-            enabled=algorithm.normalize_reward,
-        )
-        if self.problem.group_size is not None:
-            return EpisodeCollector(
-                self.env,
-                horizon=horizon,
-                group_size=self.problem.group_size,
-                seed=self.streams.env,
-                observation_normalizer=self.observation_normalizer,
-                reward_normalizer=reward_normalizer,
-                device=algorithm.agent.device,
-            )
-        collector = SegmentCollector(
-            self.env,
-            horizon=horizon,
-            observation_normalizer=self.observation_normalizer,
-            reward_normalizer=reward_normalizer,
-            device=algorithm.agent.device,
-        )
-        collector.reset(self.streams.env)
+    def open_collector(self) -> Collector:
+        """Open what an on-policy loop gets its data from, or go on with it."""
+        collector = self.experiment.collector.open(self.env, self._shape, seed=self.streams.env)
+        self.restore("collector", collector)
         return collector
 
     def begin(self, record: Record, stop: StopFlag) -> None:
@@ -145,19 +122,19 @@ class Run:
 
     # ------------------------------------------------------------------ state
 
-    def track(self, name: str, part: Stateful) -> None:
-        """Make a part's state part of the run's; on a resumed run, restore it."""
+    def restore(self, name: str, part: Stateful) -> None:
+        """Make a part's state part of the run's; a resumed run goes on with the saved one."""
         self._parts[name] = part
-        if self._checkpoint is not None:
-            part.load_state_dict(self._checkpoint.state[name])
+        if self._saved_states:
+            part.load_state_dict(self._saved_states.pop(name))
 
     def state_dict(self) -> dict:
         """Return everything that decides the future, but for the weights."""
         self.stopwatch.tick()
         return {name: part.state_dict() for name, part in self._parts.items()}
 
-    def save(self, state: dict | None = None) -> Path:
-        """Write a checkpoint of the present, or of an earlier state under the same weights.
+    def save(self) -> Path:
+        """Write a checkpoint.
 
         Raises:
             NonFiniteError: a number of the iterations since the last row is lost.
@@ -167,7 +144,7 @@ class Run:
         path = self.store.save(
             self.counters.step,
             weights=self.algorithm.agent.weights(),
-            state={**(state or self.state_dict()), "loggers": self.record.loggers.state_dict()},
+            state={**self.state_dict(), "loggers": self.record.loggers.state_dict()},
             info={
                 "update": self.counters.update,
                 "eval/return": finite_or_none(self.counters.last_return),
@@ -178,10 +155,10 @@ class Run:
         self.record.write("running")
         return path
 
-    def rescue(self, state: dict | None = None) -> None:
+    def rescue(self) -> None:
         """Write a checkpoint before an error ends the run, without getting in that error's way."""
         try:
-            self.save(state)
+            self.save()
         except (CheckpointNotWritten, NonFiniteError) as error:
             warn(str(error))
 
@@ -216,29 +193,37 @@ class Run:
 
     # ------------------------------------------------------------------ measuring
 
-    def log_iteration(self, metrics: dict[str, Tensor], *, steps: int) -> None:
-        """Count an iteration's steps and updates, and log a row of numbers if one is due.
+    def advance(self, *, steps: int, updates: int) -> None:
+        """Count what an iteration did.
 
         Args:
-            metrics: what the algorithm's update returned; ``updates`` is the number of them.
-            steps: environment steps of the iteration.
+            steps: environment steps.
+            updates: optimiser steps.
+        """
+        self.counters.step += steps
+        self.counters.update += updates
+
+    def log(self, metrics: Mapping[str, Tensor]) -> None:
+        """Take note of an iteration's numbers, and log a row of them if one is due.
+
+        Args:
+            metrics: what the algorithm and the collector said, each [].
 
         Raises:
             NonFiniteError: one of the metrics, or a weight, is NaN or infinite.
         """
-        self.counters.step += steps
-        self.counters.update += int(metrics.pop("updates"))
-        self.ledger.add(metrics, self.env.drain_episodes(), steps)
-        if self.ledger.steps >= self.experiment.log_every_steps or self.finished:
-            values = self.ledger.values()
+        self.averager.add(metrics, self.env.drain_episodes())
+        steps = self.counters.step - self.averager.since
+        if steps >= self.experiment.log_every_steps or self.finished:
+            values = self.averager.values()
             self._require_finite(values)
             values |= self.stopwatch.drain()
             self.stopwatch.tick()
             # By the clock, so that evaluations and checkpoints since the last row count.
             elapsed_s = self.counters.time_s - self._logged_s
-            values["speed/steps_per_s"] = self.ledger.steps / elapsed_s
+            values["speed/steps_per_s"] = steps / elapsed_s
             self._logged_s = self.counters.time_s
-            self.ledger.clear()
+            self.averager.clear(self.counters.step)
             self._log(values)
 
     def _require_finite(self, values: dict[str, float]) -> None:
@@ -250,8 +235,8 @@ class Run:
 
     def _require_finite_since_last_row(self) -> None:
         """Stop a run whose numbers are lost in the middle of a row."""
-        if self.ledger.steps:
-            self._require_finite(self.ledger.values())
+        if self.averager.since < self.counters.step:
+            self._require_finite(self.averager.values())
 
     def _log(self, values: dict[str, float]) -> None:
         self.stopwatch.tick()
@@ -296,6 +281,7 @@ class Run:
         max_length = self.experiment.evaluation.max_length
         return play_episodes(self.act_greedily, env, seed=seed, max_length=max_length)
 
+    @memory_suffices("the environments of an evaluation")
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads
@@ -303,4 +289,4 @@ class Run:
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""
-        return self.algorithm.agent.act_greedily(self.observation_normalizer(obs))
+        return self.algorithm.agent.actor.act_greedily(obs)

@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import concatenate, create_empty_array
+from torch import Tensor
 
 from rlrun.envs.control import ControlEnv, flatten_batch
 from rlrun.envs.gym_env import GymEnv
@@ -80,8 +81,12 @@ def gym_env(env_id: str, limit: int | None) -> GymEnv:
     )
 
 
-def actions(*values: int) -> np.ndarray:
-    return np.array(values, np.int64)
+def actions(*values: int) -> Tensor:
+    return torch.tensor(values)
+
+
+def rows(*indices: int) -> Tensor:
+    return torch.tensor(indices, dtype=torch.int64)
 
 
 def test_successors_are_true_ones():
@@ -90,8 +95,9 @@ def test_successors_are_true_ones():
     assert env.reset(seed=0)[:, :2].tolist() == [[0, 0], [0, 0]]
 
     step = env.step(actions(0, 1))
-    assert step.obs.dtype == step.next_obs.dtype == step.reward.dtype == np.float32
-    assert step.terminated.dtype == step.truncated.dtype == bool
+    assert step.obs.dtype == step.next_obs.dtype == step.reward.dtype == torch.float32
+    assert step.terminated.dtype == step.truncated.dtype == torch.bool
+    assert {column.device for column in step} == {env.device}
     assert step.obs.tolist() == [[0, 1, 1, 0, 0], [0, 1, 0, 1, 0]]
     assert step.next_obs.tolist() == step.obs.tolist()
 
@@ -123,16 +129,16 @@ class Reusing(SerialVectorEnv):
         return *self.arrays, infos
 
 
-def test_arrays_are_new_at_every_step():
+def test_tensors_are_new_at_every_step():
     env = ControlEnv(Reusing([lambda: Echo(length=2), lambda: Echo(length=3, truncates=True)]))
     env.reset(seed=0)
     steps = [env.step(actions(0, 1)) for _ in range(6)]
-    copies = [[array.copy() for array in step] for step in steps]
+    copies = [[column.clone() for column in step] for step in steps]
     for _ in range(7):
         env.step(actions(2, 2))
     for step, copied in zip(steps, copies, strict=True):
-        for array, copy in zip(step, copied, strict=True):
-            assert (array == copy).all()
+        for column, copy in zip(step, copied, strict=True):
+            assert torch.equal(column, copy)
 
 
 def test_episodes_are_counted_in_double_precision():
@@ -214,13 +220,13 @@ def test_actions_are_clipped_to_the_box_and_only_there():
         low.ravel().astype(np.float32), high.ravel().astype(np.float32)
     )
     env.reset(seed=0)
-    action = np.array([[-9, -1e9, 1e9, 9], [9, 3, -9, -9]], np.float32)
+    action = torch.tensor([[-9, -1e9, 1e9, 9], [9, 3, -9, -9]])
     step = env.step(action)
     assert step.obs[:, 2:].tolist() == [
         [-0.5, -1e9, 1e9, 2.0],
         [np.float32(0.1), 3.0, -1.0, 0.0],
     ]
-    assert action[0, 0] == -9  # the caller's array is left alone
+    assert action[0, 0] == -9  # the caller's tensor is left alone
 
 
 def test_clips_in_the_precision_of_the_environment():
@@ -231,7 +237,7 @@ def test_clips_in_the_precision_of_the_environment():
 
     env = control(Strict(action_space=spaces.Box(-0.1, 0.1, (1,), np.float64)))
     env.reset(seed=0)
-    env.step(np.array([[0.1]], np.float32))  # float32(0.1) > 0.1
+    env.step(torch.tensor([[0.1]]))  # float32(0.1) > 0.1
 
 
 def test_discrete_actions_count_from_zero():
@@ -332,12 +338,12 @@ def test_refuses_actions_that_are_not_finite():
     box = spaces.Box(-1.0, 1.0, (2,), np.float32)
     env = control(*[Echo(action_space=box) for _ in range(3)])
     env.reset(seed=0)
-    action = np.zeros((3, 2), np.float32)
-    action[2, 1] = np.nan
+    action = torch.zeros(3, 2)
+    action[2, 1] = torch.nan
     with pytest.raises(NonFiniteError, match=r"^action of environment 2 is not finite$"):
         env.step(action)
     # It never reached the environments.
-    assert env.step(np.zeros((3, 2), np.float32)).obs[:, 1].tolist() == [1, 1, 1]
+    assert env.step(torch.zeros(3, 2)).obs[:, 1].tolist() == [1, 1, 1]
 
 
 def test_equal_seeds_begin_equally():
@@ -354,7 +360,7 @@ def test_steps_a_subset():
     env = control(Echo(length=2), Echo(length=3, truncates=True), Echo(length=4))
     env.reset(seed=0)
     env.step(actions(0, 1, 2))
-    step = env.step(actions(2, 2, 2), np.array([0, 2]))
+    step = env.step(actions(2, 2, 2), rows(0, 2))
     assert step.obs.tolist() == [[1, 0, 0, 0, 0], [0, 1, 0, 1, 0], [0, 2, 0, 0, 1]]
     assert step.next_obs[:, :2].tolist() == [[0, 2], [0, 1], [0, 2]]
     assert step.reward.tolist() == pytest.approx([0.1, 0.0, 0.1])
@@ -363,13 +369,13 @@ def test_steps_a_subset():
     assert env.drain_episodes() == [(pytest.approx(0.2), 2)]
 
     for elapsed in (2, 3):
-        step = env.step(actions(0, 0, 0), np.array([1]))
+        step = env.step(actions(0, 0, 0), rows(1))
         assert step.next_obs[:, :2].tolist() == [[1, 0], [0, elapsed], [0, 2]]
     assert step.terminated.tolist() == [False, False, False]
     assert step.truncated.tolist() == [False, True, False]
     assert env.drain_episodes() == [(pytest.approx(0.3), 3)]
     # None of them: nothing happens.
-    step = env.step(actions(0, 0, 0), np.array([], np.intp))
+    step = env.step(actions(0, 0, 0), rows())
     assert step.obs[:, :2].tolist() == [[1, 0], [1, 0], [0, 2]]
     assert not step.reward.any()
     for _ in range(2):
@@ -381,26 +387,26 @@ def test_the_actions_of_paused_environments_count_for_nothing():
     box = spaces.Box(-1.0, 1.0, (1,), np.float32)
     env = control(*[Echo(action_space=box) for _ in range(3)])
     env.reset(seed=0)
-    action = np.array([[0.5], [np.nan], [0.5]], np.float32)
-    step = env.step(action, np.array([0, 2]))
+    action = torch.tensor([[0.5], [torch.nan], [0.5]])
+    step = env.step(action, rows(0, 2))
     assert step.obs[:, 1:].tolist() == [[1, 0.5], [0, 0], [1, 0.5]]
     with pytest.raises(NonFiniteError, match=r"^action of environment 1 is not finite$"):
-        env.step(action, np.array([1, 2]))
+        env.step(action, rows(1, 2))
 
 
 def test_continues_from_a_snapshot_where_some_are_paused():
     spec = gym_env("CartPole-v1", limit=40)
     original = ControlEnv(spec.make(num_envs=3, threads=1))
     original.reset(seed=0)
-    rng = np.random.default_rng(0)
-    for rows in (None, None, np.array([0, 2]), np.array([2])):
-        latest = original.step(rng.integers(2, size=3), rows)
+    rng = torch.Generator().manual_seed(0)
+    for some in (None, None, rows(0, 2), rows(2)):
+        latest = original.step(torch.randint(2, (3,), generator=rng), some)
     restored = ControlEnv(spec.make(num_envs=3, threads=1))
     restored.load_state_dict(original.state_dict())
     assert (restored.obs == latest.obs).all()
-    for rows in (np.array([2]), np.array([1]), *[None] * 60):
-        action = rng.integers(2, size=3)
-        expected, got = original.step(action, rows), restored.step(action, rows)
+    for some in (rows(2), rows(1), *[None] * 60):
+        action = torch.randint(2, (3,), generator=rng)
+        expected, got = original.step(action, some), restored.step(action, some)
         for name in expected._fields:
             assert (getattr(got, name) == getattr(expected, name)).all(), name
     episodes = original.drain_episodes()
@@ -423,9 +429,9 @@ def test_continues_from_a_snapshot_in_mid_episode():
     spec = gym_env("CartPole-v1", limit=40)
     original = ControlEnv(spec.make(num_envs=3, threads=1))
     original.reset(seed=0)
-    rng = np.random.default_rng(0)
+    rng = torch.Generator().manual_seed(0)
     for _ in range(100):
-        original.step(rng.integers(2, size=3))
+        original.step(torch.randint(2, (3,), generator=rng))
     assert original.state_dict()["episodes"]  # some are not drained yet
     file = io.BytesIO()
     torch.save(original.state_dict(), file)
@@ -435,7 +441,7 @@ def test_continues_from_a_snapshot_in_mid_episode():
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert (restored.obs == original.obs).all()
     for _ in range(100):
-        action = rng.integers(2, size=3)
+        action = torch.randint(2, (3,), generator=rng)
         expected, got = original.step(action), restored.step(action)
         for name in expected._fields:
             assert (getattr(got, name) == getattr(expected, name)).all(), name

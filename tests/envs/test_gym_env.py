@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
@@ -83,7 +84,8 @@ def test_files_can_be_trained_on(name):
     env = ControlEnv(GymEnv(**config(name)).make(num_envs=2, threads=1))
     assert env.reset(seed=0).shape == (2, env.obs_size)
     for _ in range(5):
-        step = env.step(np.stack([env.action_space.sample() for _ in range(2)]))
+        actions = np.stack([env.action_space.sample() for _ in range(2)])
+        step = env.step(torch.from_numpy(actions))
         assert step.obs.shape == (2, env.obs_size)
     env.close()
 

@@ -31,7 +31,6 @@ as from any other (``time_group``). An entropy bonus; the details of PPO in cont
 falling step size, a bounded gradient norm.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -39,31 +38,16 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.columns import POLICY_COLUMNS, Estimator
-from rlrun.algos.contract import check_rollout_settings
-from rlrun.algos.groups.episode_update import (
-    EpisodeBatch,
-    check_episode_settings,
-    fit_epochs,
-    longest_episode,
-)
-from rlrun.collectors.contract import Collector
-from rlrun.config.types import at_least, positive_or_infinite
-from rlrun.data.groups import join, return_spreads, take_columns
-from rlrun.data.minibatches import take_episodes
-from rlrun.data.rollout import Rollout
-from rlrun.data.seeding import Streams
-from rlrun.envs.problem import Problem
+from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
+from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
+from rlrun.data.normalize import Normalization
+from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError, warn
-from rlrun.hardware.spec import Hardware
-from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.learner import Learner
+from rlrun.learning.aggregation import Aggregation
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.protocols import Stateful
 from rlrun.learning.surrogates import clipped_surrogate
-from rlrun.models.agent import make_agent
-from rlrun.models.distributions import Categorical, DiagonalGaussian
 
 # Iterations in a row without an update after which a run says so.
 MANY_SKIPPED = 10
@@ -71,138 +55,39 @@ MANY_SKIPPED = 10
 
 @dataclass(kw_only=True, eq=False)
 class DAPO:
-    """Hyperparameters (their meaning and source stand in ``conf/algo/dapo.yaml``) and the learner.
+    """Hyperparameters (explained in ``conf/algo/dapo.yaml``), and the loss."""
 
-    Attributes:
-        agent: the policy.
-        learners: what fits it.
-        parts: what else decides the future.
-    """
-
-    num_envs: int
-    horizon: int | None
-    epochs: int
-    episodes_per_minibatch: int
-    learning_rate: float
-    anneal_learning_rate: bool
-    adam_epsilon: float
-    gamma: float
-    clip_low: float
-    clip_high: float
-    max_refills: int
-    spread_tolerance: float
-    overlong_buffer: int | None
-    overlong_penalty: float
+    num_envs: Count
+    clip_low: PositiveOrInfinite
+    clip_high: PositiveOrInfinite
     aggregation: Aggregation
-    entropy_coefficient: float
-    max_grad_norm: float
-    normalize_observation: bool
-    normalize_reward: bool
-    normalizer_clip: float
-    hidden_sizes: list[int]
-    log_std: float
+    overlong_buffer: Count | None
+    overlong_penalty: NonNegative
+    epochs: Count
+    episodes_per_minibatch: Count
+    optimizer: Adam
+    gamma: Fraction
+    entropy_coefficient: NonNegative
+    normalization: Normalization
 
     loop: ClassVar = staticmethod(loops.on_policy)
 
-    def __post_init__(self):
-        """Refuse values outside their range."""
-        check_rollout_settings(self)
-        check_episode_settings(self)
-        positive_or_infinite(clip_low=self.clip_low, clip_high=self.clip_high)
-        at_least(
-            0,
-            max_refills=self.max_refills,
-            spread_tolerance=self.spread_tolerance,
-            overlong_penalty=self.overlong_penalty,
-        )
-        if self.overlong_buffer is not None:
-            at_least(1, overlong_buffer=self.overlong_buffer)
-
-    def setup(
-        self,
-        problem: Problem,
-        *,
-        hardware: Hardware,
-        streams: Streams,
-        estimator: Estimator | None,
-        compiled: bool,
-        from_checkpoint: bool,
-    ) -> None:
-        """Build the policy and what fits it (see ``rlrun/algos/contract.py``).
-
-        Nothing is compiled: the number of steps differs from rollout to rollout.
-        """
-        self.longest = longest_episode(problem, self, name="dapo")
-        if problem.group_size is None or problem.group_size < 2:
-            raise UserError("dapo drops groups without a spread: env.group_size=8, say")
+    def setup(self, context: Context) -> None:
+        """Build the policy and what fits it (see ``algos/contract.py``)."""
+        self.longest = context.shape.longest
         if self.overlong_buffer is not None and self.overlong_buffer > self.longest:
             raise UserError(
                 f"algo.overlong_buffer={self.overlong_buffer} is longer than an episode, which "
                 f"may last {self.longest} steps"
             )
-        self.group_size = problem.group_size
-        # What `collect` has to say of a rollout besides, for the logs.
-        self.sampling: dict[str, int] = {}
         # Iterations in a row without an update.
         self.skipped = 0
-        self.streams = streams
-        self.agent, self.estimate = make_agent(
-            self,
-            problem,
-            algorithm="dapo",
-            estimator=estimator,
-            offers=POLICY_COLUMNS,
-            hardware=hardware,
-            streams=streams,
-        )
-        self.policy_learner = Learner(
-            self.agent.policy,
-            self.policy_loss,
-            minibatches=self.num_envs // self.episodes_per_minibatch,
-            optimizer=Adam(epsilon=self.adam_epsilon),
-            max_grad_norm=self.max_grad_norm,
-        )
-        self.learners = {"policy": self.policy_learner}
-        self.parts: dict[str, Stateful] = {}
+        self.body = EpisodeUpdate(context, self, self.policy_loss)
+        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
-    def updates(self, total_steps: int) -> int:
-        """Return 0: there is nothing to compile."""
-        return 0
-
-    def collect(self, collector: Collector) -> Rollout:
-        """Return ``num_envs`` episodes of groups with a spread, or as many as there are.
-
-        Each call of the collector plays ``num_envs`` episodes; all their steps count as the run's.
-        """
-        kept: list[Rollout] = []
-        missing, dropped = self.num_envs, 0
-        while missing > 0 and len(kept) <= self.max_refills:
-            rollout = collector.collect(self.agent)
-            has_spread = return_spreads(rollout, self.group_size) > self.spread_tolerance
-            members = has_spread.repeat_interleave(self.group_size).nonzero().squeeze(-1)
-            kept.append(take_columns(rollout, members[:missing]))
-            missing -= len(members)
-            dropped += int((~has_spread).sum())
-        self.sampling = {"groups/dropped": dropped, "groups/refills": len(kept) - 1}
-        return join(kept)
-
-    @torch.no_grad()
-    def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
-        """Improve the policy on groups of episodes, for several epochs of minibatches of them.
-
-        Args:
-            rollout: whole episodes of the current policy, [T, N].
-            progress: share of the run's steps done before this update, for the schedule.
-
-        Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
-        """
-        decay = 1.0 - progress if self.anneal_learning_rate else 1.0
-        learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
-        sampling = {
-            name: torch.tensor(count, device=self.agent.device)
-            for name, count in self.sampling.items()
-        }
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
+        """Improve the policy on groups of episodes, if there are any (``algos/contract.py``)."""
+        rollout = self.agent.rollout(transitions)
         if not rollout.mask.any():
             self.skipped += 1
             if self.skipped == MANY_SKIPPED:
@@ -210,26 +95,9 @@ class DAPO:
                     f"dapo has learned nothing in {MANY_SKIPPED} iterations in a row: the returns "
                     "of each group are equal, the task being solved or out of reach"
                 )
-            return {**sampling, "updates": torch.tensor(0)}
+            return {"updates": torch.tensor(0)}
         self.skipped = 0
-        advantage, _ = self.estimate(self.shaped(rollout))
-        weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
-
-        def batches(episodes: Tensor) -> EpisodeBatch:
-            weights = minibatch_weights(weight, size=episodes.shape[1])
-            columns = (rollout.obs, rollout.action, rollout.logp, advantage, weights)
-            return EpisodeBatch(*take_episodes(episodes, *columns))
-
-        metrics = fit_epochs(
-            self.policy_learner,
-            batches,
-            rollout.mask,
-            epochs=self.epochs,
-            size=self.episodes_per_minibatch,
-            learning_rate=learning_rate,
-            generator=self.streams.minibatch,
-        )
-        return {**metrics, **sampling, "schedule/learning_rate": learning_rate}
+        return self.body.update(self.shaped(rollout), progress)
 
     def shaped(self, rollout: Rollout) -> Rollout:
         """Fine overlong episodes, so that the fine is in each return of theirs in full, [T, N].
@@ -249,9 +117,7 @@ class DAPO:
         share = torch.where(rollout.done, 1.0, (1.0 - self.gamma) * rollout.mask)
         return replace(rollout, reward=rollout.reward + share * penalty)
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: EpisodeBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
         """L(θ) = −Σ w {min(ρ Â, clip(ρ, 1 − ε_low, 1 + ε_high) Â) + c H(π)}."""
         distribution, counts = policy(batch.obs), batch.weight > 0
         logp, entropy = distribution.log_prob(batch.action), distribution.entropy()
@@ -261,11 +127,7 @@ class DAPO:
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
             **policy_metrics(
-                log_ratio[counts],
-                entropy[counts],
-                ratio=log_ratio[counts],
-                clip=self.clip_low,
-                clip_high=self.clip_high,
+                log_ratio, entropy, clip=self.clip_low, clip_high=self.clip_high, mask=counts
             ),
         }
 

@@ -1,17 +1,25 @@
-"""Minibatches of whole episodes: what the algorithms that compare episodes of a group share."""
+"""The body of the algorithms on groups: several passes over episodes, in minibatches of them."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
-from rlrun.config.types import at_least, positive, positive_or_infinite
-from rlrun.data.minibatches import shuffled_episodes
-from rlrun.envs.problem import Problem
+from rlrun.data.minibatches import shuffled_episodes, take_columns
+from rlrun.data.normalize import Normalization
+from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
-from rlrun.learning.learner import Learner
-from rlrun.learning.metrics import summarize
+from rlrun.learning.agent import Agent
+from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
+from rlrun.learning.contract import Context, Metrics
+from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.metrics import spread_metrics, summarize
+from rlrun.learning.optimizers import Adam
+from rlrun.learning.reference_penalty import (
+    NO_PENALTY,
+    ReferenceKL,
+    ReferencePenalty,
+    warn_of_the_spread,
+)
 
 
 class EpisodeBatch(NamedTuple):
@@ -23,6 +31,8 @@ class EpisodeBatch(NamedTuple):
         logp: log π_old(a|s), [T, n].
         advantage: Â, [T, n].
         weight: w of each step in the loss, 0 behind the end of an episode, [T, n].
+        reference_logp: log π_ref(a|s), [T, n].
+        kl_coefficient: β, the same everywhere, [T, n]: compiled code takes it as an input.
     """
 
     obs: Tensor
@@ -30,92 +40,118 @@ class EpisodeBatch(NamedTuple):
     logp: Tensor
     advantage: Tensor
     weight: Tensor
+    reference_logp: Tensor
+    kl_coefficient: Tensor
 
 
 class EpisodeSettings(Protocol):
-    """The hyperparameters that the algorithms on groups of episodes share.
+    """The hyperparameters of these algorithms that concern what they share.
 
     Attributes:
         num_envs: N, episodes of an iteration.
-        horizon: T, steps at most; None: as many as an episode can have.
+        gamma: discount γ of the return.
         epochs: passes over the episodes of an iteration.
         episodes_per_minibatch: n, episodes of one gradient step.
-        learning_rate: step size of Adam at the start.
-        adam_epsilon: Adam's ε.
-        max_grad_norm: largest norm of the gradient.
-        entropy_coefficient: weight of the entropy bonus.
+        aggregation: how the losses of steps become one.
+        optimizer: takes the steps.
+        normalization: what is brought to unit scale.
     """
 
     num_envs: int
-    horizon: int | None
+    gamma: float
     epochs: int
     episodes_per_minibatch: int
-    learning_rate: float
-    adam_epsilon: float
-    max_grad_norm: float
-    entropy_coefficient: float
+    aggregation: Aggregation
+    optimizer: Adam
+    normalization: Normalization
 
 
-def check_episode_settings(settings: EpisodeSettings) -> None:
-    """Refuse values out of range.
+class EpisodeUpdate:
+    """Improves a policy on groups of whole episodes; there is no critic.
 
-    Raises:
-        ValueError: names the first of them.
+    Attributes:
+        agent: the policy.
+        learners: what fits it.
+        parts: what else decides the future.
     """
-    at_least(1, epochs=settings.epochs, episodes_per_minibatch=settings.episodes_per_minibatch)
-    positive(learning_rate=settings.learning_rate, adam_epsilon=settings.adam_epsilon)
-    positive_or_infinite(max_grad_norm=settings.max_grad_norm)
-    at_least(0, entropy_coefficient=settings.entropy_coefficient)
-    if settings.num_envs % settings.episodes_per_minibatch:
-        raise ValueError(
-            f"episodes_per_minibatch must divide num_envs={settings.num_envs}, "
-            f"got {settings.episodes_per_minibatch}"
+
+    def __init__(
+        self,
+        context: Context,
+        settings: EpisodeSettings,
+        policy_loss: Loss,
+        *,
+        kl: ReferenceKL = NO_PENALTY,
+    ):
+        """Build the policy and what fits it.
+
+        Args:
+            context: the other parts of the run.
+            settings: the algorithm's hyperparameters.
+            policy_loss: the policy with its parameters, and an `EpisodeBatch` -> loss and metrics.
+            kl: the penalty for leaving a reference policy.
+
+        Raises:
+            UserError: rollouts are not whole episodes, or some would be left out.
+        """
+        shape, size = context.shape, settings.episodes_per_minibatch
+        if not shape.whole_episodes:
+            raise UserError("this algorithm learns from whole episodes: collector=groups")
+        if shape.num_envs % size:
+            raise UserError(
+                f"algo.episodes_per_minibatch must divide num_envs={shape.num_envs}, got {size}"
+            )
+        self._settings = settings
+        self._shape = shape
+        self._shuffle = context.streams.minibatch
+        self.agent = Agent(context, settings, critics=False)
+        self.penalty = ReferencePenalty(
+            kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
+        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
+        self.policy = Learner(
+            self.agent.networks.policy,
+            policy_loss,
+            minibatches=shape.num_envs // size,
+            optimizer=settings.optimizer,
+        )
+        self.learners = {"policy": self.policy}
+        self.parts = {**self.agent.parts, **self.penalty.parts}
 
+    def update(self, rollout: Rollout, progress: float) -> Metrics:
+        """Take the steps of an iteration, in several passes over its episodes.
 
-def longest_episode(problem: Problem, settings: EpisodeSettings, *, name: str) -> int:
-    """Return the steps of the longest episode.
+        Args:
+            rollout: whole episodes of the current policy, [T, N].
+            progress: share of the run's steps done before this update, for the schedule.
 
-    Args:
-        problem: what is to be learned.
-        settings: the algorithm's hyperparameters.
-        name: what the algorithm is called, for messages.
-
-    Raises:
-        UserError: rollouts are not whole episodes, or do not fit.
-    """
-    if not problem.whole_episodes:
-        raise UserError(f"{name} learns from whole episodes: env.group_size=8, say")
-    return problem.rollout_length(settings.horizon, settings.num_envs)
-
-
-def fit_epochs(
-    learner: Learner,
-    make_batches: Callable[[Tensor], Any],
-    mask: Tensor,
-    *,
-    epochs: int,
-    size: int,
-    learning_rate: Tensor,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Take the steps of an update: several passes over the episodes, shuffled anew for each.
-
-    Args:
-        learner: takes them.
-        make_batches: numbers of episodes [M, n] -> their minibatches, [M, …].
-        mask: steps that count, [T, N].
-        epochs: passes.
-        size: n, episodes a minibatch.
-        learning_rate: step size, [].
-        generator: source of the shuffles (CPU).
-
-    Returns:
-        What the loss logs, of all minibatches, each [], and ``updates``, their number.
-    """
-    history, updates = [], 0
-    for _ in range(epochs):
-        episodes = shuffled_episodes(mask, size=size, generator=generator)
-        history.append(learner.fit(make_batches(episodes), learning_rate))
-        updates += len(episodes)
-    return summarize(history) | {"updates": torch.tensor(updates)}
+        Returns:
+            Means over the minibatches, each [], and ``updates``, their number.
+        """
+        settings = self._settings
+        learning_rate = rollout.reward.new_tensor(settings.optimizer.rate(progress))
+        penalised = self.penalty(rollout)
+        advantage, _ = self.agent.estimate(penalised.rollout)
+        weight = step_weights(rollout.mask, settings.aggregation, longest=self._shape.longest)
+        history = []
+        for _ in range(settings.epochs):
+            episodes = shuffled_episodes(
+                rollout.mask, size=settings.episodes_per_minibatch, generator=self._shuffle
+            )
+            columns = EpisodeBatch(
+                rollout.obs,
+                rollout.action,
+                rollout.logp,
+                advantage,
+                minibatch_weights(weight, size=episodes.shape[1]),
+                penalised.reference_logp,
+                penalised.coefficient.expand_as(advantage),
+            )
+            batches = EpisodeBatch(*take_columns(episodes, *columns))
+            history.append(self.policy.fit(batches, learning_rate))
+        return {
+            **summarize(history),
+            **spread_metrics(rollout, self._shape.group_size),
+            **penalised.metrics,
+            "schedule/learning_rate": learning_rate,
+        }

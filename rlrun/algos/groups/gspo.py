@@ -19,169 +19,52 @@ details of PPO in control (``ppo.py``): orthogonal initialisation, normalised ob
 Adam with ε = 1e-5, a falling step size, a bounded gradient norm.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.columns import POLICY_COLUMNS, Estimator
-from rlrun.algos.contract import check_rollout_settings
-from rlrun.algos.groups.episode_update import check_episode_settings, fit_epochs, longest_episode
-from rlrun.collectors.contract import Collector
-from rlrun.config.types import positive_or_infinite
-from rlrun.data.groups import spread_metrics
-from rlrun.data.rollout import Rollout
-from rlrun.data.seeding import Streams
-from rlrun.envs.problem import Problem
-from rlrun.hardware.spec import Hardware
-from rlrun.learning.aggregation import Aggregation, step_weights
-from rlrun.learning.learner import Learner
-from rlrun.learning.metrics import policy_metrics
+from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
+from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
+from rlrun.data.normalize import Normalization
+from rlrun.data.rollout import Transitions
+from rlrun.learning.aggregation import Aggregation
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.metrics import policy_metrics, ratio_metrics
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.reference_penalty import (
-    KLEstimator,
-    KLPlace,
-    PenalisedBatch,
-    ReferencePenalty,
-    check_reference_settings,
-    penalised_batches,
-    warn_of_the_spread,
-)
+from rlrun.learning.reference_penalty import ReferenceKL
 from rlrun.learning.surrogates import bounded, clipped_surrogate, of_each_step
-from rlrun.models.agent import make_agent
-from rlrun.models.distributions import Categorical, DiagonalGaussian
 
 
 @dataclass(kw_only=True, eq=False)
 class GSPO:
-    """Hyperparameters (their meaning and source stand in ``conf/algo/gspo.yaml``) and the learner.
+    """Hyperparameters (explained in ``conf/algo/gspo.yaml``), and the loss."""
 
-    Attributes:
-        agent: the policy.
-        learners: what fits it.
-        parts: what else decides the future.
-    """
-
-    num_envs: int
-    horizon: int | None
-    epochs: int
-    episodes_per_minibatch: int
-    learning_rate: float
-    anneal_learning_rate: bool
-    adam_epsilon: float
-    gamma: float
-    clip_low: float
-    clip_high: float
+    num_envs: Count
+    clip_low: PositiveOrInfinite
+    clip_high: PositiveOrInfinite
     aggregation: Aggregation
-    entropy_coefficient: float
-    max_grad_norm: float
-    reference: str | None
-    kl_estimator: KLEstimator
-    kl_place: KLPlace
-    kl_coefficient: float
-    kl_target: float | None
-    kl_horizon: int
-    normalize_observation: bool
-    normalize_reward: bool
-    normalizer_clip: float
-    hidden_sizes: list[int]
-    log_std: float
+    epochs: Count
+    episodes_per_minibatch: Count
+    optimizer: Adam
+    gamma: Fraction
+    kl: ReferenceKL
+    entropy_coefficient: NonNegative
+    normalization: Normalization
 
     loop: ClassVar = staticmethod(loops.on_policy)
 
-    def __post_init__(self):
-        """Refuse values outside their range."""
-        check_rollout_settings(self)
-        check_episode_settings(self)
-        check_reference_settings(self)
-        positive_or_infinite(clip_low=self.clip_low, clip_high=self.clip_high)
+    def setup(self, context: Context) -> None:
+        """Build the policy and what fits it (see ``algos/contract.py``)."""
+        self.body = EpisodeUpdate(context, self, self.policy_loss, kl=self.kl)
+        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
-    def setup(
-        self,
-        problem: Problem,
-        *,
-        hardware: Hardware,
-        streams: Streams,
-        estimator: Estimator | None,
-        compiled: bool,
-        from_checkpoint: bool,
-    ) -> None:
-        """Build the policy and what fits it (see ``rlrun/algos/contract.py``).
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
+        """Improve the policy on groups of episodes (see ``algos/contract.py``)."""
+        return self.body.update(self.agent.rollout(transitions), progress)
 
-        Nothing is compiled: the number of steps differs from rollout to rollout.
-        """
-        self.longest = longest_episode(problem, self, name="gspo")
-        self.group_size = problem.group_size
-        self.streams = streams
-        self.agent, self.estimate = make_agent(
-            self,
-            problem,
-            algorithm="gspo",
-            estimator=estimator,
-            offers=POLICY_COLUMNS,
-            hardware=hardware,
-            streams=streams,
-        )
-        if not from_checkpoint:
-            warn_of_the_spread(self)
-        self.penalty = ReferencePenalty(self, problem, self.agent, from_checkpoint=from_checkpoint)
-        self.policy_learner = Learner(
-            self.agent.policy,
-            self.policy_loss,
-            minibatches=self.num_envs // self.episodes_per_minibatch,
-            optimizer=Adam(epsilon=self.adam_epsilon),
-            max_grad_norm=self.max_grad_norm,
-        )
-        self.learners = {"policy": self.policy_learner}
-        self.parts = self.penalty.parts
-
-    def updates(self, total_steps: int) -> int:
-        """Return 0: there is nothing to compile."""
-        return 0
-
-    def collect(self, collector: Collector) -> Rollout:
-        """Return groups of episodes of the current policy."""
-        return collector.collect(self.agent)
-
-    @torch.no_grad()
-    def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
-        """Improve the policy on groups of episodes, for several epochs of minibatches of them.
-
-        Args:
-            rollout: whole episodes of the current policy, [T, N].
-            progress: share of the run's steps done before this update, for the schedule.
-
-        Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
-        """
-        decay = 1.0 - progress if self.anneal_learning_rate else 1.0
-        learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
-        penalised = self.penalty(rollout)
-        advantage, _ = self.estimate(penalised.rollout)
-        weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
-        metrics = fit_epochs(
-            self.policy_learner,
-            partial(penalised_batches, penalised, advantage, weight),
-            rollout.mask,
-            epochs=self.epochs,
-            size=self.episodes_per_minibatch,
-            learning_rate=learning_rate,
-            generator=self.streams.minibatch,
-        )
-        return {
-            **metrics,
-            **spread_metrics(rollout, self.group_size),
-            **penalised.metrics,
-            "schedule/learning_rate": learning_rate,
-        }
-
-    def policy_loss(
-        self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: PenalisedBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
         """L(θ) = −Σ w {min(s_i Â, clip(s_i, 1 − ε_low, 1 + ε_high) Â) + c H(π) − β k(π, π_ref)}."""
         distribution, counts = policy(batch.obs), batch.weight > 0
         logp, entropy = distribution.log_prob(batch.action), distribution.entropy()
@@ -190,15 +73,10 @@ class GSPO:
         surrogate = clipped_surrogate(
             of_each_step(episode, log_ratio), batch.advantage, self.clip_low, self.clip_high
         )
-        penalty = self.penalty.in_loss(torch.where(counts, logp - batch.reference_logp, 0.0))
+        penalty = self.body.penalty.in_loss(torch.where(counts, logp - batch.reference_logp, 0.0))
         gain = surrogate + self.entropy_coefficient * entropy - batch.kl_coefficient * penalty
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
-            **policy_metrics(
-                log_ratio[counts],
-                entropy[counts],
-                ratio=episode,
-                clip=self.clip_low,
-                clip_high=self.clip_high,
-            ),
+            **policy_metrics(log_ratio, entropy, clip=self.clip_low, mask=counts),
+            **ratio_metrics(episode, self.clip_low, self.clip_high),
         }

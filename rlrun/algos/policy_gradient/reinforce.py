@@ -19,7 +19,6 @@ discounted return, for estimators that discount from the step (``reward_to_go``,
 ``discount_states``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -27,29 +26,23 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, Estimator
-from rlrun.algos.contract import check_rollout_settings
-from rlrun.collectors.contract import Collector
-from rlrun.config.types import at_least, positive, positive_or_infinite
+from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import all_rows, take
-from rlrun.data.rollout import Rollout
-from rlrun.data.seeding import Streams
-from rlrun.envs.problem import Problem
+from rlrun.data.normalize import Normalization
+from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
-from rlrun.hardware.spec import Hardware
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, step_weights
-from rlrun.learning.critics import Critics
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.kl import approximate_kl
 from rlrun.learning.learner import Learner
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.protocols import Stateful
 from rlrun.learning.surrogates import standardize
-from rlrun.models.agent import make_agent
-from rlrun.models.distributions import Categorical, DiagonalGaussian
 
 
-class PolicyBatch(NamedTuple):
+class WeightedBatch(NamedTuple):
     """B steps of whole episodes: [B, D], [B] or [B, A], Ψ [B] and w [B]."""
 
     obs: Tensor
@@ -60,140 +53,56 @@ class PolicyBatch(NamedTuple):
 
 @dataclass(kw_only=True, eq=False)
 class REINFORCE:
-    """Hyperparameters (their meaning and source stand in ``conf/algo/reinforce.yaml``).
+    """Hyperparameters (explained in ``conf/algo/reinforce.yaml``), and the loss."""
 
-    Attributes:
-        agent: the policy, and the critics that the estimator needs.
-        learners: what fits them.
-        parts: what else decides the future.
-    """
-
-    num_envs: int
-    horizon: int | None
-    learning_rate: float
-    anneal_learning_rate: bool
-    adam_epsilon: float
-    gamma: float
+    num_envs: Count
+    gamma: Fraction
     discount_states: bool
-    normalize_advantage: bool
     aggregation: Aggregation
-    entropy_coefficient: float
-    max_grad_norm: float
-    critic_learning_rate: float
-    critic_epochs: int
-    critic_minibatch_size: int
-    normalize_observation: bool
-    normalize_reward: bool
-    normalizer_clip: float
-    hidden_sizes: list[int]
-    log_std: float
+    optimizer: Adam
+    critic: CriticFit
+    normalize_advantage: bool
+    entropy_coefficient: NonNegative
+    normalization: Normalization
 
     loop: ClassVar = staticmethod(loops.on_policy)
 
-    def __post_init__(self):
-        """Refuse values outside their range."""
-        check_rollout_settings(self)
-        positive(
-            learning_rate=self.learning_rate,
-            adam_epsilon=self.adam_epsilon,
-            critic_learning_rate=self.critic_learning_rate,
-        )
-        positive_or_infinite(max_grad_norm=self.max_grad_norm)
-        at_least(0, entropy_coefficient=self.entropy_coefficient)
-        at_least(
-            1, critic_epochs=self.critic_epochs, critic_minibatch_size=self.critic_minibatch_size
-        )
-
-    def setup(
-        self,
-        problem: Problem,
-        *,
-        hardware: Hardware,
-        streams: Streams,
-        estimator: Estimator | None,
-        compiled: bool,
-        from_checkpoint: bool,
-    ) -> None:
-        """Build the networks and what fits them (see ``rlrun/algos/contract.py``).
-
-        Nothing is compiled: the number of steps differs from rollout to rollout.
-        """
-        if not problem.whole_episodes:
-            raise UserError("reinforce learns from whole episodes: env.group_size=1, or more")
-        self.longest = problem.rollout_length(self.horizon, self.num_envs)
-        self.streams = streams
-        self.agent, self.estimate = make_agent(
-            self,
-            problem,
-            algorithm="reinforce",
-            estimator=estimator,
-            offers=ACTOR_CRITIC_COLUMNS,
-            hardware=hardware,
-            streams=streams,
-        )
-        adam = Adam(epsilon=self.adam_epsilon)
+    def setup(self, context: Context) -> None:
+        """Build the networks and what fits them (see ``algos/contract.py``)."""
+        if not context.shape.whole_episodes:
+            raise UserError("reinforce learns from whole episodes: collector=episodes")
+        self.longest, self.shuffle = context.shape.longest, context.streams.minibatch
+        self.agent = Agent(context, self, critics=True)
+        networks = self.agent.networks
         self.policy_learner = Learner(
-            self.agent.policy,
-            self.policy_loss,
-            minibatches=1,
-            optimizer=adam,
-            max_grad_norm=self.max_grad_norm,
+            networks.policy, self.policy_loss, minibatches=1, optimizer=self.optimizer
         )
-        self.critics = Critics(
-            self.agent, minibatches=1, optimizer=adam, max_grad_norm=self.max_grad_norm
-        )
+        self.critics = Critics(networks, minibatches=1, optimizer=self.critic.optimizer)
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
-        self.parts: dict[str, Stateful] = {}
-
-    def updates(self, total_steps: int) -> int:
-        """Return 0: there is nothing to compile."""
-        return 0
-
-    def collect(self, collector: Collector) -> Rollout:
-        """Return episodes of the current policy."""
-        return collector.collect(self.agent)
+        self.parts = self.agent.parts
 
     @torch.no_grad()
-    def update(self, rollout: Rollout, *, progress: float) -> dict[str, Tensor]:
-        """Take one step of the policy, and fit the critics if there are any.
-
-        Args:
-            rollout: whole episodes of the current policy, [T, N].
-            progress: share of the run's steps done before this update, for the schedule.
-
-        Returns:
-            Means, each [], and ``updates``, the policy's steps.
-        """
-        decay = 1.0 - progress if self.anneal_learning_rate else 1.0
-        learning_rate = torch.tensor(self.learning_rate * decay, device=self.agent.device)
-        advantage, target = self.estimate(rollout)
-        batch = PolicyBatch(
-            *take(
-                all_rows(rollout.mask),
-                rollout.obs,
-                rollout.action,
-                self.coefficient(advantage, rollout.mask),
-                step_weights(rollout.mask, self.aggregation, longest=self.longest),
-            )
-        )
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
+        """Take one step of the policy, and fit the critics if there are any."""
+        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
+        rollout = self.agent.rollout(transitions)
+        advantage, target = self.agent.estimate(rollout)
+        weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
+        columns = (rollout.obs, rollout.action, self.coefficient(advantage, rollout.mask), weight)
+        batch = WeightedBatch(*take(all_rows(rollout.mask), *columns))
         metrics = self.policy_learner.fit(batch, learning_rate)
-        log_ratio = self.agent.log_prob(rollout.obs, rollout.action) - rollout.logp
+        moved = self.agent.networks.policy(rollout.obs).log_prob(rollout.action) - rollout.logp
         # After Ψ was taken from them as they were.
-        critic_metrics, _ = self.critics.fit_epochs(
-            rollout,
-            target,
-            epochs=self.critic_epochs,
-            size=self.critic_minibatch_size,
-            learning_rate=torch.tensor(self.critic_learning_rate * decay, device=self.agent.device),
-            generator=self.streams.minibatch,
+        critic_metrics = self.critics.fit_epochs(
+            rollout, target, settings=self.critic, progress=progress, generator=self.shuffle
         )
         return {
-            **summarize([metrics]),
             **critic_metrics,
+            **summarize([metrics]),
             **explained_variance(rollout, target),
-            "policy/kl": approximate_kl(log_ratio[rollout.mask]),
+            "policy/kl": approximate_kl(moved[rollout.mask]),
             "schedule/learning_rate": learning_rate,
-            "updates": torch.tensor(1),
+            "updates": 1 + critic_metrics["updates"],
         }
 
     def coefficient(self, advantage: Tensor, mask: Tensor) -> Tensor:
@@ -210,9 +119,7 @@ class REINFORCE:
             advantage = self.gamma ** step.unsqueeze(-1) * advantage
         return advantage
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Categorical | DiagonalGaussian], batch: PolicyBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: WeightedBatch) -> LossAndMetrics:
         """L(θ) = −Σ w (Ψ log π(a|s) + c H(π))."""
         distribution = policy(batch.obs)
         entropy = distribution.entropy()

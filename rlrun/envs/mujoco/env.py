@@ -22,15 +22,12 @@ class MujocoEnv:
     Attributes:
         id: Gymnasium's id, "Hopper-v5".
         max_episode_steps: steps after which an episode is truncated; None: as registered.
-        group_size: episodes that begin from one start state; None: environments go on from one
-            rollout to the next.
         options: keyword arguments of Gymnasium's class ("forward_reward_weight"); one that is not
             given has Gymnasium's default.
     """
 
     id: str
     max_episode_steps: int | None
-    group_size: int | None
     options: dict[str, Any]
 
     def __post_init__(self):
@@ -38,16 +35,14 @@ class MujocoEnv:
 
         Raises:
             UserError: no such task or option, or an option's value does not fit.
-            ValueError: the limit or the group size is out of range.
+            ValueError: the limit is out of range.
         """
         if self.id not in TASKS:
             raise UserError(f"env.id: '{self.id}' is no MuJoCo task{did_you_mean(self.id, TASKS)}")
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
-        if self.group_size is not None and self.group_size < 1:
-            raise ValueError(f"group_size must be at least 1, got {self.group_size}")
         options = schema.check_arguments(
-            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options", packages=[]
+            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )
         _check_values(options)
         self._task = TASKS[self.id](**options)

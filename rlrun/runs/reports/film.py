@@ -57,7 +57,7 @@ def film(run: Run, *, seed: int, path: Path) -> None:
         writer.send(None)  # starts the generator
         while not ended:
             writer.send(np.ascontiguousarray(frame))
-            step = env.step(run.act_greedily(torch.from_numpy(obs)).numpy())
+            step = env.step(run.act_greedily(obs))
             obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
             frame = _draw(vector_env)  # once it has ended, of the next episode
     except OSError as error:  # a full disk, or a directory that is read-only

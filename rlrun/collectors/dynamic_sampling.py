@@ -1,0 +1,106 @@
+"""Dynamic sampling: groups that teach nothing are dropped, and more are played in their place.
+
+Yu et al. 2025, "DAPO" (arXiv:2503.14476), §3.2: the advantages of a group whose returns are all
+equal are zero.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from rlrun.collectors.contract import Actor, Collector, Snapshot
+from rlrun.collectors.episodes import Episodes
+from rlrun.config.types import Count, NonNegative, NonNegativeInt
+from rlrun.data.groups import join, return_spreads, take_episodes
+from rlrun.data.rollout import RolloutShape, Transitions
+from rlrun.envs.control import ControlEnv
+from rlrun.envs.problem import Problem
+from rlrun.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicSampling:
+    """Settings; ``conf/collector/dynamic_sampling.yaml`` explains them."""
+
+    group_size: Count
+    max_refills: NonNegativeInt
+    spread_tolerance: NonNegative
+
+    def shape(self, problem: Problem, num_envs: int) -> RolloutShape:
+        """N episodes in groups, or fewer (see :class:`~.contract.CollectorSpec`).
+
+        Raises:
+            UserError: there are no groups, or they do not fit.
+        """
+        if self.group_size < 2:
+            raise UserError(
+                "collector=dynamic_sampling drops groups without a spread: "
+                "collector.group_size=8, say"
+            )
+        return Episodes(group_size=self.group_size).shape(problem, num_envs)
+
+    def open(
+        self, env: ControlEnv, shape: RolloutShape, *, seed: int
+    ) -> "DynamicSamplingCollector":
+        """Wrap a collector of groups (see :class:`~.contract.CollectorSpec`)."""
+        groups = Episodes(group_size=self.group_size).open(env, shape, seed=seed)
+        return DynamicSamplingCollector(
+            groups, shape, max_refills=self.max_refills, spread_tolerance=self.spread_tolerance
+        )
+
+
+class DynamicSamplingCollector:
+    """Collects until N episodes are in groups with a spread, or for as often as it may."""
+
+    def __init__(
+        self,
+        groups: Collector,
+        shape: RolloutShape,
+        *,
+        max_refills: int,
+        spread_tolerance: float,
+    ):
+        """Wrap a collector.
+
+        Args:
+            groups: plays N episodes a call, the members of a group side by side.
+            shape: of its rollouts.
+            max_refills: calls of it beside the first.
+            spread_tolerance: largest difference of a group's raw returns that counts as none.
+        """
+        self._groups = groups
+        self._shape = shape
+        self._max_refills = max_refills
+        self._spread_tolerance = spread_tolerance
+        self._snapshot = Snapshot()
+
+    def collect(self, actor: Actor) -> Transitions:
+        """Return N episodes of groups with a spread, or as many as there are.
+
+        All steps count as the run's, also those of dropped groups.
+        """
+        kept: list[Transitions] = []
+        missing, dropped = self._shape.num_envs, 0
+        with self._snapshot.of(self._groups.state_dict(), actor):
+            while missing > 0 and len(kept) <= self._max_refills:
+                played = self._groups.collect(actor)
+                spreads = return_spreads(played.reward, played.mask, self._shape.group_size)
+                has_spread = spreads > self._spread_tolerance
+                members = has_spread.repeat_interleave(self._shape.group_size).nonzero().squeeze(-1)
+                kept.append(take_episodes(played, members[:missing]))
+                missing -= len(members)
+                dropped += int((~has_spread).sum())
+        metrics = {
+            "groups/dropped": torch.tensor(dropped),
+            "groups/refills": torch.tensor(len(kept) - 1),
+        }
+        return replace(join(kept), metrics=metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the collector that it wraps."""
+        return self._snapshot.before or self._groups.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._groups.load_state_dict(state)

@@ -1,0 +1,81 @@
+"""Who acts: a policy with its normaliser, a source of random numbers, and a version."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from rlrun.data.normalize import ObservationNormalizer
+from rlrun.models.networks import Policy
+
+
+class Actor:
+    """Acts where the environments are, with weights that the learner publishes.
+
+    Environments step on the CPU, where a forward pass of a small network takes less time than a
+    launch on a GPU: for a learner there, the actor has a copy of the policy.
+
+    Attributes:
+        normalizer: of the observations.
+        generator: source of the exploration.
+        version: how often weights were published.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        normalizer: ObservationNormalizer,
+        generator: torch.Generator,
+        device: torch.device,
+    ):
+        """Take the learner's policy as it is.
+
+        Args:
+            policy: the learner's.
+            normalizer: of the observations.
+            generator: source of the exploration.
+            device: where the environments are.
+        """
+        self._learned = policy
+        self._policy = policy
+        if next(policy.parameters()).device.type != device.type:
+            self._policy = copy.deepcopy(policy).to(device)
+        self.normalizer = normalizer
+        self.generator = generator
+        self.version = 0
+
+    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample an action at each observation.
+
+        Args:
+            obs: as the environment gave it, [N, D].
+
+        Returns:
+            Actions, [N] or [N, A], and log μ(a|s) of each, [N].
+        """
+        distribution = self._policy(self.normalizer(obs))
+        action = distribution.sample(self.generator)
+        return action, distribution.log_prob(action)
+
+    def act_greedily(self, obs: Tensor) -> Tensor:
+        """Return the most probable action at each observation [N, D], as [N] or [N, A]."""
+        return self._policy(self.normalizer(obs)).mode()
+
+    def publish(self) -> None:
+        """Act with the learner's present weights from now on."""
+        self.version += 1
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Copy the learner's weights, if the actor has others."""
+        if self._policy is not self._learned:
+            self._policy.load_state_dict(self._learned.state_dict())
+
+    def state_dict(self) -> dict:
+        """Return the version; weights, statistics and random numbers are saved by others."""
+        return {"version": self.version}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a saved state, with weights that are loaded by now."""
+        self.version = state["version"]
+        self.refresh()

@@ -1,0 +1,111 @@
+"""Frozen policies for a new run, read from the directories of others."""
+
+from pathlib import Path
+
+import torch
+
+from rlrun.config.files import read_json, read_yaml
+from rlrun.envs.problem import Problem
+from rlrun.errors import UserError, near_path
+from rlrun.models.reference import Reference
+from rlrun.runs.files.checkpoint import MANIFEST, Checkpoint, CheckpointStore, load
+
+# What the names of a policy's weights begin with in a checkpoint (``models/networks.py``).
+PREFIX = "policy."
+
+# Where a run has its checkpoints.
+CHECKPOINTS = "checkpoints"
+
+
+def unread_policy(path: str, device: torch.device, *, problem: Problem) -> Reference:
+    """Stand in for a policy that was read once and is in the run's own state since.
+
+    Args:
+        path: where it was read from; nothing is read there now.
+        device: where the learner is.
+        problem: what it is a policy for.
+    """
+    return Reference(problem, device)
+
+
+def load_policy(path: str, device: torch.device, *, problem: Problem) -> Reference:
+    """Read a policy; nothing of its run is imported or executed.
+
+    Args:
+        path: a run's directory, whose newest checkpoint is taken, or a checkpoint's; the directory
+            of a run's checkpoints means the run.
+        device: where the learner is.
+        problem: what it must be a policy for.
+
+    Raises:
+        UserError: it is neither, or it is a policy for something else.
+    """
+    place = f"algo.kl.reference={path}"
+    _require_directory(path, place)
+    directory = Path(path).resolve()
+    is_checkpoint = (directory / MANIFEST).exists()
+    if is_checkpoint:
+        run = directory.parent.parent
+    else:
+        run = directory.parent if directory.name == CHECKPOINTS else directory
+    for name in ("config.yaml", "run.json"):
+        if not (run / name).is_file():
+            raise UserError(f"{place} is no run, nor a checkpoint in one: no {name} in {run}")
+    try:
+        config = read_yaml(run / "config.yaml")
+        env_id = read_json(run / "run.json")["env_id"]
+        settings = {
+            "model": config["model"],
+            "clip": config["algo"]["normalization"]["clip"],
+            "normalized": config["algo"]["normalization"]["observation"],
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{place} is no run with a policy, nor a checkpoint of one: {reason}"
+        ) from error
+    if env_id != problem.env_id:
+        raise UserError(f"{place} is a policy for {env_id}, not for {problem.env_id}")
+    checkpoint = _read(directory, place) if is_checkpoint else _newest(run)
+    weights = {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in checkpoint.weights.items()
+        if name.startswith(PREFIX)
+    }
+    normalizer = checkpoint.state["algorithm.observation_normalizer"]
+    reference = Reference(problem, device)
+    try:
+        reference.load_state_dict(
+            {**settings, "weights": weights, "observation_normalizer": normalizer}
+        )
+    except RuntimeError as error:  # names or shapes of weights differ
+        raise UserError(
+            f"{place} is a policy for other observations or actions than these of "
+            f"{problem.env_id}: {problem.obs_size} numbers, {problem.action_space}"
+        ) from error
+    return reference
+
+
+def _require_directory(path: str, place: str) -> None:
+    """Refuse what names no directory, the current one by an empty name among them."""
+    if not path:
+        raise UserError(
+            "algo.kl.reference is empty: give a run's directory, a checkpoint's, or null"
+        )
+    if Path(path).is_file():
+        raise UserError(f"{place} is a file, not a directory")
+    if not Path(path).is_dir():
+        raise UserError(f"{place}: no such directory{near_path(Path(path))}")
+
+
+def _newest(run: Path) -> Checkpoint:
+    """Read the newest checkpoint of a run."""
+    return CheckpointStore(run / CHECKPOINTS, keep=1).load_last()
+
+
+def _read(checkpoint: Path, place: str) -> Checkpoint:
+    """Read one checkpoint."""
+    try:
+        return load(checkpoint)
+    except ValueError as error:
+        raise UserError(f"{place} cannot be read: {error}") from error

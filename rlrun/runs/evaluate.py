@@ -1,6 +1,7 @@
 """Evaluation: whole episodes of the greedy policy, apart from training."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from rlrun.envs.control import ControlEnv
+
+FINAL_SHARE = 0.1  # of a run's steps: the part whose evaluations are its figure
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,18 @@ def play_episodes(
         obs = step.obs
     env.drain_episodes()  # or they would pile up
     return Episodes(returns.tolist(), lengths.tolist())
+
+
+def final_return(evaluations: Sequence[tuple[int, float]], total_steps: int) -> float:
+    """The figure of a run: the mean of the evaluations in the last tenth of its steps.
+
+    Args:
+        evaluations: environment step and mean return of each.
+        total_steps: environment steps at which the run ends.
+
+    Returns:
+        The mean; NaN as long as the last tenth has no evaluation.
+    """
+    start = (1 - FINAL_SHARE) * total_steps
+    final = [value for step, value in evaluations if step >= start]
+    return float(np.mean(final)) if final else math.nan

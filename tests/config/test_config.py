@@ -23,6 +23,8 @@ PAIRS = {
     f"{algo}_{env}": (algo, env) for algo in choices(CONF / "algo") for env in choices(CONF / "env")
 }
 
+NAMES = {"algo": "ppo", "env": "cartpole", "advantage": "gae", "label": "ppo_cartpole"}
+
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -30,7 +32,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def loaded(*overrides: str) -> Experiment:
-    return load(composed(*overrides), list(overrides), "ppo", "cartpole", parent=Path("outputs"))
+    return load(composed(*overrides), list(overrides), NAMES, parent=Path("outputs"))
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -132,7 +134,7 @@ def test_an_algorithm_decides_how_its_episodes_begin_unless_the_user_does(algo):
 def test_loading_does_not_change_the_config():
     cfg = composed("env=cartpole", "total_steps=1e6")
     before = OmegaConf.to_yaml(cfg)
-    experiment = load(cfg, [], "ppo", "cartpole", parent=Path("outputs"))
+    experiment = load(cfg, [], NAMES, parent=Path("outputs"))
     assert OmegaConf.to_yaml(cfg) == before
     assert experiment.total_steps == 1_000_000
     assert isinstance(experiment.total_steps, int)
@@ -161,7 +163,7 @@ def test_the_command_line_chooses_the_estimator_of_the_algorithm():
 def test_an_algorithm_without_an_estimator_has_none():
     cfg = composed("env=cartpole")
     without = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "advantage"])
-    assert load(without, [], "ppo", "cartpole", parent=Path("outputs")).advantage is None
+    assert load(without, [], NAMES, parent=Path("outputs")).advantage is None
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_targets_outside_rlrun_need_a_plugin(plugin):
 def saved_run(directory: Path, experiment: Experiment) -> Path:
     directory.mkdir()
     write_config(directory, experiment.config, experiment.overrides)
-    write_record(directory, {"algo": experiment.algo_name, "env": experiment.env_name})
+    write_record(directory, {"label": experiment.label, **experiment.identity})
     return directory
 
 
@@ -237,7 +239,8 @@ def test_a_run_is_read_back_as_it_was(tmp_path):
     assert vars(again.algo) == vars(experiment.algo)
     assert again.loggers == experiment.loggers
     assert again.advantage.keywords == experiment.advantage.keywords
-    assert (again.algo_name, again.env_name, again.seed) == ("ppo", "cartpole", 3)
+    assert again.identity == experiment.identity
+    assert again.name == experiment.name == "ppo_cartpole_s3"
     assert again.overrides == experiment.overrides
 
 

@@ -31,6 +31,7 @@ from torch import Tensor
 from rlrun.config.types import Count, NonNegative, Positive
 from rlrun.data.rollout import Rollout
 from rlrun.errors import warn
+from rlrun.learning.contract import Stateful
 from rlrun.learning.kl import (
     FixedKLController,
     KLController,
@@ -39,7 +40,6 @@ from rlrun.learning.kl import (
     k2,
     k3,
 )
-from rlrun.learning.protocols import Stateful
 from rlrun.models.networks import Policy
 from rlrun.models.reference import Reference
 

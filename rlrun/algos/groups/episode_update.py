@@ -4,13 +4,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
+from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.learner import Learner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
@@ -108,9 +108,7 @@ class EpisodeUpdate:
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
-        warn_of_the_spread(
-            kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size
-        )
+        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
         self.policy = Learner(
             self.agent.networks.policy,
             policy_loss,
@@ -120,7 +118,7 @@ class EpisodeUpdate:
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
 
-    def update(self, rollout: Rollout, progress: float) -> dict[str, Tensor]:
+    def update(self, rollout: Rollout, progress: float) -> Metrics:
         """Take the steps of an iteration, in several passes over its episodes.
 
         Args:

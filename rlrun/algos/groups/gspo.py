@@ -19,25 +19,22 @@ details of PPO in control (``ppo.py``): orthogonal initialisation, normalised ob
 Adam with ε = 1e-5, a falling step size, a bounded gradient norm.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.contract import Context
 from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.aggregation import Aggregation
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import policy_metrics, ratio_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import ReferenceKL
 from rlrun.learning.surrogates import bounded, clipped_surrogate, of_each_step
-from rlrun.models.distributions import Distribution
 
 
 @dataclass(kw_only=True, eq=False)
@@ -63,13 +60,11 @@ class GSPO:
         self.body = EpisodeUpdate(context, self, self.policy_loss, kl=self.kl)
         self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve the policy on groups of episodes (see ``algos/contract.py``)."""
         return self.body.update(self.agent.rollout(transitions), progress)
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: EpisodeBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
         """L(θ) = −Σ w {min(s_i Â, clip(s_i, 1 − ε_low, 1 + ε_high) Â) + c H(π) − β k(π, π_ref)}."""
         distribution, counts = policy(batch.obs), batch.weight > 0
         logp, entropy = distribution.log_prob(batch.action), distribution.entropy()

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.data.minibatches import all_rows, minibatches
 from rlrun.data.rollout import Rollout
+from rlrun.learning.agent import Agent
+from rlrun.learning.contract import Context
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
 from rlrun.learning.learner import Learner, Loss
 from rlrun.learning.optimizers import Optimizer

@@ -11,25 +11,22 @@ no parameters, each have an optimiser and a gradient norm of their own, so that 
 between their losses and both can be fitted at the same time.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent, refuse_second_ratio
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.agent import Agent, refuse_second_ratio
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import clipped_surrogate, standardize
-from rlrun.models.distributions import Distribution
 
 
 @dataclass(kw_only=True, eq=False)
@@ -73,7 +70,7 @@ class PPO:
         self.learners, self.parts = self.body.learners, self.agent.parts
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs of minibatches."""
         learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
@@ -98,9 +95,7 @@ class PPO:
             "schedule/learning_rate": learning_rate,
         }
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: PolicyBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[min(ρ Â, clip(ρ, 1 ± ε) Â)] − c E[H(π)]."""
         distribution = policy(batch.obs)
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ

@@ -8,28 +8,24 @@ Departures: the details that decide PPO's results (Huang et al. 2022, "The 37 im
 of PPO"), the same as in ``ppo.py``; an adapted β has a smallest and a largest value.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent, refuse_second_ratio
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate
-from rlrun.config.types import Count, Fraction, NonNegative, Positive
+from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.learning.kl import DoublingKLController, FixedKLController, KLController
+from rlrun.learning.agent import Agent, refuse_second_ratio
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.kl import OldPolicyKL
 from rlrun.learning.metrics import USUAL_CLIP, explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import standardize
-from rlrun.models.distributions import Categorical, DiagonalGaussian
-
-Distribution = TypeVar("Distribution", Categorical, DiagonalGaussian)
 
 
 class PenalisedBatch(NamedTuple):
@@ -50,33 +46,6 @@ class PenalisedBatch(NamedTuple):
     advantage: Tensor
     old: Tensor
     kl_coefficient: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class OldPolicyKL:
-    """The penalty for leaving the policy that collected the data.
-
-    Attributes:
-        coefficient: β, or the first one, if it is adapted.
-        target: mean KL of an iteration that β is adapted to; None: it stays as it is.
-    """
-
-    coefficient: NonNegative
-    target: Positive | None
-
-    def __post_init__(self):
-        """Refuse a β that cannot be adapted: no factor leads away from zero."""
-        if self.target is not None and self.coefficient == 0:
-            raise ValueError(
-                "coefficient must be positive to be adapted (target=null: it stays as it is), "
-                f"got {self.coefficient}"
-            )
-
-    def controller(self, device: torch.device) -> KLController:
-        """Make what β is taken from."""
-        if self.target is None:
-            return FixedKLController(self.coefficient, device=device)
-        return DoublingKLController(self.coefficient, target=self.target, device=device)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -122,7 +91,7 @@ class PPOKL:
         self.parts = {**self.agent.parts, "kl_coefficient": self.controller}
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs; then adapt β."""
         learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
@@ -140,8 +109,7 @@ class PPOKL:
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
             batches = PenalisedBatch(*take(epoch.rows, *columns))
             history.append(self.body.fit(batches, rollout, epoch, learning_rate=learning_rate))
-        new = policy(rollout.obs)
-        kl = new.with_parameters(old).kl(new)[rollout.mask].mean()
+        kl = policy(rollout.obs).kl_from(old)[rollout.mask].mean()
         self.controller.update(kl, samples=int(rollout.mask.sum()))
         return {
             **summarize(history),
@@ -151,9 +119,7 @@ class PPOKL:
             "schedule/learning_rate": learning_rate,
         }
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: PenalisedBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: PenalisedBatch) -> LossAndMetrics:
         """L(θ) = −E[ρ Â] + β E[KL(π_old ‖ π_θ)] − c E[H(π)]."""
         distribution = policy(batch.obs)
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ
@@ -161,7 +127,7 @@ class PPOKL:
         if self.normalize_advantage:
             advantage = standardize(advantage)
         surrogate = (log_ratio.exp() * advantage).mean()
-        kl = distribution.with_parameters(batch.old).kl(distribution)
+        kl = distribution.kl_from(batch.old)
         entropy = distribution.entropy()
         penalty = (batch.kl_coefficient * kl).mean()
         return -surrogate + penalty - self.entropy_coefficient * entropy.mean(), {

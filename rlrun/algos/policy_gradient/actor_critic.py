@@ -74,7 +74,12 @@ class ActorCritic:
         metrics = self.body.fit(
             batch, rollout, whole, learning_rate=rates[0], critic_learning_rate=rates[1]
         )
-        return {**summarize([metrics]), **explained_variance(rollout, whole.target)}
+        return {
+            **summarize([metrics]),
+            **explained_variance(rollout, whole.target),
+            "schedule/learning_rate": rates[0],
+            "schedule/critic_learning_rate": rates[1],
+        }
 
     def actor_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Ψ log π(a|s)]."""

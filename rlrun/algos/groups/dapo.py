@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
+from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate, compare
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
@@ -57,6 +57,8 @@ MANY_SKIPPED = 10
 class DAPO:
     """Hyperparameters (explained in ``conf/algo/dapo.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     clip_low: PositiveOrInfinite
     clip_high: PositiveOrInfinite
@@ -69,8 +71,6 @@ class DAPO:
     gamma: Fraction
     entropy_coefficient: NonNegative
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the policy and what fits it (see ``algos/contract.py``)."""
@@ -119,15 +119,19 @@ class DAPO:
 
     def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
         """L(θ) = −Σ w {min(ρ Â, clip(ρ, 1 − ε_low, 1 + ε_high) Â) + c H(π)}."""
-        distribution, counts = policy(batch.obs), batch.weight > 0
-        logp, entropy = distribution.log_prob(batch.action), distribution.entropy()
-        log_ratio = torch.where(counts, logp - batch.logp, 0.0)  # log ρ_it, [T, n]
-        surrogate = clipped_surrogate(log_ratio, batch.advantage, self.clip_low, self.clip_high)
-        gain = surrogate + self.entropy_coefficient * entropy
+        steps = compare(policy, batch)
+        surrogate = clipped_surrogate(
+            steps.log_ratio, batch.advantage, self.clip_low, self.clip_high
+        )
+        gain = surrogate + self.entropy_coefficient * steps.entropy
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
             **policy_metrics(
-                log_ratio, entropy, clip=self.clip_low, clip_high=self.clip_high, mask=counts
+                steps.log_ratio,
+                steps.entropy,
+                clip=self.clip_low,
+                clip_high=self.clip_high,
+                mask=steps.counts,
             ),
         }
 

@@ -58,7 +58,11 @@ class ActorCritic:
         # Both from the critic as it was; the target is held constant (semi-gradient).
         whole = self.body.whole(rollout)
         metrics = self.body.fit(rollout, whole, progress)
-        return {**summarize([metrics]), **explained_variance(rollout, whole.target)}
+        return {
+            **summarize([metrics]),
+            **explained_variance(rollout, whole.target),
+            **self.body.schedule(progress),
+        }
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Ψ log π(a|s)]."""

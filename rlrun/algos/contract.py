@@ -82,9 +82,6 @@ class Algorithm(Protocol):
             UserError: the algorithm cannot work with one of the parts.
         """
 
-    def updates(self, total_steps: int) -> int:
-        """Return how many optimiser steps a run takes, from which compiling is decided."""
-
 
 class OnPolicyAlgorithm(Algorithm, Protocol):
     """What the loop ``loops.on_policy`` needs besides."""

@@ -177,7 +177,7 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
         record = read_json(directory / "run.json")
         names = {
             key: schema.convert(record.get(key), str, f"run.json: {key}")
-            for key in ("label", *built_from(config))
+            for key in ("label", *parts_of(config))
         }
     except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
@@ -231,7 +231,7 @@ def build(
     given = {
         "advantage": advantage,
         "loggers": loggers,
-        "choices": {part: str(names[part]) for part in built_from(config) if part in names},
+        "choices": {part: str(names[part]) for part in parts_of(config) if part in names},
         "label": str(names["label"]),
         "parent": parent,
         "config": config,
@@ -240,9 +240,9 @@ def build(
     return schema.call(Experiment, {**arguments, **given}, path="")
 
 
-def built_from(config: Mapping[Any, Any]) -> list[str]:
-    """Returns the groups of a config that describe a part to build: algo, env and so on."""
-    return [key for key, node in config.items() if isinstance(node, Mapping) and "_target_" in node]
+def parts_of(config: Mapping[Any, Any]) -> list[str]:
+    """Returns the groups of a config of which a run has one part each: algo, env and so on."""
+    return [part for part in (*ROOMS, "advantage") if config.get(part) is not None]
 
 
 def loggers_of(config: Mapping[str, Any]) -> dict[str, Any]:

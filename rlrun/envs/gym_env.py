@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled, Error
 
+from rlrun.envs.actions import ActionUnits
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, nearest
 
@@ -23,6 +24,8 @@ class GymEnv:
         group_size: episodes that begin from one start state; None: environments go on from one
             rollout to the next.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
+        action_units: "box": a policy's −1…1 stands for low…high of a box of actions; "raw": its
+            numbers are the actions (see :class:`~rlrun.envs.actions.ActionAdapter`).
         fresh_each_episode: make the environment anew for every episode, because its own reset
             leaves traces of earlier ones.
     """
@@ -31,6 +34,7 @@ class GymEnv:
     max_episode_steps: int | None
     group_size: int | None
     options: dict[str, Any]
+    action_units: ActionUnits
     fresh_each_episode: bool
 
     def __post_init__(self):

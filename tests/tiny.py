@@ -138,13 +138,14 @@ class PointMass(gym.Env):
 
 def control(make_env: Callable[[], gym.Env], num_envs: int) -> ControlEnv:
     """What the loops see of N of these environments."""
-    return ControlEnv(SerialVectorEnv([make_env] * num_envs))
+    return ControlEnv(SerialVectorEnv([make_env] * num_envs), action_units="raw")
 
 
 def counting(num_envs: int, action_space: spaces.Space) -> tuple[ControlEnv, list[Counting]]:
     """Counting environments, together and one by one."""
     envs = [Counting(index, action_space) for index in range(num_envs)]
-    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs])), envs
+    vector_env = SerialVectorEnv([lambda env=env: env for env in envs])
+    return ControlEnv(vector_env, action_units="raw"), envs
 
 
 def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:

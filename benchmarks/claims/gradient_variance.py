@@ -98,7 +98,7 @@ class FixedPolicy:
         self._shuffle = trained.streams.minibatch
         rewards = RewardNormalizer(episodes, gamma=GAMMA, clip=np.inf, enabled=False)
         self._episodes = EpisodeCollector(
-            ControlEnv(spec.make(num_envs=episodes, threads=1)),
+            ControlEnv.make(spec, num_envs=episodes, threads=1),
             horizon=spec.time_limit,
             group_size=GROUP_SIZE,
             seed=0,

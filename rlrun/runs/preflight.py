@@ -173,7 +173,7 @@ class Rehearsal:
         for known, problem in self._problems:
             if known == settings:
                 return problem
-        env = ControlEnv(experiment.env.make(num_envs=1, threads=1))
+        env = ControlEnv.make(experiment.env, num_envs=1, threads=1)
         problem = Problem.of(experiment.env, env)
         env.close()
         self._problems.append((settings, problem))

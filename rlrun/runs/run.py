@@ -57,8 +57,8 @@ class Run:
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
-        self.env = ControlEnv(
-            experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
+        self.env = ControlEnv.make(
+            experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
         )
         self.problem = Problem.of(experiment.env, self.env)
         # Decided once, so that a resumed run computes with the same code as before.
@@ -284,7 +284,7 @@ class Run:
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads
-        return ControlEnv(self.experiment.env.make(num_envs=episodes, threads=threads))
+        return ControlEnv.make(self.experiment.env, num_envs=episodes, threads=threads)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""

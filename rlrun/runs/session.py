@@ -4,7 +4,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlrun.errors import CheckpointNotWritten, Interrupted, NonFiniteError, UserError
+from rlrun.errors import (
+    CheckpointNotWritten,
+    EnvironmentFailure,
+    Interrupted,
+    NonFiniteError,
+    UserError,
+)
 from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.record import Record
 from rlrun.runs.run import Run
@@ -68,6 +74,10 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         except CheckpointNotWritten as raised:
             error = str(raised)
             record.require_directory()  # which says better what happened
+            raise
+        except EnvironmentFailure as raised:
+            error = f"{type(raised).__name__}: {raised}"
+            run.rescue()  # the collector's state is that before the iteration
             raise
         except BaseException as raised:
             error = f"{type(raised).__name__}: {raised}"

@@ -40,10 +40,11 @@ class RunningMoments:
 
     @classmethod
     def of(cls, batch: Tensor) -> "RunningMoments":
-        """Take those of a batch [B, D]."""
+        """Take those of a batch [B, D], which may be empty: all groups of it may be dropped."""
         moments = cls(batch.shape[-1])
-        moments.variance, moments.mean = torch.var_mean(batch.double(), dim=0, correction=0)
-        moments.count = len(batch)
+        if len(batch):
+            moments.variance, moments.mean = torch.var_mean(batch.double(), dim=0, correction=0)
+            moments.count = len(batch)
         return moments
 
     def merge(self, other: "RunningMoments") -> None:

@@ -194,12 +194,25 @@ def test_rows_behind_an_episodes_end_do_not_count():
     reward = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
     done = torch.tensor([[False, True], [False, False], [True, False]])
     mask = torch.tensor([[True, True], [True, False], [True, False]])
-    normalizer = reward_normalizer()
-    scaled = normalizer(reward, done, mask)
-    assert normalizer.moments.count == 4
-    assert scaled[mask].tolist() == pytest.approx([0.50776875**-0.5] * 4)
-    assert not scaled[~mask].any()
-    assert not normalizer.carried.any()  # nothing of these episodes goes on in the next rollout
+    whole_episodes = RewardNormalizer(None, gamma=GAMMA, clip=10.0, enabled=True)
+    for normalizer in (reward_normalizer(), whole_episodes):
+        scaled = normalizer(reward, done, mask)
+        assert normalizer.moments.count == 4
+        assert scaled[mask].tolist() == pytest.approx([0.50776875**-0.5] * 4)
+        assert not scaled[~mask].any()
+
+
+def test_whole_episodes_may_differ_in_number():
+    # R = 1, 1.9 and 1, 1.9, 1, 1.9: mean 1.45, variance 0.45² = 0.2025
+    normalizer = RewardNormalizer(None, gamma=GAMMA, clip=10.0, enabled=True)
+    for episodes in (1, 0, 2):
+        done = torch.tensor([[False], [True]]).expand(2, episodes)
+        scaled = normalizer(torch.ones(2, episodes), done, all_of(done))
+        assert scaled.flatten().tolist() == pytest.approx([1 / 0.45] * 2 * episodes)
+    loaded = RewardNormalizer(None, gamma=GAMMA, clip=10.0, enabled=True)
+    loaded.load_state_dict(copy.deepcopy(normalizer.state_dict()))
+    rewards = random_rewards(5, 0)
+    assert torch.equal(loaded(*rewards), normalizer(*rewards))
 
 
 def test_rewards_keep_their_sign_and_are_clipped():

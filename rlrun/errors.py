@@ -15,6 +15,9 @@ MOST_LISTED = 40
 # Characters to which a message of several lines, such as a compiler's, is cut.
 LONGEST_LINE = 400
 
+# Characters to which any message is cut: it may quote a value of a megabyte.
+LONGEST_MESSAGE = 2_000
+
 
 class UserError(Exception):
     """A mistake in what the user asked for; its message is one line that names the remedy.
@@ -129,6 +132,8 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
     message = str(error) or type(error).__name__
     if "\n" in message:
         message = textwrap.shorten(message, LONGEST_LINE, placeholder=" …")
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} …"
     say("".join([*lines, f"{prefix}: {message}"]), sys.stderr)
 
 
@@ -136,13 +141,27 @@ def say(text: str, stream: TextIO) -> None:
     """Prints lines, unless the pipe or terminal that they would go to was closed.
 
     Args:
-        text: the lines.
+        text: the lines. What a terminal would obey in them is shown instead.
         stream: ``sys.stdout`` or ``sys.stderr``.
     """
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text, also="\n\t"), file=stream, flush=True)
     except OSError:
         silence(stream)
+
+
+def printable(text: str, also: str = "") -> str:
+    """Writes control characters by their codes, as Python does: a terminal would obey them.
+
+    The names and texts in somebody else's run directory may have them.
+
+    Args:
+        text: anything.
+        also: characters to leave as they are.
+    """
+    return "".join(
+        c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def silence(stream: TextIO) -> None:

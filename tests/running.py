@@ -69,9 +69,15 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
         values: sizes by their names; one that the algorithm leaves open (null) stays open.
     """
     cfg, _ = compose(choice)
-    known = [name for name in values if cfg.algo.get(name) is not None]
+    nodes = {"algo": cfg.algo, "algo.critic": cfg.algo.get("critic", {})}
+    known = {
+        f"{path}.{name}": value
+        for path, node in nodes.items()
+        for name, value in values.items()
+        if node.get(name) is not None
+    }
     groups = ["collector.group_size=2"] if cfg.collector.get("group_size", 1) > 1 else []
-    return [*(f"algo.{name}={values[name]}" for name in known), *groups]
+    return [*(f"{name}={value}" for name, value in known.items()), *groups]
 
 
 def compose(words: list[str]) -> tuple[DictConfig, DictConfig]:

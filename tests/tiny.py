@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from rlrun.advantages.columns import COLUMNS, Estimator
-from rlrun.algos.contract import Context
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.config import schema
-from rlrun.config.experiment import conf_directory
+from rlrun.config.experiment import ROOMS, conf_directory
 from rlrun.data.rollout import Rollout
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.hardware.spec import Hardware
+from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, RMSprop
 from rlrun.models.mlp import MLP
@@ -202,7 +202,7 @@ def part_of(group: str, name: str, **changes: Any) -> Any:
             assert len(nested) == 1, f"several settings are called {key}"
             node = nested[0]
         node[key] = value
-    return schema.build(values, group, packages=("rlrun",))
+    return schema.build(values, group, ROOMS[group])
 
 
 def brought(algo: str, group: str) -> str | None:
@@ -215,7 +215,8 @@ def brought(algo: str, group: str) -> str | None:
 def algorithm_of(name: str, **changes: Any) -> Any:
     """An algorithm as in its YAML file, but small; and with some changes (see `part_of`)."""
     values = yaml_of("algo", name)
-    sizes = {key: size for key, size in SMALL.items() if values.get(key) is not None}
+    mappings = [values, *(value for value in values.values() if isinstance(value, dict))]
+    sizes = {key: size for key, size in SMALL.items() if any(key in node for node in mappings)}
     return part_of("algo", name, **{**sizes, **changes})
 
 

@@ -35,7 +35,7 @@ from rlrun.runs.run import Run
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jobs import make_job, run_all
-from returns_report import iqm_interval, read_run
+from returns_report import bootstrap, read_run
 
 HERE = Path(__file__).parent
 BLUE, LIGHT_BLUE, ORANGE, GREEN, PURPLE = "#08519c", "#6baed6", "#d95f0e", "#238b45", "#6a51a3"
@@ -106,7 +106,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {
         "values": array.tolist(),
         "iqm": float(interquartile_mean(array)),
-        "interval": iqm_interval(array),
+        "interval": bootstrap(array, interquartile_mean),
     }
 
 

@@ -1,6 +1,5 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -10,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from rlrun.config import schema
 from rlrun.config.experiment import Experiment, load_run
+from rlrun.config.files import read_json
 from rlrun.errors import Interrupted, UserError, say
 from rlrun.runs import session
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.preflight import require_room
 from rlrun.runs.reports.film import check_video, film
 from rlrun.runs.run import Run
 
@@ -70,10 +72,10 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
         store.repair()
         checkpoint = store.load_last() if store.steps() else None
-        earlier = json.loads((directory / "run.json").read_text())
+        earlier = read_json(directory / "run.json")
         run = Run(experiment, checkpoint)
         done = run.counters.step
-        if run.finished and (earlier["status"] == "finished" or total_steps is not None):
+        if run.finished and (earlier.get("status") == "finished" or total_steps is not None):
             raise UserError(
                 f"{directory} has done its {done:,} steps; go on with "
                 f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
@@ -83,8 +85,9 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         run_directory.write_config(directory, experiment.config, experiment.overrides)
         record = run_directory.provenance()
         # Which machine, code and command made which part of the run.
-        stint = {key: earlier[key] for key in record}
-        record["earlier"] = [*earlier.get("earlier", []), {**stint, "to_step": done}]
+        stint = {key: earlier.get(key) for key in record}
+        before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
+        record["earlier"] = [*before, {**stint, "to_step": done}]
         return execute(run, directory, record)
 
 
@@ -151,8 +154,9 @@ def evaluate_run(
         Facts about the policy and about its returns.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: there is no such checkpoint, or no memory for so many episodes at once.
     """
+    require_room(episodes, "episodes")
     run, loaded = saved_run(directory, checkpoint, plugins)
     env = run.make_evaluation_env(episodes)
     result = run.play(env, seed=seed)

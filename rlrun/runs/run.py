@@ -16,14 +16,15 @@ from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
+from rlrun.hardware.memory import memory_suffices
+from rlrun.learning.contract import Stateful
 from rlrun.learning.metrics import MetricAverager
-from rlrun.learning.protocols import Stateful
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import make_context, set_up
+from rlrun.runs.preflight import SET_UP, make_context, require_room, set_up
 from rlrun.runs.signals import StopFlag
 
 
@@ -46,8 +47,11 @@ class Run:
     _saved: tuple[int, float]
     _logged_s: float
 
+    @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
+        require_room(algorithm.num_envs, "algo.num_envs")
+        require_room(experiment.evaluation.episodes, "evaluation.episodes")
         hardware.prepare()
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm
@@ -277,6 +281,7 @@ class Run:
         max_length = self.experiment.evaluation.max_length
         return play_episodes(self.act_greedily, env, seed=seed, max_length=max_length)
 
+    @memory_suffices("the environments of an evaluation")
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads

@@ -11,7 +11,7 @@ from tiny import CPU, Corridor, PointMass, control, learn, set_up, yaml_of
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.config.experiment import conf_directory
 from rlrun.hardware.spec import Hardware
-from rlrun.learning.protocols import Stateful, Trainable
+from rlrun.learning.contract import Stateful, Trainable
 
 ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)

@@ -154,7 +154,7 @@ MISTAKES = {
     "--config-dir nowhere": "--config-dir: no directory",
     "--config-dir CONF algo=broken": "broken.yaml, line 2: expected ',' or ']'",
     "--config-dir CONF algo=typo": "algo.epoch: no such setting; did you mean 'epochs'?",
-    "--config-dir CONF algo=no_class": "algo._target_: no 'PPOO' in rlrun.algos.policy_gradient.ppo; did",
+    "--config-dir CONF algo=no_class": "algo._target_: no 'PPOO' in rlrun.algos.policy_gradient.ppo;",
     "--config-dir CONF algo=foreign": "algo._target_: 'os.system' is not part of rlrun",
     "--config-dir CONF algo=no_choice": "gaee: no such advantage; did you mean 'gae'?",
     "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",

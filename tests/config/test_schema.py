@@ -60,7 +60,7 @@ def learner_node(**changes: Any) -> dict[str, Any]:
 
 
 def test_builds_what_the_node_describes():
-    assert build(learner_node(), "algo", HERE) == Learner(
+    assert build(learner_node(), "algo", __name__) == Learner(
         learning_rate=3e-4,
         epochs=10,
         verbose=False,
@@ -91,17 +91,17 @@ def test_builds_what_the_node_describes():
     ],
 )
 def test_converts_to_the_annotated_type(key, value, expected):
-    converted = vars(build(learner_node(**{key: value}), "algo", HERE))[key]
+    converted = vars(build(learner_node(**{key: value}), "algo", __name__))[key]
     assert converted == expected
     assert type(converted) is type(expected)
 
 
 def test_a_nested_target_is_built():
     schedule = {"_target_": f"{__name__}.Schedule", "start": 1.0, "end": 0.0}
-    assert build(learner_node(schedule=schedule), "algo", HERE).schedule == Schedule(
+    assert build(learner_node(schedule=schedule), "algo", __name__).schedule == Schedule(
         start=1.0, end=0.0
     )
-    built = build(learner_node(options={"inner": schedule}), "algo", HERE)
+    built = build(learner_node(options={"inner": schedule}), "algo", __name__)
     assert built.options == {"inner": Schedule(start=1.0, end=0.0)}
 
 
@@ -159,7 +159,7 @@ def test_a_nested_target_is_built():
 )
 def test_a_mistake_ends_in_one_line(key, value, message):
     with pytest.raises(UserError) as caught:
-        build(learner_node(**{key: value}), "algo", HERE)
+        build(learner_node(**{key: value}), "algo", __name__)
     line = str(caught.value)
     assert message is None or message in line
     assert line.startswith("algo")
@@ -184,7 +184,7 @@ def test_a_misspelt_module_of_rlrun():
 
 def test_a_partial_gets_its_other_arguments_later():
     node = {"_target_": f"{__name__}.estimator", "_partial_": True, "lam": 1}
-    function = build(node, "advantage", HERE, later=("rollout", "gamma"))
+    function = build(node, "advantage", __name__, later=("rollout", "gamma"))
     assert function([1.0], gamma=0.9) == ([1.0], 0.9, 1.0)
 
 
@@ -204,25 +204,25 @@ def test_a_partial_gets_its_other_arguments_later():
 def test_mistakes_in_a_partial(changes, message):
     node = {"_target_": f"{__name__}.estimator", "_partial_": True, "lam": 0.95, **changes}
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
-        build(node, "advantage", HERE, later=("rollout", "gamma"))
+        build(node, "advantage", __name__, later=("rollout", "gamma"))
 
 
 def test_a_partial_names_its_missing_constant():
     node = {"_target_": f"{__name__}.estimator", "_partial_": True}
     with pytest.raises(UserError, match="lam is missing"):
-        build(node, "advantage", HERE, later=("rollout", "gamma"))
+        build(node, "advantage", __name__, later=("rollout", "gamma"))
 
 
 def test_nodes_are_not_changed():
     node = learner_node()
-    build(node, "algo", HERE)
+    build(node, "algo", __name__)
     assert node == learner_node()
 
 
 @pytest.mark.parametrize("node", [{}, [], ["a"], "a", None, {"epochs": 1}])
 def test_a_node_without_a_target(node):
     with pytest.raises(UserError, match=r"^algo: its file has no _target_"):
-        build(node, "algo", HERE)
+        build(node, "algo", __name__)
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ class Algorithm:
 )
 def test_a_setting_out_of_its_range_is_one_line(kind, value, message):
     with pytest.raises(UserError) as caught:
-        convert(value, kind, "x", packages=())
+        convert(value, kind, "x")
     assert str(caught.value) == message
 
 
@@ -160,7 +160,7 @@ def test_a_setting_out_of_its_range_is_one_line(kind, value, message):
     ],
 )
 def test_a_setting_inside_its_range_is_converted(kind, value, expected):
-    converted = convert(value, kind, "x", packages=())
+    converted = convert(value, kind, "x")
     assert converted == expected
     assert type(converted) is type(expected)
 
@@ -176,12 +176,12 @@ def test_a_setting_inside_its_range_is_converted(kind, value, expected):
 def test_a_range_inside_nested_settings_is_named_with_its_whole_path(changes, message):
     optimizer = {"learning_rate": 3e-4, "max_grad_norm": None, "betas": [0.9, 0.999]}
     node = {"epochs": 1, "optimizer": optimizer}
-    assert convert(node, Algorithm, "algo", packages=()).optimizer.betas == (0.9, 0.999)
+    assert convert(node, Algorithm, "algo").optimizer.betas == (0.9, 0.999)
     with pytest.raises(UserError) as caught:
-        convert({**node, "optimizer": {**optimizer, **changes}}, Algorithm, "algo", packages=())
+        convert({**node, "optimizer": {**optimizer, **changes}}, Algorithm, "algo")
     assert str(caught.value) == message
 
 
 def test_a_range_that_nobody_checks_is_refused():
     with pytest.raises(TypeError, match="no range that rlrun checks"):
-        convert(8, Annotated[int, MultipleOf(8)], "x", packages=())
+        convert(8, Annotated[int, MultipleOf(8)], "x")

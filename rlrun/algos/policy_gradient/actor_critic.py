@@ -17,24 +17,20 @@ of one; Adam instead of plain ascent; the factor γ^t of a state is left out, as
 truncated episode is bootstrapped; observations and rewards are normalised, unless switched off.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
-from rlrun.models.distributions import Distribution
 
 
 @dataclass(kw_only=True, eq=False)
@@ -52,18 +48,14 @@ class ActorCritic:
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
         self.body = ActorCriticUpdate(
-            self.agent,
-            context,
-            self.actor_loss,
-            optimizer=self.actor,
-            critic_optimizer=self.critic,
+            context, self, self.actor_loss, self.actor, critic_optimizer=self.critic
         )
-        self.learners, self.parts = self.body.learners, self.agent.parts
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.parts = self.agent.parts
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of actor and critic on all of a rollout."""
         rates = [
             torch.tensor(optimizer.rate(progress), device=self.agent.device)
@@ -79,9 +71,7 @@ class ActorCritic:
         )
         return {**summarize([metrics]), **explained_variance(rollout, whole.target)}
 
-    def actor_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: PolicyBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def actor_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Ψ log π(a|s)]."""
         distribution = policy(batch.obs)
         loss = -(batch.advantage * distribution.log_prob(batch.action)).mean()

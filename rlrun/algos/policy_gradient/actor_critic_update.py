@@ -1,15 +1,15 @@
 """The body of actor-critic methods: policy and critics take their steps on the same minibatches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.data.minibatches import all_rows, minibatches
 from rlrun.data.rollout import Rollout
+from rlrun.learning.agent import Agent, AgentSettings
+from rlrun.learning.contract import Context
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
 from rlrun.learning.learner import Learner, Loss
 from rlrun.learning.optimizers import Optimizer
@@ -31,6 +31,12 @@ class PolicyBatch(NamedTuple):
     advantage: Tensor
 
 
+def policy_example(agent: Agent, size: int) -> PolicyBatch:
+    """Return a minibatch of B rows to compile for."""
+    obs, action, zeros = agent.example(size)
+    return PolicyBatch(obs, action, zeros, zeros)
+
+
 class Pass(NamedTuple):
     """One pass over a rollout.
 
@@ -49,39 +55,41 @@ class ActorCriticUpdate:
     """Fits a policy and its critics, which share no parameters, at the same time.
 
     Attributes:
+        agent: whose networks they are.
         learners: of the policy and of the critics.
     """
 
     def __init__(
         self,
-        agent: Agent,
         context: Context,
+        settings: AgentSettings,
         policy_loss: Loss,
-        *,
         optimizer: Optimizer,
-        critic_optimizer: Optimizer | None = None,
         minibatch_size: int | None = None,
+        *,
+        critic_optimizer: Optimizer | None = None,
         value_clip: float | None = None,
-        example: Any = None,
+        example: Callable[[Agent, int], Any] = policy_example,
     ):
         """Make the learners.
 
         Args:
-            agent: whose networks are fitted.
             context: the other parts of the run.
+            settings: the algorithm's hyperparameters.
             policy_loss: the policy with its parameters, and a minibatch -> loss and metrics.
             optimizer: of the policy.
-            critic_optimizer: of the critics; None: one like the policy's.
             minibatch_size: rows of a step; None: all of a rollout.
+            critic_optimizer: of the critics; None: one like the policy's.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
-            example: a minibatch of the loss's kind; None: it is a `PolicyBatch`.
+            example: agent, size -> a minibatch of the loss's kind, to compile for.
 
         Raises:
             UserError: some rows of a segment would be left out of its minibatches.
         """
         shape, hardware = context.shape, context.hardware
         size = minibatch_size or shape.rows
-        self._agent = agent
+        self.agent = agent = Agent(context, settings, critics=True)
+        self._minibatch_size = size
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
         count = shape.minibatches(size)
@@ -98,9 +106,7 @@ class ActorCriticUpdate:
         # Whole rollouts of whole episodes differ in size.
         if context.compiled and not (minibatch_size is None and shape.whole_episodes):
             obs, action, zeros = agent.example(size)
-            if example is None:
-                example = PolicyBatch(obs, action, zeros, zeros)
-            self.policy.compile(hardware.compiled, example)
+            self.policy.compile(hardware.compiled, example(agent, size))
             self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
 
     def passes(
@@ -109,7 +115,6 @@ class ActorCriticUpdate:
         estimate: tuple[Tensor, Tensor],
         *,
         epochs: int,
-        minibatch_size: int,
         recompute: bool = False,
     ) -> Iterator[Pass]:
         """Go over a rollout several times, in minibatches that are shuffled anew.
@@ -118,18 +123,17 @@ class ActorCriticUpdate:
             rollout: as it was judged at collection.
             estimate: its Ψ and value target.
             epochs: passes.
-            minibatch_size: B, rows of a step.
             recompute: judge the rollout and estimate Ψ anew before each further pass.
         """
         for epoch in range(epochs):
             if recompute and epoch > 0:
-                estimate = self._agent.estimate(self._agent.judge(rollout))
-            rows = minibatches(rollout.mask, size=minibatch_size, generator=self._shuffle)
+                estimate = self.agent.estimate(self.agent.judge(rollout))
+            rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
             yield Pass(rows, *estimate)
 
     def whole(self, rollout: Rollout) -> Pass:
         """Take all rows of a rollout at once, in their order."""
-        return Pass(all_rows(rollout.mask), *self._agent.estimate(rollout))
+        return Pass(all_rows(rollout.mask), *self.agent.estimate(rollout))
 
     def fit(
         self,

@@ -42,7 +42,7 @@ class MujocoEnv:
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
         options = schema.check_arguments(
-            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options", packages=[]
+            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )
         _check_values(options)
         self._task = TASKS[self.id](**options)

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from rlrun.advantages.columns import COLUMNS, fill_in
 from rlrun.advantages.trial import made_up_rollout, prepare
-from rlrun.algos.contract import Context
 from rlrun.data.normalize import Normalization, ObservationNormalizer, RewardNormalizer
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
-from rlrun.learning.protocols import Stateful
+from rlrun.learning.contract import Context, Stateful
 from rlrun.models.actor import Actor
 from rlrun.models.networks import Networks
 

@@ -5,14 +5,25 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from rlrun.advantages.columns import Estimator
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams
 from rlrun.envs.problem import Problem
 from rlrun.hardware.spec import Hardware
+from rlrun.models.distributions import Distribution
 from rlrun.models.networks import Model
 from rlrun.models.reference import Reference
+
+# What an update or a loss says for the logs, by name.
+Metrics = dict[str, Tensor]
+
+# A policy with given parameters: observations -> distribution.
+PolicyFunction = Callable[[Tensor], Distribution]
+
+# The loss, [], and what it says for the logs, each [].
+LossAndMetrics = tuple[Tensor, Metrics]
 
 
 @dataclass(frozen=True, kw_only=True)

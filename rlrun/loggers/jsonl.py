@@ -49,7 +49,7 @@ class JsonlLogger:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: checkpoints are beside this file."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, figures: dict[str, float]) -> None:
         """Close the file."""
         os.close(self._file)
 

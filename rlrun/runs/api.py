@@ -12,6 +12,8 @@ from rlrun.config import schema
 from rlrun.config.experiment import Experiment, load_run
 from rlrun.config.files import read_json
 from rlrun.errors import Interrupted, UserError, say
+from rlrun.loggers.interface import check_loggers
+from rlrun.loggers.progress import duration
 from rlrun.runs import session
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
@@ -32,9 +34,11 @@ def train(experiment: Experiment) -> float:
         The mean return of the last evaluation.
 
     Raises:
-        UserError: the parts do not fit together, or the disk is full; no directory is left.
+        UserError: the parts do not fit together, a logger cannot work, or the disk is full; no
+            directory is left.
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
+    check_loggers(experiment.loggers)
     run = Run(experiment, checkpoint=None)
     facts = run_directory.provenance()
     with run_directory.new_directory(
@@ -65,7 +69,8 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         The mean return of the last evaluation.
 
     Raises:
-        UserError: there is nothing to continue, or a process is still running there.
+        UserError: there is nothing to continue, a process is still running there, or a logger
+            cannot work.
     """
     require_own_files(directory)
     experiment = load_run(directory, plugins)
@@ -75,6 +80,7 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         experiment = replace(
             experiment, total_steps=total_steps, config=config, overrides=overrides
         )
+    check_loggers(experiment.loggers)
     with run_directory.lock(directory):
         store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
         store.repair()
@@ -123,9 +129,10 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
         raise
     counters = run.counters
     best = "best" if best_of(run.store.directory) else "last"  # somebody may have deleted it
+    apart = f", compiling ({duration(record['compile_s'])}) apart" if "compile_s" in record else ""
     say(
         f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
-        f"{counters.step:,} steps in {counters.time_s:,.0f} s: "
+        f"{counters.step:,} steps in {duration(counters.time_s)}{apart}: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
         f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
         f"  rlrun eval {directory} --checkpoint {best} --video run.mp4{plugins}\n"

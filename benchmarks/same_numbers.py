@@ -68,7 +68,9 @@ RENAMED: dict[str, str] = {}
 
 def cases() -> list[tuple[str, ...]]:
     """The command lines, without what they share (`PLAIN`)."""
-    pairs = [(f"algo={algo}", f"env={env}") for algo in ALGORITHMS for env in ("cartpole", "hopper")]
+    pairs = [
+        (f"algo={algo}", f"env={env}") for algo in ALGORITHMS for env in ("cartpole", "hopper")
+    ]
     others = [
         (algo, "env=cartpole", f"advantage={name}")
         for algo, names in ESTIMATORS.items()

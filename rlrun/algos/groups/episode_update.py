@@ -108,9 +108,7 @@ class EpisodeUpdate:
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
-        warn_of_the_spread(
-            kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size
-        )
+        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
         self.policy = Learner(
             self.agent.networks.policy,
             policy_loss,

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from rlrun.advantages.columns import COLUMNS, Estimator
-from rlrun.algos.contract import Context
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.config import schema
-from rlrun.config.experiment import conf_directory
+from rlrun.config.experiment import ROOMS, conf_directory
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.hardware.spec import Hardware
+from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, RMSprop
 from rlrun.models.distributions import Categorical
@@ -138,13 +138,14 @@ class PointMass(gym.Env):
 
 def control(make_env: Callable[[], gym.Env], num_envs: int) -> ControlEnv:
     """What the loops see of N of these environments."""
-    return ControlEnv(SerialVectorEnv([make_env] * num_envs))
+    return ControlEnv(SerialVectorEnv([make_env] * num_envs), action_units="raw")
 
 
 def counting(num_envs: int, action_space: spaces.Space) -> tuple[ControlEnv, list[Counting]]:
     """Counting environments, together and one by one."""
     envs = [Counting(index, action_space) for index in range(num_envs)]
-    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs])), envs
+    vector_env = SerialVectorEnv([lambda env=env: env for env in envs])
+    return ControlEnv(vector_env, action_units="raw"), envs
 
 
 def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
@@ -203,7 +204,7 @@ def part_of(group: str, name: str, **changes: Any) -> Any:
             assert len(nested) == 1, f"several settings are called {key}"
             node = nested[0]
         node[key] = value
-    return schema.build(values, group, packages=("rlrun",))
+    return schema.build(values, group, ROOMS[group])
 
 
 def brought(algo: str, group: str) -> str | None:

@@ -31,7 +31,7 @@ from rlrun.config.experiment import conf_directory
 from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import Streams
 from rlrun.errors import UserError
-from rlrun.learning.protocols import Stateful, Trainable
+from rlrun.learning.contract import Stateful, Trainable
 from rlrun.runs.preflight import check_contract
 
 ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))

@@ -22,11 +22,11 @@ from tiny import CPU, algorithm_of, no_policy, yaml_of
 from torch import Tensor, nn
 from torch.func import vmap
 
-from rlrun.algos.contract import Context
 from rlrun.data.normalize import RunningMoments
 from rlrun.data.rollout import Rollout, RolloutShape, Transitions
 from rlrun.data.seeding import Streams
 from rlrun.envs.problem import Problem
+from rlrun.learning.contract import Context
 from rlrun.learning.trust_region import TrustRegionStep
 from rlrun.models.networks import CategoricalPolicy, DiscreteActionCritic
 from rlrun.models.networks import Critic as StateCritic
@@ -236,6 +236,9 @@ def ascent(algorithm: Any, transitions: Transitions) -> Tensor:
         """An optimiser that stays where it is."""
 
         max_grad_norm = math.inf
+
+        def rate(self, progress: float) -> float:
+            return 1.0
 
         def step(self, theta: Tensor, gradient: Tensor, state: Any, **_: Any) -> tuple[Tensor, Any]:
             gradients.append(-gradient)

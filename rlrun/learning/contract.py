@@ -1,0 +1,81 @@
+"""What a run asks of its parts, what it asks of what fits a network, and what it gives them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rlrun.advantages.columns import Estimator
+from rlrun.data.rollout import RolloutShape
+from rlrun.data.seeding import Streams
+from rlrun.envs.problem import Problem
+from rlrun.hardware.spec import Hardware
+from rlrun.models.distributions import Distribution
+from rlrun.models.networks import Model
+from rlrun.models.reference import Reference
+
+# What an update or a loss says for the logs, by name.
+Metrics = dict[str, Tensor]
+
+# A policy with given parameters: observations -> distribution.
+PolicyFunction = Callable[[Tensor], Distribution]
+
+# The loss, [], and what it says for the logs, each [].
+LossAndMetrics = tuple[Tensor, Metrics]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What an algorithm is set up with: the other parts of the run.
+
+    Attributes:
+        problem: what is to be learned.
+        shape: of the rollouts that the collector will return.
+        model: builds networks.
+        estimator: called as ``estimator(rollout, gamma=gamma)``; None: the run has none.
+        hardware: where the learner is.
+        streams: initial weights, exploration and shuffles.
+        load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
+            reads so is part of its state from then on: a resumed run reads nothing.
+        compiled: whether to compile the update, when the run calls the learners' `warm_up`.
+    """
+
+    problem: Problem
+    shape: RolloutShape
+    model: Model
+    estimator: Estimator | None
+    hardware: Hardware
+    streams: Streams
+    load_policy: Callable[[str, torch.device], Reference]
+    compiled: bool
+
+
+class Stateful(Protocol):
+    """A part of a run that decides its future."""
+
+    def state_dict(self) -> dict:
+        """Return it as plain containers and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from it."""
+        ...
+
+
+class Trainable(Stateful, Protocol):
+    """What fits a network: a :class:`~rlrun.learning.learner.Learner`, say."""
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether its steps run without Python, once `warm_up` has compiled them."""
+        ...
+
+    def warm_up(self) -> None:
+        """Compile what is to be compiled; nothing is learned."""
+        ...
+
+    def run_eagerly(self) -> None:
+        """Do without the compiler, which failed."""
+        ...

@@ -51,8 +51,13 @@ PLUMBING = (
     "compile",
     "warm_up",
     "run_eagerly",
+    "weights",
+    "load_weights",
     "state_dict",
     "load_state_dict",
+    # Made up for a trial, or for the compiler.
+    "example",
+    "made_up_rollout",
 )
 CHECKS = ("check_", "require_", "refuse_", "make_")
 RUN = 6  # code lines in a row that make a pair of files duplicates

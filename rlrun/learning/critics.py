@@ -64,6 +64,8 @@ class Critics:
         """
         self.learners: dict[str, Learner] = {}
         self.value_clip = value_clip
+        self.optimizer = optimizer
+        self.device = next(networks.parameters()).device
         learner = partial(Learner, minibatches=minibatches, optimizer=optimizer)
         if networks.critic is not None:
             self.learners["value"] = learner(networks.critic, self.value_loss)
@@ -89,6 +91,10 @@ class Critics:
         """Do without the compiler."""
         for learner in self.learners.values():
             learner.run_eagerly()
+
+    def rate(self, progress: float) -> Tensor:
+        """Return the step size when a share of the run's steps is done, []."""
+        return torch.tensor(self.optimizer.rate(progress), device=self.device)
 
     def fit(self, batches: CriticBatch, learning_rate: Tensor) -> dict[str, Tensor]:
         """Take one step of each critic on each of M minibatches [M, B, …]; metrics are [M]."""
@@ -119,7 +125,7 @@ class Critics:
             Means over the minibatches, each [], and ``updates``, their number.
         """
         history = []
-        learning_rate = target.new_tensor(settings.optimizer.rate(progress))
+        learning_rate = self.rate(progress)
         for _ in range(settings.epochs if self.learners else 0):
             rows = minibatches(rollout.mask, size=settings.minibatch_size, generator=generator)
             history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))

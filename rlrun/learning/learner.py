@@ -88,6 +88,10 @@ class Learner:
         )
         return self._compiled_steps if fits else self._take_steps
 
+    def rate(self, progress: float) -> Tensor:
+        """Return the step size when a share of the run's steps is done, []."""
+        return self.parameters.vector.new_tensor(self.optimizer.rate(progress))
+
     @torch.no_grad()
     def fit(self, batches: Any, learning_rate: Tensor) -> dict[str, Tensor]:
         """Take one optimiser step on each of M minibatches, in their order.

@@ -24,7 +24,7 @@ from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import SET_UP, make_context, require_room, set_up
+from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
 from rlrun.runs.signals import StopFlag
 
 
@@ -50,16 +50,15 @@ class Run:
     @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
-        require_room(algorithm.num_envs, "algo.num_envs")
-        require_room(experiment.evaluation.episodes, "evaluation.episodes")
+        require_room_for(experiment)
         hardware.prepare()
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
-        self.env = ControlEnv(
-            experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
+        self.env = ControlEnv.make(
+            experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
         )
         self.problem = Problem.of(experiment.env, self.env)
         # Decided once, so that a resumed run computes with the same code as before.
@@ -285,7 +284,7 @@ class Run:
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads
-        return ControlEnv(self.experiment.env.make(num_envs=episodes, threads=threads))
+        return ControlEnv.make(self.experiment.env, num_envs=episodes, threads=threads)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""

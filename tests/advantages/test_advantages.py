@@ -294,19 +294,3 @@ def test_td_errors_of_the_true_value_have_mean_zero():
     delta = td_errors(rollout(coins, zero, zero, never, never), gamma=GAMMA)
     assert delta.abs().min() == 1.0
     assert abs(delta.mean().item()) < 4 / 100  # four standard errors of 1/√10,000
-
-
-# ---------------------------------------------------------------------- constants out of range
-
-
-@pytest.mark.parametrize(
-    ("estimate", "message"),
-    [
-        (partial(gae, lam=1.5), r"lam must be in \[0, 1\], got 1.5"),
-        (partial(gae, lam=-0.1), r"lam must be in \[0, 1\], got -0.1"),
-        (partial(nstep, n=0), "n must be at least 1, got 0"),
-    ],
-)
-def test_a_constant_out_of_range_is_refused(estimate, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        estimate(random_rollout(3, seed=0), gamma=GAMMA)

@@ -15,7 +15,7 @@ from rlrun.advantages.trial import prepare
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.config import schema
-from rlrun.config.experiment import conf_directory
+from rlrun.config.experiment import ESTIMATOR_ARGUMENTS, ESTIMATORS, conf_directory
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
 
@@ -199,15 +199,26 @@ def test_variants_need_what_they_are_made_of():
 @pytest.mark.parametrize(
     ("name", "constants", "message"),
     [
-        ("grpo", {"epsilon": -1.0}, "advantage: epsilon must be at least 0, got -1.0"),
-        ("vtrace", {"c_bar": 2.0}, "advantage: c_bar must be in [0, 1.0], got 2.0"),
-        ("vtrace", {"rho_bar": 0.0}, "advantage: rho_bar must be positive, got 0.0"),
+        ("gae", {"lam": 1.5}, "must be in [0, 1], got 1.5"),
+        ("gae", {"lam": -0.1}, "must be in [0, 1], got -0.1"),
+        ("nstep", {"n": 0}, "must be at least 1, got 0"),
+        ("grpo", {"epsilon": -1.0}, "must be at least 0, got -1.0"),
+        ("reinforce_pp", {"epsilon": -1.0}, "must be at least 0, got -1.0"),
+        ("vtrace", {"rho_bar": 0.0}, "must be positive, got 0.0"),
     ],
 )
 def test_a_constant_out_of_range_is_the_users_mistake(name, constants, message):
+    node = {**yaml_of("advantage", name), **constants}
+    (key,) = constants
     with pytest.raises(UserError) as caught:
-        prepared(name, group_size=2, **constants)
-    assert str(caught.value) == message
+        schema.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
+    assert str(caught.value) == f"advantage.{key} {message}"
+
+
+def test_a_rule_between_constants_is_found_before_the_first_step():
+    with pytest.raises(UserError) as caught:
+        prepared("vtrace", group_size=2, c_bar=2.0)
+    assert str(caught.value) == "advantage: c_bar must be in [0, 1.0], got 2.0"
 
 
 @pytest.mark.parametrize(
@@ -222,7 +233,7 @@ def test_a_word_that_is_none_of_the_choices_is_refused(name, constants):
     node = {**yaml_of("advantage", name), **constants}
     (key,) = constants
     with pytest.raises(UserError, match=rf"^advantage\.{key}: "):
-        schema.build(node, "advantage", "rlrun.advantages", later=("rollout", "gamma"))
+        schema.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 
 def test_a_box_of_actions_has_no_mean_of_q_over_all_of_them():

@@ -165,7 +165,6 @@ def test_the_value_behind_a_terminal_state_is_never_used():
 @pytest.mark.parametrize(
     ("rho_bar", "c_bar", "message"),
     [
-        (0.0, 0.0, "rho_bar must be positive, got 0.0"),
         (1.0, 2.0, r"c_bar must be in \[0, 1.0\], got 2.0"),
         (1.0, -0.1, r"c_bar must be in \[0, 1.0\], got -0.1"),
     ],

@@ -57,6 +57,8 @@ MANY_SKIPPED = 10
 class DAPO:
     """Hyperparameters (explained in ``conf/algo/dapo.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     clip_low: PositiveOrInfinite
     clip_high: PositiveOrInfinite
@@ -69,8 +71,6 @@ class DAPO:
     gamma: Fraction
     entropy_coefficient: NonNegative
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the policy and what fits it (see ``algos/contract.py``)."""

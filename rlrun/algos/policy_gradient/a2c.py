@@ -21,7 +21,6 @@ import torch
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative
-from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
@@ -34,35 +33,32 @@ from rlrun.learning.surrogates import standardize
 class A2C:
     """Hyperparameters (explained in ``conf/algo/a2c.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
-    gamma: Fraction
     optimizer: RMSprop
+    gamma: Fraction
     entropy_coefficient: NonNegative
     normalize_advantage: bool
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.body = ActorCriticUpdate(context, self, self.policy_loss, self.optimizer)
+        self.body = ActorCriticUpdate(context, self)
         self.agent, self.learners = self.body.agent, self.body.learners
         self.parts = self.agent.parts
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of policy and critic on all of a rollout."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
         whole = self.body.whole(rollout)
-        columns = (rollout.obs, rollout.action, rollout.logp, whole.advantage)
-        batch = PolicyBatch(*take(whole.rows, *columns))
-        metrics = self.body.fit(batch, rollout, whole, learning_rate=learning_rate)
+        metrics = self.body.fit(rollout, whole, progress)
         return {
             **summarize([metrics]),
             **explained_variance(rollout, whole.target),
-            "schedule/learning_rate": learning_rate,
+            **self.body.schedule(progress),
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:

@@ -19,10 +19,8 @@ import torch
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite, Several
-from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.learning.agent import refuse_second_ratio
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
@@ -32,6 +30,8 @@ from rlrun.learning.surrogates import clipped_surrogate, standardize
 @dataclass(kw_only=True, eq=False)
 class PPO:
     """Hyperparameters (explained in ``conf/algo/ppo.yaml``), and the loss."""
+
+    loop: ClassVar = staticmethod(loops.on_policy)
 
     num_envs: Count
     horizon: Count
@@ -47,43 +47,33 @@ class PPO:
     recompute_advantage: bool
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         self.body = ActorCriticUpdate(
             context,
             self,
-            self.policy_loss,
-            self.optimizer,
             self.minibatch_size,
             value_clip=self.value_clip,
+            recompute=self.recompute_advantage,
         )
         self.agent, self.learners = self.body.agent, self.body.learners
         self.parts = self.agent.parts
-        if self.recompute_advantage:
-            refuse_second_ratio(self.agent)
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs of minibatches."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
         estimate = self.agent.estimate(rollout)
         history = []
-        for epoch in self.body.passes(
-            rollout, estimate, epochs=self.epochs, recompute=self.recompute_advantage
-        ):
-            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage)
-            batches = PolicyBatch(*take(epoch.rows, *columns))
-            history.append(self.body.fit(batches, rollout, epoch, learning_rate=learning_rate))
+        for epoch in self.body.passes(rollout, estimate, epochs=self.epochs):
+            history.append(self.body.fit(rollout, epoch, progress))
             # The policy has gone far enough from the one that collected the data.
             if self.stop_kl is not None and history[-1]["policy/kl"].mean() > 1.5 * self.stop_kl:
                 break
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
-            "schedule/learning_rate": learning_rate,
+            **self.body.schedule(progress),
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:

@@ -20,7 +20,7 @@ from rlrun.config.types import Count, Fraction, NonNegative, Several
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.learning.agent import Agent, refuse_second_ratio
+from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.kl import OldPolicyKL
 from rlrun.learning.metrics import USUAL_CLIP, explained_variance, policy_metrics, summarize
@@ -52,6 +52,8 @@ class PenalisedBatch(NamedTuple):
 class PPOKL:
     """Hyperparameters (explained in ``conf/algo/ppo_kl.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
     epochs: Count
@@ -64,23 +66,18 @@ class PPOKL:
     optimizer: Adam
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
-        """Build the networks and what fits them (see ``algos/contract.py``)."""
+        """Build the networks, what fits them, and what β comes from (``algos/contract.py``)."""
         self.body = ActorCriticUpdate(
             context,
             self,
-            self.policy_loss,
-            self.optimizer,
             self.minibatch_size,
+            recompute=self.recompute_advantage,
             example=self.example,
         )
         self.agent, self.learners = self.body.agent, self.body.learners
         self.controller = self.kl.controller(self.agent.device)
         self.parts = {**self.agent.parts, "kl_coefficient": self.controller}
-        if self.recompute_advantage:
-            refuse_second_ratio(self.agent)
 
     def example(self, agent: Agent, size: int) -> PenalisedBatch:
         """Return a minibatch to compile for."""
@@ -91,26 +88,23 @@ class PPOKL:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs; then adapt β."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
         estimate, policy = self.agent.estimate(rollout), self.agent.networks.policy
         kl_coefficient, old = self.controller.value, policy(rollout.obs).parameters
         history = []
-        for epoch in self.body.passes(
-            rollout, estimate, epochs=self.epochs, recompute=self.recompute_advantage
-        ):
+        for epoch in self.body.passes(rollout, estimate, epochs=self.epochs):
             beta = kl_coefficient.expand_as(epoch.advantage)
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
             batches = PenalisedBatch(*take(epoch.rows, *columns))
-            history.append(self.body.fit(batches, rollout, epoch, learning_rate=learning_rate))
+            history.append(self.body.fit(rollout, epoch, progress, batches=batches))
         kl = policy(rollout.obs).kl_from(old)[rollout.mask].mean()
         self.controller.update(kl, samples=int(rollout.mask.sum()))
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
+            **self.body.schedule(progress),
             "policy/kl": kl,
             "schedule/kl_coefficient": kl_coefficient,
-            "schedule/learning_rate": learning_rate,
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PenalisedBatch) -> LossAndMetrics:

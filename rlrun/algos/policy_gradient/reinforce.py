@@ -55,6 +55,8 @@ class WeightedBatch(NamedTuple):
 class REINFORCE:
     """Hyperparameters (explained in ``conf/algo/reinforce.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     gamma: Fraction
     discount_states: bool
@@ -64,8 +66,6 @@ class REINFORCE:
     normalize_advantage: bool
     entropy_coefficient: NonNegative
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""

@@ -31,6 +31,8 @@ from rlrun.learning.trust_region import TrustRegion, TrustRegionBatch, TrustRegi
 class TRPO:
     """Hyperparameters (explained in ``conf/algo/trpo.yaml``), and the order of work."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
     gamma: Fraction
@@ -38,8 +40,6 @@ class TRPO:
     critic: CriticFit
     normalize_advantage: bool
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""

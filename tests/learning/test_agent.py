@@ -15,6 +15,7 @@ from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.data.groups import take_episodes
 from rlrun.data.rollout import Rollout
+from rlrun.learning.agent import Agent
 from rlrun.models.networks import BoxActionCritic, DiscreteActionCritic
 
 ACTION_SPACES = {"discrete": gym.spaces.Discrete(3), "box": gym.spaces.Box(-1, 1, (2,), np.float32)}

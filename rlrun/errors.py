@@ -27,10 +27,10 @@ class UserError(Exception):
 
 
 class EnvironmentFailure(RuntimeError):
-    """An environment raised while it was reset or stepped.
+    """An environment raised while it was reset or stepped, or returned what cannot be used.
 
     Attributes:
-        index: which of the batch's environments raised.
+        index: which of the batch's environments it was.
         seed: the seed that this environment was last seeded with, or None.
     """
 
@@ -44,12 +44,26 @@ class EnvironmentFailure(RuntimeError):
         self.__cause__ = cause
 
 
+class InvalidOutput(EnvironmentFailure):
+    """An environment returned what its spaces, or Gymnasium's interface, do not allow."""
+
+    def __init__(self, index: int, seed: int | None, problem: str):
+        """Name the environment and say what is wrong with what it returned."""
+        RuntimeError.__init__(self, f"environment {index} (seed {seed}): {problem}")
+        self.index = index
+        self.seed = seed
+
+
 class NonFiniteError(RuntimeError):
     """A quantity that the run depends on became NaN or infinite."""
 
 
 class CheckpointNotWritten(RuntimeError):
     """The disk took no checkpoint (it is full, say); the earlier ones are as they were."""
+
+
+class DirectoryLost(RuntimeError):
+    """The run's directory was deleted, moved or replaced while the run was in it."""
 
 
 class Interrupted(Exception):
@@ -123,11 +137,18 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         prefix: the beginning of the line.
         with_traceback: show the traceback of an error that was foreseen, too.
     """
-    foreseen = (UserError, EnvironmentFailure, NonFiniteError, CheckpointNotWritten, JobFailed)
+    foreseen = (
+        UserError,
+        EnvironmentFailure,
+        NonFiniteError,
+        CheckpointNotWritten,
+        DirectoryLost,
+        JobFailed,
+    )
     lines = []
     if with_traceback or not isinstance(error, foreseen):
         lines = traceback.format_exception(error)
-    elif isinstance(error, EnvironmentFailure):
+    elif isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
         lines = traceback.format_exception(error.__cause__)
     message = str(error) or type(error).__name__
     if "\n" in message:

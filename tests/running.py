@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrun.cli.hydra_bridge import load_job
 from rlrun.config.experiment import Experiment, conf_directory
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.signals import HANDLED
 
 # An iteration of about 10 ms, where an algorithm has these settings.
 SMALL = {
@@ -138,7 +139,7 @@ def _main(words: list[str], directory: Path, output: Path, environment: dict[str
     os.environ.update(environment)
     os.chdir(directory)
     os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGTERM):  # as a shell starts a command
+    for number in HANDLED:  # as a shell starts a command
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

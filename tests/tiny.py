@@ -19,7 +19,7 @@ from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.config import schema
 from rlrun.config.experiment import ROOMS, conf_directory
-from rlrun.data.rollout import Rollout
+from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
@@ -28,6 +28,7 @@ from rlrun.hardware.spec import Hardware
 from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, RMSprop
+from rlrun.models.distributions import Categorical
 from rlrun.models.mlp import MLP
 from rlrun.models.networks import Model
 from rlrun.models.reference import Reference
@@ -137,13 +138,14 @@ class PointMass(gym.Env):
 
 def control(make_env: Callable[[], gym.Env], num_envs: int) -> ControlEnv:
     """What the loops see of N of these environments."""
-    return ControlEnv(SerialVectorEnv([make_env] * num_envs))
+    return ControlEnv(SerialVectorEnv([make_env] * num_envs), action_units="raw")
 
 
 def counting(num_envs: int, action_space: spaces.Space) -> tuple[ControlEnv, list[Counting]]:
     """Counting environments, together and one by one."""
     envs = [Counting(index, action_space) for index in range(num_envs)]
-    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs])), envs
+    vector_env = SerialVectorEnv([lambda env=env: env for env in envs])
+    return ControlEnv(vector_env, action_units="raw"), envs
 
 
 def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
@@ -319,6 +321,33 @@ def set_up(
     )
     algorithm.setup(context)
     return algorithm, collector.open(env, context.shape, seed=context.streams.env)
+
+
+def rollout_of(algorithm: Any, transitions: Transitions) -> Rollout:
+    """The rollout that the next update will make of these transitions; nothing is learned.
+
+    Args:
+        algorithm: set up; its statistics and random numbers stay where they are.
+        transitions: what its actor did.
+    """
+    agent = algorithm.agent
+    states = {name: part.state_dict() for name, part in agent.parts.items()}
+    generator = agent.actor.generator.get_state()
+    rollout = agent.rollout(transitions)
+    for name, part in agent.parts.items():
+        part.load_state_dict(states[name])
+    agent.actor.generator.set_state(generator)
+    return rollout
+
+
+def log_prob_and_entropy(policy: nn.Module, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Log π(a|s) and the entropy of π at each step, [T, N], by torch's distributions."""
+    distribution = policy(rollout.obs)
+    if isinstance(distribution, Categorical):
+        plain = torch.distributions.Categorical(logits=distribution.logits)
+        return plain.log_prob(rollout.action), plain.entropy()
+    normal = torch.distributions.Normal(distribution.mean, distribution.log_std.exp())
+    return normal.log_prob(rollout.action).sum(-1), normal.entropy().sum(-1)
 
 
 def learn(algorithm: Any, collector: Any, iterations: int) -> list[dict[str, Tensor]]:

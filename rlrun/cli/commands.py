@@ -1,10 +1,9 @@
 """The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
 
 import argparse
-import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
@@ -20,6 +19,11 @@ from rlrun.config import schema
 from rlrun.config.files import open_regular, parse_json, read_json
 from rlrun.config.types import Count, Finite, NonNegative, NonNegativeInt
 from rlrun.errors import UserError, near_path, printable, say
+from rlrun.runs.files.directory import UNFINISHED, is_locked
+
+# What `list` says of a run by name, beside what its directory is called.
+NAMES = ("algo", "env_id", "advantage", "model")
+WIDE = 140  # characters of a terminal that has room for them
 
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
@@ -128,10 +132,15 @@ def list_runs(words: list[str]) -> None:
     table = Table(box=box.SIMPLE)
     table.add_column("run", overflow="fold")  # whole, to be copied
     table.add_column("status")
-    for name in ("steps", "return", "best", "time"):
+    # Where there is no room for them, the directory's name has to do.
+    names = NAMES if console().width >= WIDE else ()
+    for name in names:
+        table.add_column(name.removesuffix("_id"), no_wrap=True)
+    for name in ("steps", "return", "best", "final", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for directory in find_runs(root):
-        table.add_row(printable(str(directory.relative_to(root))), *describe(directory))
+        path = printable(str(directory.relative_to(root)))
+        table.add_row(path, *describe(directory, names))
     if table.row_count == 0:
         say(f"no runs under {root}", sys.stdout)
     else:
@@ -148,6 +157,7 @@ class Summary:
         total_steps: environment steps at which it ends.
         last_return: of the last evaluation.
         best_return: of the best one.
+        final_return: mean of those in the last tenth of the steps.
         time_s: seconds that it took.
     """
 
@@ -156,11 +166,12 @@ class Summary:
     total_steps: Count
     last_return: Finite | None
     best_return: Finite | None
+    final_return: Finite | None
     time_s: NonNegative
 
 
-def describe(directory: Path) -> list[str]:
-    """Returns a run's status, steps, return, best return and time in a reader's words."""
+def describe(directory: Path, names: Sequence[str]) -> list[str]:
+    """Returns a run's status, names, steps, returns and time in a reader's words."""
     locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     try:
         record = read_json(directory / "run.json")
@@ -170,29 +181,20 @@ def describe(directory: Path) -> list[str]:
         step = max(summary.step, last_step(directory / "metrics.jsonl"))
         return [
             "killed" if summary.status == "running" and not locked else summary.status,
+            *(printable(str(record.get(name, ""))) for name in names),
             f"{step:,}/{summary.total_steps:,}",
             *(
-                "" if value is None else f"{value:.1f}"
-                for value in (summary.last_return, summary.best_return)
+                "" if value is None else f"{value:.1f}" if abs(value) < 1e9 else f"{value:.3g}"
+                for value in (
+                    summary.last_return,
+                    summary.best_return,
+                    summary.final_return,
+                )
             ),
             str(timedelta(seconds=round(summary.time_s))),
         ]
     except (OSError, ValueError, KeyError, OverflowError, UserError):  # not written by rlrun
-        return ["unreadable", "", "", "", ""]
-
-
-def is_locked(directory: Path) -> bool:
-    """Tells whether a process runs in a run's directory: it holds the lock as long as it lives."""
-    try:
-        with open_regular(directory / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (FileNotFoundError, ValueError):
-        return False
-    except OSError:  # no locks on this file system, or no permission: nobody can tell
-        return True
-    return False
+        return ["unreadable"]
 
 
 def last_step(path: Path) -> int:
@@ -220,7 +222,7 @@ def last_step(path: Path) -> int:
 def find_runs(root: Path) -> Iterator[Path]:
     """Yields the directories under the root that hold a run, in the order of their names."""
     for directory, subdirectories, files in os.walk(root):
-        subdirectories.sort()
+        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
         if "run.json" in files:
             subdirectories.clear()  # nothing inside a run is a run
             yield Path(directory)
@@ -285,12 +287,12 @@ def whole(word: str) -> int | None:
         number = Decimal(word)  # exact, where a float would round
     except InvalidOperation:
         return None
-    if not number.is_finite() or abs(number) > schema.LARGEST or number % 1:
+    if not number.is_finite() or number.copy_abs() > schema.LARGEST or number % 1:
         return None
     return int(number)
 
 
 def console() -> Console:
     """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout.isatty() else 300
     return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

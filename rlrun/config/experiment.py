@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlrun.config import schema
 from rlrun.config.files import read_json, read_yaml
+from rlrun.config.plugins import import_plugin
 from rlrun.config.types import Count, NonNegativeInt, NonNegativeOrInfinite
 from rlrun.errors import UserError
 
@@ -22,19 +23,28 @@ def conf_directory() -> Path:
     return shipped if shipped.is_dir() else package.parent / "conf"
 
 
+# Evaluations are so many environment steps apart, unless that makes too few of them for a curve.
+USUAL_INTERVAL = 50_000
+FEWEST_EVALUATIONS = 10
+
+
 @dataclass(kw_only=True)
 class Evaluation:
     """When and how long the policy is evaluated.
 
     Attributes:
-        every_steps: environment steps between evaluations.
+        every_steps: environment steps between evaluations; None: as `interval` says.
         episodes: episodes of one evaluation.
         max_length: steps after which an episode of an evaluation counts as over.
     """
 
-    every_steps: Count
+    every_steps: Count | None
     episodes: Count
     max_length: Count
+
+    def interval(self, total_steps: int) -> int:
+        """Return the environment steps between evaluations, of which even a short run has ten."""
+        return self.every_steps or max(1, min(USUAL_INTERVAL, total_steps // FEWEST_EVALUATIONS))
 
 
 @dataclass(kw_only=True)
@@ -69,11 +79,11 @@ class Experiment:
         checkpoint: when to save the state.
         run_dir: the run's directory; None for a new one in `parent`.
         tags: free words for the loggers.
-        group: name that the loggers show runs together under; None for the algorithm and
-            environment.
+        group: name that the loggers show runs together under; None for the label.
         plugins: the user's packages, imported before anything is built.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        choices: what was chosen of each group that a part is built from: {"algo": "ppo", …}.
+        label: the run in a word without its seed ("ppo_hopper_td"): algorithm, environment, and the
+            other parts as far as they are not the algorithm's own.
         parent: directory in which a new run's directory is made.
         config: the resolved config in plain containers.
         overrides: the command line's words.
@@ -95,8 +105,8 @@ class Experiment:
     tags: list[str]
     group: str | None
     plugins: list[str]
-    algo_name: str
-    env_name: str
+    choices: dict[str, str]
+    label: str
     parent: Path
     config: dict[str, Any]
     overrides: list[str]
@@ -104,7 +114,14 @@ class Experiment:
     @property
     def name(self) -> str:
         """The run in a word, for people."""
-        return f"{self.algo_name}_{self.env_name}_s{self.seed}"
+        return f"{self.label}_s{self.seed}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run is, by name: {"algo": "ppo", "env": "hopper", "env_id": "Hopper-v5", …}."""
+        others = dict(sorted(self.choices.items()))
+        algo, env = others.pop("algo"), others.pop("env")
+        return {"algo": algo, "env": env, "env_id": self.env.id, **others, "seed": self.seed}
 
 
 # What may name code by a `_target_`, and the package of rlrun that this code is in, where it is not
@@ -127,25 +144,24 @@ LOGGERS = "rlrun.loggers"
 ESTIMATOR_ARGUMENTS = ("rollout", "gamma")
 
 # The fields of Experiment that are not keys of the config.
-GIVEN = ("advantage", "loggers", "algo_name", "env_name", "parent", "config", "overrides")
+GIVEN = ("advantage", "loggers", "choices", "label", "parent", "config", "overrides")
 
 
 def load(
-    cfg: DictConfig, overrides: list[str], algo_name: str, env_name: str, parent: Path
+    cfg: DictConfig, overrides: list[str], names: Mapping[str, Any], parent: Path
 ) -> Experiment:
     """Checks a composed config and builds the parts of the run that it describes.
 
     Args:
         cfg: the composed config without Hydra's own node; it is not changed.
         overrides: the command line's words.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        names: the choice of each group ("algo": "ppo"), and the ``label``; others are passed over.
         parent: directory in which a new run's directory is made.
 
     Raises:
         UserError: any mistake in the config.
     """
-    return build(to_plain(cfg), overrides, algo_name, env_name, parent)
+    return build(to_plain(cfg), overrides, names, parent)
 
 
 def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
@@ -168,8 +184,10 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
         )
         record = read_json(directory / "run.json")
-        algo_name = schema.convert(record.get("algo"), str, "run.json: algo")
-        env_name = schema.convert(record.get("env"), str, "run.json: env")
+        names = {
+            key: schema.convert(record.get(key), str, f"run.json: {key}")
+            for key in ("label", *built_from(config))
+        }
     except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory} is not a run that can be read: {reason}") from error
@@ -177,7 +195,7 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
         for plugin in plugins_of(config):
             if plugin not in plugins:
                 raise UserError(f"it uses code of '{plugin}': allow it with --plugin {plugin}")
-        return build(config, overrides, algo_name, env_name, parent=directory.parent)
+        return build(config, overrides, names, parent=directory.parent)
     except schema.MissingSetting as error:
         raise UserError(
             f"{directory}: its config.yaml lacks {error.key}, which this version of rlrun needs"
@@ -187,15 +205,14 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
 
 
 def build(
-    config: dict[str, Any], overrides: list[str], algo_name: str, env_name: str, parent: Path
+    config: dict[str, Any], overrides: list[str], names: Mapping[str, Any], parent: Path
 ) -> Experiment:
     """Checks a resolved config and builds the parts of the run that it describes.
 
     Args:
         config: plain containers; they are not changed.
         overrides: the command line's words.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        names: the choice of each group ("algo": "ppo"), and the ``label``; others are passed over.
         parent: directory in which a new run's directory is made.
 
     Raises:
@@ -204,7 +221,7 @@ def build(
     refuse_other_code(config)
     plugins = plugins_of(config)
     for plugin in plugins:
-        schema.import_module(plugin, "plugins")
+        import_plugin(plugin)
     parts = dict(config)
     advantage = parts.pop("advantage", None)
     if advantage is not None:
@@ -223,13 +240,18 @@ def build(
     given = {
         "advantage": advantage,
         "loggers": loggers,
-        "algo_name": algo_name,
-        "env_name": env_name,
+        "choices": {part: str(names[part]) for part in built_from(config) if part in names},
+        "label": str(names["label"]),
         "parent": parent,
         "config": config,
         "overrides": overrides,
     }
     return schema.call(Experiment, {**arguments, **given}, path="")
+
+
+def built_from(config: Mapping[Any, Any]) -> list[str]:
+    """Returns the groups of a config that describe a part to build: algo, env and so on."""
+    return [key for key, node in config.items() if isinstance(node, Mapping) and "_target_" in node]
 
 
 def loggers_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ are. It may be a pipe or a link in place of a file. Interpolations are text like
 import json
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import yaml
 
@@ -24,7 +25,7 @@ YAML_TAGS = {
 }
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Opens a file for reading, without following a link or waiting for the writer of a pipe.
 
     Raises:
@@ -47,9 +48,10 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is no such file.
     """
+    text = read_text(path)
     try:
-        content = parse_json(read_text(path))
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} is not a mapping")
@@ -75,9 +77,10 @@ def read_yaml(path: Path) -> Any:
         OSError: it cannot be read.
         ValueError: it is not YAML, or has in it what rlrun does not write.
     """
+    text = read_text(path)
     try:
-        return yaml.load(read_text(path), PlainLoader)
-    except yaml.YAMLError as error:
+        return yaml.load(text, PlainLoader)
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
@@ -92,7 +95,10 @@ def read_text(path: Path) -> str:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise ValueError(f"{path.name} is larger than {MOST_BYTES:,} bytes")
-    return content.decode("utf-8")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8") from error
 
 
 class PlainLoader(yaml.SafeLoader):

@@ -75,6 +75,16 @@ def make_context(
     )
 
 
+def require_room_for(experiment: Experiment) -> None:
+    """Refuse a run with more environments than this machine's memory can hold.
+
+    Raises:
+        UserError: there are too many.
+    """
+    require_room(experiment.algo.num_envs, "algo.num_envs")
+    require_room(experiment.evaluation.episodes, "evaluation.episodes")
+
+
 def require_room(num_envs: int, setting: str) -> None:
     """Refuse more environments than this machine's memory can hold.
 
@@ -147,7 +157,7 @@ class Rehearsal:
             UserError: the parts do not fit together, the environment cannot be made, or this
                 machine lacks the device.
         """
-        require_room(experiment.algo.num_envs, "algo.num_envs")
+        require_room_for(experiment)
         problem = self._problem(experiment)
         context = make_context(
             experiment,
@@ -163,7 +173,7 @@ class Rehearsal:
         for known, problem in self._problems:
             if known == settings:
                 return problem
-        env = ControlEnv(experiment.env.make(num_envs=1, threads=1))
+        env = ControlEnv.make(experiment.env, num_envs=1, threads=1)
         problem = Problem.of(experiment.env, env)
         env.close()
         self._problems.append((settings, problem))

@@ -24,7 +24,7 @@ from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import SET_UP, make_context, require_room, set_up
+from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
 from rlrun.runs.signals import StopFlag
 
 
@@ -50,16 +50,15 @@ class Run:
     @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
-        require_room(algorithm.num_envs, "algo.num_envs")
-        require_room(experiment.evaluation.episodes, "evaluation.episodes")
+        require_room_for(experiment)
         hardware.prepare()
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
-        self.env = ControlEnv(
-            experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
+        self.env = ControlEnv.make(
+            experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
         )
         self.problem = Problem.of(experiment.env, self.env)
         # Decided once, so that a resumed run computes with the same code as before.
@@ -243,9 +242,11 @@ class Run:
         self.record.log(values)
 
     def evaluate_if_due(self) -> None:
-        """Evaluate after every so many steps, and once the last step is done."""
-        step, every = self.counters.step, self.experiment.evaluation.every_steps
-        if step // every > max(self.counters.evaluated, 0) // every or self.finished:
+        """Evaluate before the first step, after every so many, and once the last one is done."""
+        step, last = self.counters.step, self.counters.evaluated
+        every = self.experiment.evaluation.interval(self.experiment.total_steps)
+        first = last < 0 and self.goes_on
+        if first or step // every > max(last, 0) // every or (self.finished and last < step):
             self.evaluate()
 
     def evaluate(self) -> None:
@@ -285,7 +286,7 @@ class Run:
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads
-        return ControlEnv(self.experiment.env.make(num_envs=episodes, threads=threads))
+        return ControlEnv.make(self.experiment.env, num_envs=episodes, threads=threads)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""

@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from rlrun.algos.agent import Agent
 from running import differences
 from tiny import Corridor, algorithm_of, bare_rollout, context_of, control, counting, set_up
 

@@ -157,8 +157,11 @@ class EpisodeUpdate:
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
+            Means over the minibatches, each [], and ``updates``, their number: 0 where every
+            episode was dropped (``collectors/dynamic_sampling.py``).
         """
+        if not rollout.mask.any():
+            return {"updates": torch.tensor(0)}
         settings = self._settings
         learning_rate = rollout.reward.new_tensor(settings.optimizer.rate(progress))
         penalised = self.penalty(rollout)

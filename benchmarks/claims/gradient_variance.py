@@ -30,6 +30,7 @@ from common import (
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from rlrun.models.agent import Agent
 
 from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, Estimator
 from rlrun.collectors.episodes import EpisodeCollector
@@ -40,7 +41,6 @@ from rlrun.envs.control import ControlEnv
 from rlrun.learning.aggregation import step_weights
 from rlrun.learning.critics import Critics, critic_batches
 from rlrun.learning.optimizers import Adam
-from rlrun.models.agent import Agent
 
 EPISODES, GROUP_SIZE = 64, 8
 BATCHES, CRITIC_BATCHES = 150, 20

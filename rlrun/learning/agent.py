@@ -80,7 +80,10 @@ class Agent:
             problem.obs_size, clip=scales.clip, enabled=scales.observation
         )
         self.reward_normalizer = RewardNormalizer(
-            shape.num_envs, gamma=settings.gamma, clip=scales.clip, enabled=scales.reward
+            None if shape.whole_episodes else shape.num_envs,
+            gamma=settings.gamma,
+            clip=scales.clip,
+            enabled=scales.reward,
         )
         self.actor = Actor(
             self.networks.policy, self.observation_normalizer, streams.action, torch.device("cpu")

@@ -242,9 +242,11 @@ class Run:
         self.record.log(values)
 
     def evaluate_if_due(self) -> None:
-        """Evaluate after every so many steps, and once the last step is done."""
-        step, every = self.counters.step, self.experiment.evaluation.every_steps
-        if step // every > max(self.counters.evaluated, 0) // every or self.finished:
+        """Evaluate before the first step, after every so many, and once the last one is done."""
+        step, last = self.counters.step, self.counters.evaluated
+        every = self.experiment.evaluation.interval(self.experiment.total_steps)
+        first = last < 0 and self.goes_on
+        if first or step // every > max(last, 0) // every or (self.finished and last < step):
             self.evaluate()
 
     def evaluate(self) -> None:

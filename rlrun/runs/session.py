@@ -56,8 +56,6 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
                 record.progress.message(limit)
             run.begin(record, stop)
             run.algorithm.loop(run)
-            if run.finished and run.counters.evaluated < run.counters.step:
-                run.evaluate()  # which an earlier process had begun when it ended
             record.require_directory()
             if run.counters.step and not run.store.has(run.counters.step):
                 record.loggers.checkpoint(

@@ -124,7 +124,7 @@ def test_a_state_is_a_snapshot(make):
         (
             "ppo_kl",
             {"kl.coefficient": 0.0},
-            "coefficient must be positive to be adapted .*, got 0.0",
+            "coefficient must be positive .*, got 0.0",
         ),
         ("ppo_kl", {"kl.coefficient": math.nan}, "coefficient must be at least 0, got nan"),
         ("ppo_kl", {"kl.target": 0.0}, "target must be positive, got 0.0"),

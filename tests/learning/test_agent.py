@@ -6,7 +6,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from rlrun.algos.agent import Agent
 from running import differences
 from tiny import Corridor, algorithm_of, bare_rollout, context_of, control, counting, set_up
 
@@ -15,6 +14,7 @@ from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.data.groups import take_episodes
 from rlrun.data.rollout import Rollout
+from rlrun.learning.agent import Agent
 from rlrun.models.networks import BoxActionCritic, DiscreteActionCritic
 
 ACTION_SPACES = {"discrete": gym.spaces.Discrete(3), "box": gym.spaces.Box(-1, 1, (2,), np.float32)}

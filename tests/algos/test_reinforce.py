@@ -214,7 +214,7 @@ def trained_return(make_env, estimator, *, iterations: int, sign: int = 1) -> fl
         "reinforce",
         group_size=1,
         estimator=signed,
-        model=small_model(hidden_sizes=[16]),
+        model=small_model(hidden_sizes=[16], log_std=-0.5),
         **SETTINGS,
     )
     learn(algorithm, collector, iterations)

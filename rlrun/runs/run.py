@@ -74,6 +74,7 @@ class Run:
             self.streams,
             load_policy=partial(read, problem=self.problem),
             compiled=self.compiled,
+            resumed=checkpoint is not None,
         )
         self._shape = context.shape
         set_up(algorithm, context)

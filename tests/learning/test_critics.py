@@ -19,7 +19,7 @@ D = 3  # numbers that Counting observes
 
 
 def critics_of(
-    which: set[str], kind: str = "discrete", seed: int = 0, **settings
+    which: set[str], kind: str = "discrete", seed: int = 0, optimizer=ADAM, **settings
 ) -> tuple[Networks, Critics]:
     """A policy with these critics, and what fits them."""
     problem = problem_of(counting(1, ACTION_SPACES[kind])[0])
@@ -29,7 +29,7 @@ def critics_of(
         model.critic(problem, generator) if "value" in which else None,
         model.action_critic(problem, generator) if "q" in which else None,
     ).requires_grad_(False)
-    return networks, Critics(networks, minibatches=3, optimizer=ADAM, **settings)
+    return networks, Critics(networks, minibatches=3, optimizer=optimizer, **settings)
 
 
 def batches_of(kind: str) -> CriticBatch:
@@ -134,7 +134,9 @@ def whole_rollout():
 def test_passes_take_their_steps_at_the_rate_of_the_schedule(progress, anneal):
     optimizer = algorithm_of("ppo", anneal_learning_rate=anneal, learning_rate=1e-2).optimizer
     fit = CriticFit(epochs=2, minibatch_size=5, optimizer=optimizer)
-    (networks, critics), (by_hand, theirs) = (critics_of({"value"}) for _ in range(2))
+    (networks, critics), (by_hand, theirs) = (
+        critics_of({"value"}, optimizer=optimizer) for _ in range(2)
+    )
     rollout, target = whole_rollout(), torch.ones(5, 3)
     metrics = critics.fit_epochs(
         rollout,

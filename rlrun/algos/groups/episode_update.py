@@ -19,7 +19,7 @@ from rlrun.learning.reference_penalty import (
     NO_PENALTY,
     ReferenceKL,
     ReferencePenalty,
-    warn_of_the_spread,
+    warn_of_the_penalty,
 )
 
 
@@ -137,7 +137,9 @@ class EpisodeUpdate:
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
-        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
+        if not context.resumed:
+            made_up = self.agent.made_up_rollout()
+            warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
         self.policy = Learner(
             self.agent.networks.policy,
             policy_loss,

@@ -184,9 +184,10 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
         )
         record = read_json(directory / "run.json")
+        present = [part for part in built_from(config) if part in record]
         names = {
             key: schema.convert(record.get(key), str, f"run.json: {key}")
-            for key in ("label", *built_from(config))
+            for key in ("algo", "env", "label", *present)
         }
     except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
@@ -251,7 +252,7 @@ def build(
 
 def built_from(config: Mapping[Any, Any]) -> list[str]:
     """Returns the groups of a config that describe a part to build: algo, env and so on."""
-    return [key for key, node in config.items() if isinstance(node, Mapping) and "_target_" in node]
+    return [name for name in (*ROOMS, "advantage") if config.get(name) is not None]
 
 
 def loggers_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,14 @@ def test_what_kind_of_problem_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "max_episode_steps", "expected"),
+    ("name", "max_episode_steps", "action_units", "expected"),
     [
-        ("cartpole", None, problem()),
-        ("cartpole", 30, problem(time_limit=30)),
+        ("cartpole", None, "raw", problem()),
+        ("cartpole", 30, "raw", problem(time_limit=30)),
         (
             "pendulum",
             None,
+            "raw",
             problem(
                 env_id="Pendulum-v1",
                 obs_size=3,
@@ -37,16 +38,31 @@ def test_what_kind_of_problem_it_is():
                 time_limit=200,
             ),
         ),
+        # Actions are in the units of the policy: the torques are -2 to 2.
+        (
+            "pendulum",
+            70,
+            "box",
+            problem(
+                env_id="Pendulum-v1",
+                obs_size=3,
+                action_space=gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
+                time_limit=70,
+            ),
+        ),
         # Its observation is three numbers, (32, 11, 2) choices in all, and no episode is cut.
         (
             "blackjack",
             None,
+            "raw",
             problem(env_id="Blackjack-v1", obs_size=32 + 11 + 2, time_limit=None),
         ),
     ],
 )
-def test_the_measures_of_an_environment(name, max_episode_steps, expected):
-    spec = part_of("env", name, max_episode_steps=max_episode_steps)
+def test_the_measures_of_an_environment(name, max_episode_steps, action_units, expected):
+    spec = part_of(
+        "env", name, max_episode_steps=max_episode_steps, action_units=action_units
+    )
     env = ControlEnv.make(spec, num_envs=2, threads=1)
     assert Problem.of(spec, env) == expected
     env.close()

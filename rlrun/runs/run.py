@@ -163,10 +163,10 @@ class Run:
             warn(str(error))
 
     def save_if_due(self) -> None:
-        """Write a checkpoint if the last one is old, or if this iteration is the last one."""
+        """Write a checkpoint if the last one is old; the end of the loop has its own."""
         step, moment = self._saved
         old = time.monotonic() - moment >= self.experiment.checkpoint.every_seconds
-        if step < self.counters.step and (old or not self.goes_on):
+        if step < self.counters.step and old:
             self.record.loggers.checkpoint(self.save(), ["last"])
 
     # ------------------------------------------------------------------ progress

@@ -1,23 +1,68 @@
 import gymnasium as gym
 import numpy as np
+import pytest
+from tiny import part_of
 
 from rlrun.envs.control import ControlEnv
-from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.problem import Problem
 
 
-def test_its_measures_are_those_of_the_environment():
-    spec = GymEnv(
-        id="Pendulum-v1",
-        max_episode_steps=70,
-        options={},
-        action_units="box",
-        fresh_each_episode=False,
+def problem(**changes) -> Problem:
+    settings = {
+        "env_id": "CartPole-v1",
+        "obs_size": 4,
+        "action_space": gym.spaces.Discrete(2),
+        "time_limit": 500,
+    }
+    return Problem(**{**settings, **changes})
+
+
+def test_what_kind_of_problem_it_is():
+    assert problem().discrete
+    assert not problem(action_space=gym.spaces.Box(-1, 1, (2,), np.float32)).discrete
+
+
+@pytest.mark.parametrize(
+    ("name", "max_episode_steps", "action_units", "expected"),
+    [
+        ("cartpole", None, "raw", problem()),
+        ("cartpole", 30, "raw", problem(time_limit=30)),
+        (
+            "pendulum",
+            None,
+            "raw",
+            problem(
+                env_id="Pendulum-v1",
+                obs_size=3,
+                action_space=gym.spaces.Box(-2.0, 2.0, (1,), np.float32),
+                time_limit=200,
+            ),
+        ),
+        # Actions are in the units of the policy: the torques are -2 to 2.
+        (
+            "pendulum",
+            70,
+            "box",
+            problem(
+                env_id="Pendulum-v1",
+                obs_size=3,
+                action_space=gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
+                time_limit=70,
+            ),
+        ),
+        # Its observation is three numbers, (32, 11, 2) choices in all, and no episode is cut.
+        (
+            "blackjack",
+            None,
+            "raw",
+            problem(env_id="Blackjack-v1", obs_size=32 + 11 + 2, time_limit=None),
+        ),
+    ],
+)
+def test_the_measures_of_an_environment(name, max_episode_steps, action_units, expected):
+    spec = part_of(
+        "env", name, max_episode_steps=max_episode_steps, action_units=action_units
     )
     env = ControlEnv.make(spec, num_envs=2, threads=1)
-    problem = Problem.of(spec, env)
-    assert (problem.env_id, problem.obs_size, problem.time_limit) == ("Pendulum-v1", 3, 70)
-    # In the units of the policy: the torques are -2 to 2.
-    assert problem.action_space == gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
-    assert not problem.discrete
+    assert Problem.of(spec, env) == expected
     env.close()

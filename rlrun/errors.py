@@ -27,10 +27,10 @@ class UserError(Exception):
 
 
 class EnvironmentFailure(RuntimeError):
-    """An environment raised while it was reset or stepped.
+    """An environment raised while it was reset or stepped, or returned what cannot be used.
 
     Attributes:
-        index: which of the batch's environments raised.
+        index: which of the batch's environments it was.
         seed: the seed that this environment was last seeded with, or None.
     """
 
@@ -42,6 +42,16 @@ class EnvironmentFailure(RuntimeError):
         self.index = index
         self.seed = seed
         self.__cause__ = cause
+
+
+class InvalidOutput(EnvironmentFailure):
+    """An environment returned what its spaces, or Gymnasium's interface, do not allow."""
+
+    def __init__(self, index: int, seed: int | None, problem: str):
+        """Name the environment and say what is wrong with what it returned."""
+        RuntimeError.__init__(self, f"environment {index} (seed {seed}): {problem}")
+        self.index = index
+        self.seed = seed
 
 
 class NonFiniteError(RuntimeError):
@@ -138,7 +148,7 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
     lines = []
     if with_traceback or not isinstance(error, foreseen):
         lines = traceback.format_exception(error)
-    elif isinstance(error, EnvironmentFailure):
+    elif isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
         lines = traceback.format_exception(error.__cause__)
     message = str(error) or type(error).__name__
     if "\n" in message:

@@ -138,13 +138,14 @@ class PointMass(gym.Env):
 
 def control(make_env: Callable[[], gym.Env], num_envs: int) -> ControlEnv:
     """What the loops see of N of these environments."""
-    return ControlEnv(SerialVectorEnv([make_env] * num_envs))
+    return ControlEnv(SerialVectorEnv([make_env] * num_envs), action_units="raw")
 
 
 def counting(num_envs: int, action_space: spaces.Space) -> tuple[ControlEnv, list[Counting]]:
     """Counting environments, together and one by one."""
     envs = [Counting(index, action_space) for index in range(num_envs)]
-    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs])), envs
+    vector_env = SerialVectorEnv([lambda env=env: env for env in envs])
+    return ControlEnv(vector_env, action_units="raw"), envs
 
 
 def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
@@ -257,6 +258,7 @@ def context_of(
     hardware: Hardware = CPU,
     model: Model | None = None,
     load_policy: Callable[[str, torch.device], Reference] = no_policy,
+    resumed: bool = False,
 ) -> Context:
     """What an algorithm is set up with, for these environments and this collector."""
     problem = problem_of(env, time_limit=time_limit)
@@ -269,6 +271,7 @@ def context_of(
         streams=Streams.from_seed(seed),
         load_policy=load_policy,
         compiled=hardware.compile == "on",
+        resumed=resumed,
     )
 
 
@@ -284,6 +287,7 @@ def set_up(
     hardware: Hardware = CPU,
     model: Model | None = None,
     load_policy: Callable[[str, torch.device], Reference] = no_policy,
+    resumed: bool = False,
     **changes: Any,
 ) -> tuple[Any, Any]:
     """A small algorithm for these environments, and what collects its data from them.
@@ -299,6 +303,7 @@ def set_up(
         hardware: where it runs.
         model: builds the networks.
         load_policy: reads a reference policy.
+        resumed: whether a saved state is loaded after this.
         changes: of the algorithm's settings (see `part_of`).
     """
     algorithm = algorithm_of(algo, num_envs=env.num_envs, **changes)
@@ -317,6 +322,7 @@ def set_up(
         hardware=hardware,
         model=model,
         load_policy=load_policy,
+        resumed=resumed,
     )
     algorithm.setup(context)
     return algorithm, collector.open(env, context.shape, seed=context.streams.env)

@@ -23,6 +23,7 @@ from rlrun.cli.hydra_bridge import load_job
 from rlrun.config import schema
 from rlrun.config.experiment import (
     ESTIMATOR_ARGUMENTS,
+    ESTIMATORS,
     Experiment,
     conf_directory,
     load_run,
@@ -147,7 +148,7 @@ def make_estimator(name: str, **constants: Any) -> Estimator:
     """Build an estimator as the command line does: ``advantage=<name> advantage.lam=…``."""
     node = OmegaConf.load(conf_directory() / "advantage" / f"{name}.yaml")
     values = to_plain(OmegaConf.merge(node, constants))
-    return schema.build(values, "advantage", ("rlrun",), later=ESTIMATOR_ARGUMENTS)
+    return schema.build(values, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 
 def tidy(axes: Axes, *, title: str, x: str, y: str) -> None:

@@ -25,6 +25,9 @@ from rlrun.runs.files.directory import UNFINISHED, is_locked
 NAMES = ("algo", "env_id", "advantage", "model")
 WIDE = 140  # characters of a terminal that has room for them
 
+# Characters of such a name that are shown: another run's row is as wide as the widest.
+LONGEST_NAME = 30
+
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
 
@@ -176,12 +179,12 @@ def describe(directory: Path, names: Sequence[str]) -> list[str]:
     try:
         record = read_json(directory / "run.json")
         keys = {"last_return": "return"}
-        values = {name: record[keys.get(name, name)] for name in Summary.__annotations__}
+        values = {name: record.get(keys.get(name, name)) for name in Summary.__annotations__}
         summary = schema.convert(values, Summary, "run.json")
         step = max(summary.step, last_step(directory / "metrics.jsonl"))
         return [
             "killed" if summary.status == "running" and not locked else summary.status,
-            *(printable(str(record.get(name, ""))) for name in names),
+            *(printable(str(record.get(name, "")))[:LONGEST_NAME] for name in names),
             f"{step:,}/{summary.total_steps:,}",
             *(
                 "" if value is None else f"{value:.1f}" if abs(value) < 1e9 else f"{value:.3g}"
@@ -193,7 +196,7 @@ def describe(directory: Path, names: Sequence[str]) -> list[str]:
             ),
             str(timedelta(seconds=round(summary.time_s))),
         ]
-    except (OSError, ValueError, KeyError, OverflowError, UserError):  # not written by rlrun
+    except (OSError, ValueError, OverflowError, UserError):  # not written by rlrun
         return ["unreadable"]
 
 

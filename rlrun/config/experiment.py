@@ -23,19 +23,28 @@ def conf_directory() -> Path:
     return shipped if shipped.is_dir() else package.parent / "conf"
 
 
+# Evaluations are so many environment steps apart, unless that makes too few of them for a curve.
+USUAL_INTERVAL = 50_000
+FEWEST_EVALUATIONS = 10
+
+
 @dataclass(kw_only=True)
 class Evaluation:
     """When and how long the policy is evaluated.
 
     Attributes:
-        every_steps: environment steps between evaluations.
+        every_steps: environment steps between evaluations; None: as `interval` says.
         episodes: episodes of one evaluation.
         max_length: steps after which an episode of an evaluation counts as over.
     """
 
-    every_steps: Count
+    every_steps: Count | None
     episodes: Count
     max_length: Count
+
+    def interval(self, total_steps: int) -> int:
+        """Return the environment steps between evaluations, of which even a short run has ten."""
+        return self.every_steps or max(1, min(USUAL_INTERVAL, total_steps // FEWEST_EVALUATIONS))
 
 
 @dataclass(kw_only=True)
@@ -175,9 +184,10 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
         )
         record = read_json(directory / "run.json")
+        present = [part for part in parts_of(config) if part in record]
         names = {
             key: schema.convert(record.get(key), str, f"run.json: {key}")
-            for key in ("label", *parts_of(config))
+            for key in ("algo", "env", "label", *present)
         }
     except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())

@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled, Error
 
+from rlrun.config.types import Count
+from rlrun.envs.actions import ActionUnits
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, nearest
 
@@ -21,19 +23,20 @@ class GymEnv:
         id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
         max_episode_steps: steps after which an episode is truncated; None: as registered.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
+        action_units: "box": a policy's −1…1 stands for low…high of a box of actions; "raw": its
+            numbers are the actions (see :class:`~rlrun.envs.actions.ActionAdapter`).
         fresh_each_episode: make the environment anew for every episode, because its own reset
             leaves traces of earlier ones.
     """
 
     id: str
-    max_episode_steps: int | None
+    max_episode_steps: Count | None
     options: dict[str, Any]
+    action_units: ActionUnits
     fresh_each_episode: bool
 
     def __post_init__(self):
-        """Check the ranges, and that there is such an environment."""
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        """Check that there is such an environment."""
         module, _, name = self.id.rpartition(":")
         if module and module not in sys.modules:
             # Not imported from here: an id that is read back from a run directory must not run

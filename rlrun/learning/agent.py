@@ -56,6 +56,11 @@ class Agent:
                 can use.
         """
         problem, shape, streams = context.problem, context.shape, context.streams
+        if critics and shape.may_be_empty:
+            raise UserError(
+                "collector=dynamic_sampling sometimes returns no episode, which only dapo, grpo, "
+                "gspo and rloo go on from: collector=groups"
+            )
         self._context = context
         self.device = context.hardware.torch_device()
         self.estimate, self._columns = prepare(
@@ -80,7 +85,10 @@ class Agent:
             problem.obs_size, clip=scales.clip, enabled=scales.observation
         )
         self.reward_normalizer = RewardNormalizer(
-            shape.num_envs, gamma=settings.gamma, clip=scales.clip, enabled=scales.reward
+            None if shape.whole_episodes else shape.num_envs,
+            gamma=settings.gamma,
+            clip=scales.clip,
+            enabled=scales.reward,
         )
         self.actor = Actor(
             self.networks.policy, self.observation_normalizer, streams.action, torch.device("cpu")

@@ -40,6 +40,8 @@ class Context:
         load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
             reads so is part of its state from then on: a resumed run reads nothing.
         compiled: whether to compile the update, when the run calls the learners' `warm_up`.
+        resumed: whether a checkpoint is loaded after `setup`: what a new run was told is not said
+            again.
     """
 
     problem: Problem
@@ -50,6 +52,7 @@ class Context:
     streams: Streams
     load_policy: Callable[[str, torch.device], Reference]
     compiled: bool
+    resumed: bool = False
 
 
 class Stateful(Protocol):

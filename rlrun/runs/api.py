@@ -95,6 +95,7 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
             )
         if checkpoint is not None and run.at_its_best:
             store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
+        del checkpoint  # as large as the run itself, which has taken what it needs
         run_directory.write_config(directory, experiment.config, experiment.overrides)
         record = run_directory.provenance()
         # Which machine, code and command made which part of the run.

@@ -29,6 +29,30 @@ class Episodes:
         }
 
 
+def which_limit(env_id: str, time_limit: int | None, max_length: int) -> str | None:
+    """Say which limit ends an episode of an evaluation, where it is not that of training.
+
+    Args:
+        env_id: the environment's name.
+        time_limit: steps after which it truncates an episode; None: it has no limit.
+        max_length: steps after which an episode of an evaluation counts as over.
+
+    Returns:
+        One line; None if the environment's own limit comes first, as in training.
+    """
+    if time_limit is None:
+        return (
+            f"{env_id} has no time limit: an episode of an evaluation counts as over after "
+            f"evaluation.max_length={max_length} steps, one of training when it ends by itself"
+        )
+    if max_length < time_limit:
+        return (
+            f"an episode of an evaluation counts as over after evaluation.max_length={max_length} "
+            f"steps, before {env_id}'s time limit of {time_limit}"
+        )
+    return None
+
+
 @torch.inference_mode()
 def play_episodes(
     policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int, max_length: int

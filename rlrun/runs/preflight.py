@@ -45,6 +45,7 @@ def make_context(
     *,
     load_policy: Callable[[str, torch.device], Reference],
     compiled: bool,
+    resumed: bool = False,
 ) -> Context:
     """Put together what an algorithm is set up with.
 
@@ -54,6 +55,7 @@ def make_context(
         streams: of random numbers.
         load_policy: path, device -> a frozen policy.
         compiled: whether to compile the update.
+        resumed: whether a checkpoint is loaded after this.
 
     Raises:
         UserError: the collector cannot collect from this environment, or not into this memory.
@@ -72,6 +74,7 @@ def make_context(
         streams=streams,
         load_policy=load_policy,
         compiled=compiled,
+        resumed=resumed,
     )
 
 
@@ -173,7 +176,7 @@ class Rehearsal:
         for known, problem in self._problems:
             if known == settings:
                 return problem
-        env = ControlEnv(experiment.env.make(num_envs=1, threads=1))
+        env = ControlEnv.make(experiment.env, num_envs=1, threads=1)
         problem = Problem.of(experiment.env, env)
         env.close()
         self._problems.append((settings, problem))

@@ -57,8 +57,8 @@ class Run:
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
-        self.env = ControlEnv(
-            experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
+        self.env = ControlEnv.make(
+            experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
         )
         self.problem = Problem.of(experiment.env, self.env)
         # Decided once, so that a resumed run computes with the same code as before.
@@ -74,6 +74,7 @@ class Run:
             self.streams,
             load_policy=partial(read, problem=self.problem),
             compiled=self.compiled,
+            resumed=checkpoint is not None,
         )
         self._shape = context.shape
         set_up(algorithm, context)
@@ -162,10 +163,10 @@ class Run:
             warn(str(error))
 
     def save_if_due(self) -> None:
-        """Write a checkpoint if the last one is old, or if this iteration is the last one."""
+        """Write a checkpoint if the last one is old; the end of the loop has its own."""
         step, moment = self._saved
         old = time.monotonic() - moment >= self.experiment.checkpoint.every_seconds
-        if step < self.counters.step and (old or not self.goes_on):
+        if step < self.counters.step and old:
             self.record.loggers.checkpoint(self.save(), ["last"])
 
     # ------------------------------------------------------------------ progress
@@ -242,9 +243,11 @@ class Run:
         self.record.log(values)
 
     def evaluate_if_due(self) -> None:
-        """Evaluate after every so many steps, and once the last step is done."""
-        step, every = self.counters.step, self.experiment.evaluation.every_steps
-        if step // every > max(self.counters.evaluated, 0) // every or self.finished:
+        """Evaluate before the first step, after every so many, and once the last one is done."""
+        step, last = self.counters.step, self.counters.evaluated
+        every = self.experiment.evaluation.interval(self.experiment.total_steps)
+        first = last < 0 and self.goes_on
+        if first or step // every > max(last, 0) // every or (self.finished and last < step):
             self.evaluate()
 
     def evaluate(self) -> None:
@@ -284,7 +287,7 @@ class Run:
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads
-        return ControlEnv(self.experiment.env.make(num_envs=episodes, threads=threads))
+        return ControlEnv.make(self.experiment.env, num_envs=episodes, threads=threads)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""

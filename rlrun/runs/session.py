@@ -4,7 +4,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlrun.errors import CheckpointNotWritten, Interrupted, NonFiniteError, UserError
+from rlrun.errors import (
+    CheckpointNotWritten,
+    EnvironmentFailure,
+    Interrupted,
+    NonFiniteError,
+    UserError,
+)
+from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.record import Record
 from rlrun.runs.run import Run
 from rlrun.runs.signals import StopFlag
@@ -40,10 +47,15 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         try:
             record.open_loggers()
             compile_update(run, record, stop)
+            limit = which_limit(
+                run.problem.env_id,
+                run.problem.time_limit,
+                run.experiment.evaluation.max_length,
+            )
+            if limit is not None:
+                record.progress.message(limit)
             run.begin(record, stop)
             run.algorithm.loop(run)
-            if run.finished and run.counters.evaluated < run.counters.step:
-                run.evaluate()  # which an earlier process had begun when it ended
             record.require_directory()
             if run.counters.step and not run.store.has(run.counters.step):
                 record.loggers.checkpoint(
@@ -60,6 +72,10 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         except CheckpointNotWritten as raised:
             error = str(raised)
             record.require_directory()  # which says better what happened
+            raise
+        except EnvironmentFailure as raised:
+            error = f"{type(raised).__name__}: {raised}"
+            run.rescue()  # the collector's state is that before the iteration
             raise
         except BaseException as raised:
             error = f"{type(raised).__name__}: {raised}"

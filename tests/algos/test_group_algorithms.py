@@ -8,7 +8,6 @@ import torch
 from one_step import CHOICE, ready
 from tiny import (
     CPU,
-    TIME_LIMIT,
     Corridor,
     PointMass,
     control,
@@ -21,6 +20,7 @@ from tiny import (
 
 from rlrun.advantages.temporal import gae
 from rlrun.algos.groups.episode_update import EpisodeBatch
+from rlrun.collectors.segments import Segments
 from rlrun.errors import UserError
 
 every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo"])
@@ -30,7 +30,7 @@ every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo
 def test_segments_are_refused(algo):
     message = r"^this algorithm learns from whole episodes: collector=groups$"
     with pytest.raises(UserError, match=message):
-        set_up(control(Corridor, 4), algo, horizon=TIME_LIMIT)
+        set_up(control(Corridor, 4), algo, collector=Segments(horizon=8))
 
 
 @every_algorithm

@@ -26,6 +26,7 @@ from tiny import (
 from torch import Tensor, nn
 
 from rlrun.advantages.temporal import baseline_value
+from rlrun.collectors.segments import Segments
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
 
@@ -52,7 +53,7 @@ def test_segments_are_refused():
     with pytest.raises(
         UserError, match=r"^reinforce learns from whole episodes: collector=episodes$"
     ):
-        set_up(control(Corridor, 4), "reinforce", horizon=8)
+        set_up(control(Corridor, 4), "reinforce", collector=Segments(horizon=8))
 
 
 # ---------------------------------------------------------------------- the step
@@ -213,7 +214,7 @@ def trained_return(make_env, estimator, *, iterations: int, sign: int = 1) -> fl
         "reinforce",
         group_size=1,
         estimator=signed,
-        model=small_model(hidden_sizes=[16]),
+        model=small_model(hidden_sizes=[16], log_std=-0.5),
         **SETTINGS,
     )
     learn(algorithm, collector, iterations)

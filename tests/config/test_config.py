@@ -18,7 +18,7 @@ CONF = conf_directory()
 FILES = sorted(CONF.rglob("*.yaml"))
 CHOICES = [(group, name) for group in GROUPS if group != "tuned" for name in choices(CONF / group)]
 TUNED = sorted(choices(CONF / "tuned"))
-TUNED_ESTIMATORS = sorted(CONF.glob("tuned/*/*.yaml"))
+TUNED_PARTS = sorted(CONF.glob("tuned/*/*.yaml"))
 PAIRS = {
     f"{algo}_{env}": (algo, env) for algo in choices(CONF / "algo") for env in choices(CONF / "env")
 }
@@ -53,34 +53,37 @@ def test_every_choice_builds(group, name):
         assert f"{type(built).__module__}.{type(built).__name__}" == node["_target_"]
 
 
+def without_defaults(path: Path) -> DictConfig:
+    values = OmegaConf.load(path)
+    values.pop("defaults", None)
+    return values
+
+
 @pytest.mark.parametrize("name", TUNED)
 def test_every_tuned_pair_is_of_a_real_algorithm_and_environment(name):
     assert name in PAIRS  # Hydra would skip a misspelt one in silence
-    values = OmegaConf.load(CONF / "tuned" / f"{name}.yaml")
-    values.pop("defaults", None)
+    values = without_defaults(CONF / "tuned" / f"{name}.yaml")
     assert set(values) <= {"algo", "env"}
     algo, env = PAIRS[name]
     tuned = composed(f"algo={algo}", f"env={env}")
-    assert OmegaConf.to_container(values) == {
-        group: {key: tuned[group][key] for key in values[group]} for group in values
-    }
+    for group, settings in values.items():
+        assert OmegaConf.merge(tuned[group], settings) == tuned[group]
 
 
-@pytest.mark.parametrize(
-    "path", TUNED_ESTIMATORS, ids=lambda path: f"{path.parent.name}-{path.stem}"
-)
-def test_an_estimators_tuned_constants_hold_for_that_estimator_alone(path):
-    name, estimator = path.parent.name, path.stem
+@pytest.mark.parametrize("path", TUNED_PARTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_parts_tuned_values_hold_for_that_part_alone(path):
+    name, part = path.parent.name, path.stem
     assert name in TUNED  # whose defaults name this directory
-    assert estimator in choices(CONF / "advantage")
     algo, env = PAIRS[name]
-    values = OmegaConf.load(path)
-    assert set(values) == {"advantage"}
-    for other in choices(CONF / "advantage"):
-        node = composed(f"algo={algo}", f"env={env}", f"advantage={other}").advantage
-        common = OmegaConf.load(CONF / "advantage" / f"{other}.yaml")
-        mine = values.advantage if other == estimator else {}
-        assert node == {**common, **mine}
+    values = without_defaults(path)
+    (group,) = values
+    assert group in ("advantage", "model")
+    assert part in choices(CONF / group)
+    for other in choices(CONF / group):
+        words = [f"algo={algo}", f"env={env}", f"{group}={other}"]
+        common = composed(*words, "~tuned")[group]
+        mine = values[group] if other == part else {}
+        assert composed(*words)[group] == OmegaConf.merge(common, mine)
 
 
 def mapping_keys(node: yaml.Node) -> list[yaml.Node]:
@@ -112,23 +115,24 @@ def test_every_file_begins_with_its_line_of_help(path):
     assert 10 < len(first_comment(path)) <= 100
 
 
-def episodes_of(algo: str) -> int | None:
-    """The group size that an algorithm's file asks for."""
-    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text()).get("defaults", [])
-    choice = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
-    names = [name for key, name in choice.items() if key.startswith("/env/episodes@")]
-    if not names:
-        return None
-    return OmegaConf.load(CONF / "env" / "episodes" / f"{names[0]}.yaml").group_size
-
-
 @pytest.mark.parametrize("algo", choices(CONF / "algo"))
-def test_an_algorithm_decides_how_its_episodes_begin_unless_the_user_does(algo):
+def test_an_algorithm_brings_its_parts_and_the_command_line_wins(algo):
+    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text())["defaults"]
+    brought = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
+    groups = ("collector", "model", "advantage")
+    usual = {group: brought[f"/{group}@_global_.{group}"] for group in groups}
+    others = {
+        group: next(name for name in choices(CONF / group) if name != usual[group])
+        for group in groups
+    }
     for words in (["env=cartpole", f"algo={algo}"], [f"algo={algo}", "env=hopper"]):
-        assert composed(*words).env.group_size == episodes_of(algo)
-        for size in ("3", "null"):
-            chosen = composed(*words, f"env.group_size={size}").env.group_size
-            assert chosen == yaml.safe_load(size)
+        by_itself, chosen, changed = (
+            composed(*words, "~tuned", *(f"{group}={name}" for group, name in parts.items()))
+            for parts in ({}, usual, others)
+        )
+        for group in groups:
+            assert by_itself[group] == chosen[group]
+            assert by_itself[group] != changed[group]
 
 
 def test_loading_does_not_change_the_config():
@@ -145,8 +149,10 @@ def test_infinity_may_be_written_as_in_yaml():
     experiment = loaded("env=hopper", "algo.clip=.inf", "env.options.healthy_z_range=[-.inf,2]")
     assert experiment.algo.clip == experiment.config["algo"]["clip"] == math.inf
     assert experiment.config["env"]["options"]["healthy_z_range"] == [-math.inf, 2]
-    with pytest.raises(UserError, match=r"algo\.learning_rate must be positive, got -inf"):
-        loaded("env=cartpole", "algo.learning_rate=-.inf")
+    with pytest.raises(
+        UserError, match=r"algo\.optimizer\.learning_rate must be positive, got -inf"
+    ):
+        loaded("env=cartpole", "algo.optimizer.learning_rate=-.inf")
     with pytest.raises(UserError, match=r"algo\.epochs: expected a whole number, got inf"):
         loaded("env=cartpole", "algo.epochs=.inf")
 

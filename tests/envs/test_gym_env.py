@@ -12,6 +12,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
 from omegaconf import OmegaConf
+from tiny import part_of
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import FreshEachEpisode, GymEnv
@@ -27,10 +28,10 @@ NAMES = sorted(
 
 
 def config(name: str) -> dict:
-    """The values of a file in conf/env, without its target, and of what is the same for all."""
+    """The values of a file in conf/env, without its target."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert values.pop("_target_") == "rlrun.envs.gym_env.GymEnv"
-    return {**values, "group_size": None}
+    return values
 
 
 def cartpole(**changes) -> GymEnv:
@@ -81,7 +82,7 @@ def test_files_are_explained(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_can_be_trained_on(name):
-    env = ControlEnv(GymEnv(**config(name)).make(num_envs=2, threads=1))
+    env = ControlEnv.make(GymEnv(**config(name)), num_envs=2, threads=1)
     assert env.reset(seed=0).shape == (2, env.obs_size)
     for _ in range(5):
         actions = np.stack([env.action_space.sample() for _ in range(2)])
@@ -142,15 +143,8 @@ def test_an_id_imports_nothing_by_itself(module):
 
 
 def test_a_limit_is_at_least_one_step():
-    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
-        cartpole(max_episode_steps=0)
-
-
-@pytest.mark.parametrize("size", [0, -3])
-def test_groups_have_at_least_one_episode(size):
-    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
-        cartpole(group_size=size)
-    assert cartpole(group_size=1).group_size == 1
+    with pytest.raises(UserError, match=r"env\.max_episode_steps must be at least 1, got 0"):
+        part_of("env", "cartpole", max_episode_steps=0)
 
 
 @pytest.mark.filterwarnings("error")

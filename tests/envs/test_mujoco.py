@@ -16,6 +16,7 @@ import yaml
 from gymnasium.envs.mujoco import mujoco_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from tiny import part_of
 
 from rlrun.config.experiment import conf_directory
 from rlrun.envs.mujoco import contact
@@ -25,8 +26,13 @@ from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 
 
-def specify(env_id, *, limit=None, group_size=None, **options) -> MujocoEnv:
-    return MujocoEnv(id=env_id, max_episode_steps=limit, group_size=group_size, options=options)
+def specify(env_id, *, limit=None, **options) -> MujocoEnv:
+    return MujocoEnv(
+        id=env_id,
+        max_episode_steps=limit,
+        options=options,
+        action_units="raw",
+    )
 
 
 def make(env_id, *, num_envs=3, threads=2, limit=None, **options) -> MujocoVectorEnv:
@@ -339,6 +345,26 @@ def test_make_single_has_the_same_limit_and_options():
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one of each kind of batch
+@pytest.mark.parametrize("seed", [None, 9, [4, None, 6]])
+def test_a_partial_reset_is_gymnasiums(env_id, seed):
+    env, reference = make(env_id, limit=9), make_gymnasium(env_id, limit=9)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.reset(options={"reset_mask": np.array([True, False, False])})
+    env.reset(seed=7), reference.reset(seed=7)
+    rng = np.random.default_rng(0)
+    for actions in draw_actions(env, 12):
+        for _ in range(3):
+            assert_same_step(env.step(actions), reference.step(actions))
+        mask = rng.random(3) < 0.5
+        mask[rng.integers(3)] = True
+        got, _ = env.reset(seed=seed, options={"reset_mask": mask})
+        assert_close(got, reference.reset(seed=seed, options={"reset_mask": mask})[0])
+        assert_same_physics(env, reference)
+    with pytest.raises(ValueError, match="leaves all environments out"):
+        env.reset(options={"reset_mask": np.zeros(3, bool)})
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one of each kind of batch
 def test_nan_as_action_names_the_environment(env_id, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = make(env_id)
@@ -395,8 +421,8 @@ def test_misuse_is_refused():
     env = make("Hopper-v5")
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="no reset options"):
-        env.reset(options={"reset_mask": np.ones(3, bool)})
+    with pytest.raises(ValueError, match="no reset options but reset_mask"):
+        env.reset(options={"shift": 1.0})
     env.reset(seed=0)
     with pytest.raises(ValueError, match=re.escape("(2, 3) for (3, 3)")):
         env.step(np.zeros((2, 3)))
@@ -452,15 +478,8 @@ def test_mistakes_end_in_one_line(env_id, options, message):
 
 
 def test_the_limit_is_checked():
-    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
-        specify("Hopper-v5", limit=0)
-
-
-@pytest.mark.parametrize("size", [0, -3])
-def test_the_size_of_groups_is_checked(size):
-    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
-        specify("Hopper-v5", group_size=size)
-    assert specify("Hopper-v5", group_size=1).group_size == 1
+    with pytest.raises(UserError, match=r"env\.max_episode_steps must be at least 1, got 0"):
+        part_of("env", "hopper", max_episode_steps=0)
 
 
 def test_the_time_limit_is_the_given_or_the_registered_one():
@@ -481,7 +500,7 @@ def test_every_yaml_has_gymnasiums_values():
         config = yaml.safe_load(path.read_text())
         if config.pop("_target_") != f"{MujocoEnv.__module__}.{MujocoEnv.__name__}":
             continue
-        spec = MujocoEnv(**config, group_size=None)
+        spec = MujocoEnv(**config)
         assert spec.max_episode_steps is None
         as_lists = {
             name: list(value) if isinstance(value, tuple) else value
@@ -504,7 +523,8 @@ def test_renders_what_gymnasium_renders():
             single.render()
         except Exception as error:
             raise SystemExit(77) from error  # there is no OpenGL
-        spec = MujocoEnv(id="Hopper-v5", max_episode_steps=None, group_size=None, options={})
+        options = {"max_episode_steps": None, "options": {}}
+        spec = MujocoEnv(id="Hopper-v5", action_units="raw", **options)
         env = spec.make(num_envs=2, threads=1)
         assert env.render() is None
         env.render_mode = "rgb_array"

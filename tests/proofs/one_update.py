@@ -237,6 +237,9 @@ def ascent(algorithm: Any, transitions: Transitions) -> Tensor:
 
         max_grad_norm = math.inf
 
+        def rate(self, progress: float) -> float:
+            return 1.0
+
         def step(self, theta: Tensor, gradient: Tensor, state: Any, **_: Any) -> tuple[Tensor, Any]:
             gradients.append(-gradient)
             return theta, state

@@ -155,6 +155,14 @@ def test_no_damaged_checkpoint_counts_as_one_that_is_kept(tmp_path, capsys, keep
         assert names(store) == [f"step-{step:012d}" for step in expected], damaged
 
 
+def test_checkpoints_of_a_future_that_was_given_up_are_removed(store):
+    # They could not be read for a moment, so the run went on from an earlier one.
+    for step in (10, 20, 30):
+        save(store, step)
+    save(CheckpointStore(store.directory, keep=1), 11)
+    assert names(store) == ["step-000000000011"]
+
+
 def test_a_damaged_best_stays_while_it_is_the_best(store):
     for step in (1, 2):
         save(store, step)

@@ -108,7 +108,7 @@ REFUSED = [
 REMOVED = [
     "checkpoints/.best",
     "checkpoints/.writing-step-000000000192",
-    "checkpoints/.replaced-step-000000000064",
+    "checkpoints/.replaced-step-000000000032",
     "checkpoints/.replaced-step-000000000128",
 ]
 
@@ -139,6 +139,8 @@ def test_no_name_that_is_written_leads_to_the_readers_files(run, tmp_path, kind)
     api.resume(run, total_steps=256)
     assert record(run)["step"] == metrics(run)[-1]["step"] == 256
     assert not any(os.path.lexists(run / name) for name in REMOVED)
+    links = [path.name for path in (run / "checkpoints").iterdir() if path.is_symlink()]
+    assert links == ["best"]
     assert contents(mine) == before
 
 
@@ -184,6 +186,7 @@ def test_a_writer_follows_no_link_that_appears_later(run, tmp_path):
         JsonlLogger(run / "metrics.jsonl", None)
     (run / "run.json").unlink()
     (run / "run.json").symlink_to(mine)
+    (run / ".run.json").symlink_to(mine)
     write_record(run, {"status": "running"})
     assert not (run / "run.json").is_symlink()
     (run / "checkpoints").rename(tmp_path / "mine" / "checkpoints")
@@ -199,6 +202,7 @@ def test_a_writer_follows_no_link_that_appears_later(run, tmp_path):
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
+    (tmp_path / ".file").write_text("what a killed process left")
     with replacing(path) as file:
         file.write(b"one")
     with pytest.raises(TypeError), replacing(path) as file:

@@ -9,7 +9,7 @@ from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
-WHOLE_EPISODES = ["env.group_size=1", "algo.horizon=null"]
+WHOLE_EPISODES = ["collector=episodes"]
 
 
 @pytest.mark.parametrize(

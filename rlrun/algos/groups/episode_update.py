@@ -19,7 +19,7 @@ from rlrun.learning.reference_penalty import (
     NO_PENALTY,
     ReferenceKL,
     ReferencePenalty,
-    warn_of_the_spread,
+    warn_of_the_penalty,
 )
 
 
@@ -137,7 +137,9 @@ class EpisodeUpdate:
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
-        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
+        if not context.resumed:
+            made_up = self.agent.made_up_rollout()
+            warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
         self.policy = Learner(
             self.agent.networks.policy,
             policy_loss,
@@ -155,8 +157,11 @@ class EpisodeUpdate:
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
+            Means over the minibatches, each [], and ``updates``, their number: 0 where every
+            episode was dropped (``collectors/dynamic_sampling.py``).
         """
+        if not rollout.mask.any():
+            return {"updates": torch.tensor(0)}
         settings = self._settings
         learning_rate = rollout.reward.new_tensor(settings.optimizer.rate(progress))
         penalised = self.penalty(rollout)

@@ -10,6 +10,8 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from rlrun.config import schema
+from rlrun.config.types import Count
+from rlrun.envs.actions import ActionUnits
 from rlrun.envs.mujoco.tasks import TASKS
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import UserError, did_you_mean
@@ -24,23 +26,23 @@ class MujocoEnv:
         max_episode_steps: steps after which an episode is truncated; None: as registered.
         options: keyword arguments of Gymnasium's class ("forward_reward_weight"); one that is not
             given has Gymnasium's default.
+        action_units: "box": a policy's −1…1 stands for the control range; "raw": its numbers are
+            the controls (see :class:`~rlrun.envs.actions.ActionAdapter`).
     """
 
     id: str
-    max_episode_steps: int | None
+    max_episode_steps: Count | None
     options: dict[str, Any]
+    action_units: ActionUnits
 
     def __post_init__(self):
-        """Check the id, the ranges and the options.
+        """Check the id and the options.
 
         Raises:
             UserError: no such task or option, or an option's value does not fit.
-            ValueError: the limit is out of range.
         """
         if self.id not in TASKS:
             raise UserError(f"env.id: '{self.id}' is no MuJoCo task{did_you_mean(self.id, TASKS)}")
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
         options = schema.check_arguments(
             TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )

@@ -5,6 +5,7 @@ that the part's ``_target_`` names; nothing is written a second time for this.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -211,6 +212,7 @@ def inside(name: str, package: str) -> tuple[str, ...]:
     return tuple(name[len(package) + 1 :].split(".")) if name.startswith(f"{package}.") else ()
 
 
+@functools.cache
 def keys_of(path: Path) -> dict[tuple[str, ...], tuple[str, str | None]]:
     """Reads what a YAML file says of each key: the comment above it, and its value as written.
 

@@ -115,8 +115,8 @@ MISTAKES = {
     "algo.lr=abc": "algo.lr: no such setting; did you mean 'optimizer.learning_rate'?",
     "algo.optimizer.learning_rate=abc": "learning_rate: expected a number, got 'abc'",
     "algo.gamma=1.5": "gamma must be in [0, 1], got 1.5",
-    "advantage.lam=1.5": "advantage: lam must be in [0, 1], got 1.5",
-    "advantage=nstep advantage.n=0": "advantage: n must be at least 1, got 0",
+    "advantage.lam=1.5": "advantage.lam must be in [0, 1], got 1.5",
+    "advantage=nstep advantage.n=0": "advantage.n must be at least 1, got 0",
     "algo=ppo,a2c": "algo=ppo,a2c: several values for one run; for each: rlrun -m algo=ppo,a2c",
     "tags=a,b": "for each: rlrun -m tags=a,b, or tags=[a,b] for a list",
     "algo=[ppo,a2c]": "algo=[ppo,a2c]: a run has one algo; for each: rlrun -m algo=ppo,a2c",
@@ -166,7 +166,7 @@ MISTAKES = {
     "--config-dir CONF logger=no_target": "logger.mine: its file has no _target_",
     "-m algo=ppo,ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
     "-m algo.gamma=0.9,1.5": "job 1 (algo.gamma=1.5): algo.gamma must be in [0, 1], got 1.5",
-    "-m total_steps=1 advantage.lam=0.9,1.5": "job 1 (advantage.lam=1.5): advantage: lam must",
+    "-m total_steps=1 advantage.lam=0.9,1.5": "job 1 (advantage.lam=1.5): advantage.lam must",
     "-m total_steps=1 advantage=gae,rloo": "job 1 (advantage=rloo): advantage: this estimator",
     "-m total_steps=1 algo=dapo advantage=dr_grpo,gae": "job 1 (advantage=gae): advantage: it",
     "-m total_steps=1 collector=groups collector.group_size=2,3": "job 1 (collector.group_size=3)",
@@ -317,6 +317,27 @@ COMPLETIONS = {
     "rlrun ev": ["eval", "evaluation."],
     "rlrun l": ["list", "log_every_steps=", "logger.", "logger="],
     "rlrun eval out": [],
+    "rlrun eval run --ch": ["--checkpoint"],
+    "rlrun eval run --episodes 3 --checkpoint b": ["best"],
+    "rlrun eval run --checkpoint ": ["best", "last"],
+    "rlrun eval run --video fi": [],
+    "rlrun resume run --": ["--help", "--plugin"],
+    "rlrun list --h": ["--help"],
+    "rlrun --con": ["--config-dir", "--config-name", "--config-path"],
+    "rlrun train --mul": ["--multirun"],
+    "rlrun env=hopper --cfg j": ["job"],
+    "rlrun --config-dir CO": [],
+    "rlrun env=hopper,wal": ["env=hopper,walker2d"],
+    "rlrun -m seed=1,2 algo=ppo,a2c,tr": ["algo=ppo,a2c,trpo"],
+    "rlrun hardware=cpu,": ["hardware=cpu,gpu"],
+    "rlrun logger=[": ["logger=[none", "logger=[tensorboard", "logger=[wandb"],
+    "rlrun logger=[wandb,ten": ["logger=[wandb,tensorboard"],
+    "rlrun logger=wandb,w": [],
+    "rlrun tags=[a,": [],
+    "rlrun -x ": [],
+    "rlrun --config-dir CONF env=no_t": ["env=no_target"],
+    "rlrun --config-dir=CONF algo=ppo,ty": ["algo=ppo,typo"],
+    "rlrun --config-dir nowhere env=hop": [],
     "rlrun list ": [],
     "rlrun resume run total": [],
     "rlrun train env=cartp": ["env=cartpole"],
@@ -331,11 +352,31 @@ COMPLETIONS = {
 
 
 @pytest.mark.parametrize("line", COMPLETIONS)
-def test_completion_never_fails(rlrun, monkeypatch, line):
-    monkeypatch.setenv("COMP_LINE", line)
+def test_completion_answers_and_never_fails(rlrun, monkeypatch, users_conf, line):
+    monkeypatch.setenv("COMP_LINE", line.replace("CONF", users_conf))
     code, out, err = rlrun("-sc", "query=bash")
     assert (code, err) == (0, "")
     assert sorted(out.split()) == COMPLETIONS[line]
+
+
+def test_bash_shows_what_completion_answers():
+    script = """
+        eval "$(rlrun -sc install=bash)"
+        for line in "rlrun logger=[wandb,ten" "rlrun env=hopper,wal" "rlrun --con"; do
+            COMP_LINE=$line COMP_POINT=${#line} COMP_CWORD=1
+            hydra_bash_completion
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    path = f"{RLRUN.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.stdout.splitlines() == [
+        "logger=[wandb,tensorboard",
+        "env=hopper,walker2d",
+        "--config-path --config-name --config-dir",
+    ]
 
 
 def test_completion_without_a_shell_says_nothing(rlrun, monkeypatch):

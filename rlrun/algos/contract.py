@@ -30,7 +30,6 @@ class Context:
         streams: initial weights, exploration and shuffles.
         load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
             reads so is part of its state from then on: a resumed run reads nothing.
-        compiled: whether to compile the update, when the run calls the learners' `warm_up`.
     """
 
     problem: Problem
@@ -40,7 +39,6 @@ class Context:
     hardware: Hardware
     streams: Streams
     load_policy: Callable[[str, torch.device], Reference]
-    compiled: bool
 
 
 class Acting(Protocol):
@@ -81,9 +79,6 @@ class Algorithm(Protocol):
         Raises:
             UserError: the algorithm cannot work with one of the parts.
         """
-
-    def updates(self, total_steps: int) -> int:
-        """Return how many optimiser steps a run takes, from which compiling is decided."""
 
 
 class OnPolicyAlgorithm(Algorithm, Protocol):

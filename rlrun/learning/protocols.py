@@ -1,6 +1,9 @@
 """What a run asks of its parts, and of what fits a network."""
 
+from collections.abc import Sequence
 from typing import Protocol
+
+from rlrun.hardware.compilable import Compilable
 
 
 class Stateful(Protocol):
@@ -16,17 +19,11 @@ class Stateful(Protocol):
 
 
 class Trainable(Stateful, Protocol):
-    """What fits a network: a :class:`~rlrun.learning.learner.Learner`, say."""
+    """What fits a network: a :class:`~rlrun.learning.learner.Learner`, say.
+
+    Attributes:
+        functions: what can be compiled of it, and says what it expects to be called with.
+    """
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether its steps run without Python, once `warm_up` has compiled them."""
-        ...
-
-    def warm_up(self) -> None:
-        """Compile what is to be compiled; nothing is learned."""
-        ...
-
-    def run_eagerly(self) -> None:
-        """Do without the compiler, which failed."""
-        ...
+    def functions(self) -> Sequence[Compilable]: ...  # noqa: D102

@@ -34,7 +34,6 @@ def make_context(
     streams: Streams,
     *,
     load_policy: Callable[[str, torch.device], Reference],
-    compiled: bool,
 ) -> Context:
     """Put together what an algorithm is set up with.
 
@@ -43,7 +42,6 @@ def make_context(
         problem: the environment's measures.
         streams: of random numbers.
         load_policy: path, device -> a frozen policy.
-        compiled: whether to compile the update.
 
     Raises:
         UserError: the collector cannot collect from this environment.
@@ -56,7 +54,6 @@ def make_context(
         hardware=experiment.hardware,
         streams=streams,
         load_policy=load_policy,
-        compiled=compiled,
     )
 
 
@@ -124,7 +121,6 @@ class Rehearsal:
             problem,
             Streams.from_seed(experiment.seed),
             load_policy=partial(load_policy, problem=problem),
-            compiled=False,
         )
         set_up(experiment.algo, context)
 

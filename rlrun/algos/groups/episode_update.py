@@ -11,7 +11,7 @@ from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.learner import Loss, gradient_learner
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -108,15 +108,8 @@ class EpisodeUpdate:
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
-        warn_of_the_spread(
-            kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size
-        )
-        self.policy = Learner(
-            self.agent.networks.policy,
-            policy_loss,
-            minibatches=shape.num_envs // size,
-            optimizer=settings.optimizer,
-        )
+        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
+        self.policy = gradient_learner(self.agent.networks.policy, policy_loss, settings.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
 

@@ -11,7 +11,7 @@ from rlrun.algos.contract import Context
 from rlrun.data.minibatches import all_rows, minibatches
 from rlrun.data.rollout import Rollout
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
-from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.learner import Loss, gradient_learner
 from rlrun.learning.optimizers import Optimizer
 
 
@@ -60,6 +60,7 @@ class ActorCriticUpdate:
         *,
         optimizer: Optimizer,
         critic_optimizer: Optimizer | None = None,
+        epochs: int = 1,
         minibatch_size: int | None = None,
         value_clip: float | None = None,
         example: Any = None,
@@ -72,6 +73,7 @@ class ActorCriticUpdate:
             policy_loss: the policy with its parameters, and a minibatch -> loss and metrics.
             optimizer: of the policy.
             critic_optimizer: of the critics; None: one like the policy's.
+            epochs: passes over a rollout.
             minibatch_size: rows of a step; None: all of a rollout.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
             example: a minibatch of the loss's kind; None: it is a `PolicyBatch`.
@@ -84,24 +86,22 @@ class ActorCriticUpdate:
         self._agent = agent
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
-        count = shape.minibatches(size)
-        self.policy = Learner(
-            agent.networks.policy, policy_loss, minibatches=count, optimizer=optimizer
-        )
+        self.policy = gradient_learner(agent.networks.policy, policy_loss, optimizer)
         self.critics = Critics(
-            agent.networks,
-            minibatches=count,
-            optimizer=critic_optimizer or optimizer,
-            value_clip=value_clip,
+            agent.networks, optimizer=critic_optimizer or optimizer, value_clip=value_clip
         )
         self.learners = {"policy": self.policy, "critics": self.critics}
+        count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.
-        if context.compiled and not (minibatch_size is None and shape.whole_episodes):
+        if minibatch_size is not None or not shape.whole_episodes:
             obs, action, zeros = agent.example(size)
             if example is None:
                 example = PolicyBatch(obs, action, zeros, zeros)
-            self.policy.compile(hardware.compiled, example)
-            self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
+            rate = epochs / size
+            self.policy.expect(example, rate=rate, minibatches=count)
+            self.critics.expect(
+                CriticBatch(obs, action, zeros, zeros), rate=rate, minibatches=count
+            )
 
     def passes(
         self,

@@ -67,6 +67,7 @@ class PPO:
             context,
             self.policy_loss,
             optimizer=self.optimizer,
+            epochs=self.epochs,
             minibatch_size=self.minibatch_size,
             value_clip=self.value_clip,
         )

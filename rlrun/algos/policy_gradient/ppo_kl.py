@@ -115,6 +115,7 @@ class PPOKL:
             context,
             self.policy_loss,
             optimizer=self.optimizer,
+            epochs=self.epochs,
             minibatch_size=self.minibatch_size,
             example=PenalisedBatch(obs, action, zeros, zeros, old, zeros),
         )

@@ -40,12 +40,12 @@ def share(programs: Sequence[Program], processes: int) -> list[list[Program]]:
         processes: at most so many, of which the first one is there already.
 
     Returns:
-        For each process its programs, at least one.
+        For each process its programs.
     """
     shares: list[list[Program]] = [[] for _ in range(max(1, min(processes, len(programs))))]
     for program in sorted(programs, key=estimate_seconds, reverse=True):
         min(shares, key=lambda one: sum(map(estimate_seconds, one))).append(program)
-    return [one for one in shares if one]
+    return shares
 
 
 def seconds_to_build(programs: Sequence[Program], processes: int) -> float:

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from rlrun.hardware.program import Input, Program, kinds, trace
+from rlrun.hardware.program import Program, trace
 
 # Steps that one CUDA graph takes: the cost of a launch is shared, the time to compile grows.
 STEPS_PER_GRAPH = 16
@@ -45,7 +45,7 @@ class Compilable:
         self.function = function
         self.expected: list[Expected] = []
         self._every_shape = False
-        self._codes: dict[tuple[Input, ...], Callable[..., Any]] = {}
+        self._codes: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._compile_now: Callable[[Compilable, Expected], None] | None = None
 
     def expect(
@@ -112,8 +112,8 @@ class Compilable:
         """Have other shapes compiled at their first call, if it expects them."""
         self._compile_now = compile_now if self._every_shape else None
 
-    def _shapes(self, arguments: tuple[Any, ...]) -> tuple[Input, ...]:
-        return kinds(tree_flatten(arguments)[0])
+    def _shapes(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple((tensor.shape, tensor.dtype) for tensor in tree_leaves(arguments))
 
     def _trace(
         self, function: Callable[..., Any], leaves: list[Tensor], **scan: int
@@ -180,10 +180,10 @@ class Steps(Compilable):
         self._codes[self._shapes(expected.arguments)] = call
         call(state, constant, tree_map(lambda column: torch.cat([column[:1]] * size), batches))
 
-    def _shapes(self, arguments: tuple[Any, ...]) -> tuple[Input, ...]:
-        # Not of the number of steps.
-        *once, batches = arguments
-        return kinds([*tree_flatten(once)[0], *(column[0] for column in tree_flatten(batches)[0])])
+    def _shapes(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        state, constant, batches = arguments
+        steps = ((column.shape[1:], column.dtype) for column in tree_leaves(batches))
+        return (*super()._shapes((state, constant)), *steps)
 
 
 def cuda_graph(function: Callable[..., Any]) -> Callable[..., Any]:

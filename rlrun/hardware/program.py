@@ -2,12 +2,14 @@
 
 A function is traced without being run. The graph says all that decides its compiled code, so that
 the code can be kept under a name made of the graph, and be found again without asking the compiler.
+
+Torch's compiler takes seconds to import, which is left to the functions that need it.
 """
 
 import hashlib
-import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import inf, nan
 from pathlib import Path
@@ -15,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops import scan
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from rlrun.hardware.spec import cache_directory
 
 # Steps of the example that a scan is compiled with; the code takes any number of them.
 EXAMPLE_STEPS = 4
@@ -26,6 +28,17 @@ FORMAT = 1
 
 # What torch saves in place of the function, which compiled code does not call.
 FORWARD = "forward"
+
+# Of torch's compiler, when code is made and when it is loaded.
+SETTINGS = {
+    # A C++ wrapper around the kernels saves the Python one's share of each call.
+    "cpp_wrapper": True,
+    # /proc/cpuinfo says which vector instructions there are: torch would compile five small
+    # programs to see that for itself.
+    "cpp.vec_isa_ok": True,
+    # Compiling all of torch's headers pays for itself from the third program on only.
+    "cpp_cache_precompile_headers": False,
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ def call_each(
     forward: Callable[..., Any], carried: int, scanned: int
 ) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
     """Return the scan of a program's function: the last state, and what each step returns."""
+    from torch._higher_order_ops import scan
 
     def call(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         constant = tensors[carried:scanned]
@@ -126,6 +140,7 @@ def trace(
     Raises:
         Exception: of torch, where the function is not of that kind.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx
 
     def distinct(*tensors: Tensor) -> list[Tensor]:
         # A scan wants new tensors from each step.
@@ -153,6 +168,13 @@ def kinds(tensors: Sequence[Tensor]) -> tuple[Input, ...]:
     return tuple(Input(tuple(t.shape), t.dtype, str(t.device)) for t in tensors)
 
 
+def settings() -> AbstractContextManager[None]:
+    """Return the context in which torch compiles, or loads, as it is to."""
+    import torch._inductor.config
+
+    return torch._inductor.config.patch(SETTINGS)
+
+
 def compile_program(program: Program, path: Path) -> None:
     """Compile a program for the CPU, and keep its code.
 
@@ -163,25 +185,16 @@ def compile_program(program: Program, path: Path) -> None:
     Raises:
         Exception: of torch: the compiler failed.
     """
-    options: dict[str, Any] = {
-        # A C++ wrapper around the kernels saves the Python one's share of each call.
-        "cpp_wrapper": True,
-        # /proc/cpuinfo says which vector instructions there are: torch would compile five small
-        # programs to see that for itself.
-        "cpp.vec_isa_ok": True,
-        # Compiling all of torch's headers pays for itself from the third program on only.
-        "cpp_cache_precompile_headers": False,
-        # Whoever calls the code looks at the shapes.
-        "guard_filter_fn": lambda guards: [False] * len(guards),
-    }
+    # Whoever calls the code looks at the shapes.
+    options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     path.parent.mkdir(parents=True, exist_ok=True)
     forward = program.forward()
     if program.scanned is None:
         function = call_once(forward)
     else:
         function = call_each(forward, program.carried, program.scanned)
-    compiler = torch.compile(function, fullgraph=True, dynamic=False, options=options)
-    with torch.no_grad():
+    compiler: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)
+    with torch.no_grad(), settings():
         compiled = compiler.aot_compile(((program.example(),), {}))
     compiled.save_compiled_function(str(path), {FORWARD: forward})
 
@@ -192,14 +205,8 @@ def load_code(path: Path) -> Callable[[Sequence[Tensor]], Sequence[Tensor]]:
     Raises:
         Exception: of many kinds, where the file is damaged.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, settings():
         return torch.compiler.load_compiled_function(file, external_data={FORWARD: None})
-
-
-def cache_directory() -> Path:
-    """Return where compiled code outlives the process."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlrun" / "inductor"
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", cache))
 
 
 def processor() -> str:

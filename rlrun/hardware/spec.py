@@ -5,13 +5,13 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
 
 from rlrun.errors import UserError
 from rlrun.hardware.cpu import available_cores
-from rlrun.hardware.program import cache_directory
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -106,3 +106,9 @@ class Hardware:
             return first(), other.result()
         finally:
             wait([other])  # also when the first one raised: nothing may go on behind one's back
+
+
+def cache_directory() -> Path:
+    """Return where compiled code outlives the process."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlrun" / "inductor"
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", cache))

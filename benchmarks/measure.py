@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -64,8 +64,12 @@ class Finished(NamedTuple):
     peak_mib: float
 
 
-def run_process(command: Sequence[str]) -> Finished:
+def run_process(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Finished:
     """Run a command to its end.
+
+    Args:
+        command: its words.
+        environment: variables that it gets besides those of this process.
 
     Raises:
         RuntimeError: it failed; the message has the end of what it printed.
@@ -73,7 +77,11 @@ def run_process(command: Sequence[str]) -> Finished:
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         peak = 0.0
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env={**os.environ, **(environment or {})},
         ) as process:
             try:
                 while process.poll() is None:
@@ -108,13 +116,25 @@ def measure_rlrun(
     total_steps: int,
     evaluate: bool,
     overrides: Sequence[str],
+    cache: Path,
 ) -> Measurement:
-    """Train with rlrun in a new directory and read its speed from the run's own clock."""
+    """Train with rlrun in a new directory and read its speed from the run's own clock.
+
+    Args:
+        algo: choice of rlrun's group ``algo``.
+        env: choice of its group ``env``.
+        directory: of the run, which will be made.
+        total_steps: environment steps.
+        evaluate: whether the policy is evaluated meanwhile.
+        overrides: settings that win over all others.
+        cache: directory of compiled code, empty or from an earlier run.
+    """
     words = [*settings(algo), f"env={env}", f"total_steps={total_steps}", f"run_dir={directory}"]
     words += ["logger=none", "hardware.compile=on", *overrides]
     if not evaluate:
         words.append(f"evaluation.every_steps={10**12}")
-    finished = run_process([str(Path(sys.executable).with_name("rlrun")), *words])
+    command = [str(Path(sys.executable).with_name("rlrun")), *words]
+    finished = run_process(command, {"TORCHINDUCTOR_CACHE_DIR": str(cache)})
     rows = read_metrics(directory / "metrics.jsonl")
     record = json.loads((directory / "run.json").read_text())
     return {

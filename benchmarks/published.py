@@ -10,6 +10,7 @@ import yaml
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+USUAL_STEPS = 1_000_000  # of a published figure that says nothing else
 FINAL_SHARE = 0.1  # of a run's steps, whose evaluations are the run's figure
 
 
@@ -20,10 +21,12 @@ class Level:
     Attributes:
         target: mean return over seeds; None: there is nothing to reach.
         published: figures with their sources.
+        best: the highest of them that took no more steps than rlrun's runs; None: there is none.
     """
 
     target: float | None
     published: str
+    best: float | None
 
 
 @cache
@@ -65,15 +68,35 @@ def level(name: str, algo: str, env: str, *, total_steps: int, results: Path) ->
         return None
     target = row.get("target")
     if "against" not in row:
-        return Level(target, row["published"])
+        figures = row["published"]
+        best = [height(f) for f in figures if f.get("steps", USUAL_STEPS) <= total_steps]
+        return Level(target, "; ".join(map(write_figure, figures)), max(best, default=None))
     returns = returns_after(results / f"returns_{row['against']}.json", env, total_steps)
     if len(returns) == 0:
-        return Level(target, "")
-    mean, std = returns.mean(), returns.std(ddof=min(1, len(returns) - 1))
+        return Level(target, "", None)
+    mean, std = float(returns.mean()), returns.std(ddof=min(1, len(returns) - 1))
     if "within" in row:
-        target = float(mean - row["within"] * abs(mean))
+        target = mean - row["within"] * abs(mean)
     method = f"rlrun's {row['against'].upper()}"
-    return Level(target, f"{method} {show(mean)} ± {show(std)} (n = {len(returns)})")
+    return Level(target, f"{method} {show(mean)} ± {show(std)} (n = {len(returns)})", mean)
+
+
+def height(figure: dict) -> float:
+    """Return a published figure's mean, or its peak where there is no mean."""
+    return float(figure["mean"] if "mean" in figure else figure["peak"])
+
+
+def write_figure(figure: dict) -> str:
+    """Write a published figure with its source, and with what it is if not a mean at 1 M steps."""
+    text = f"{figure['by']} {height(figure):g}"
+    if "std" in figure:
+        text += f" ± {figure['std']:g}"
+    remarks = [] if "mean" in figure else ["peak"]
+    if "steps" in figure:
+        remarks.append(f"{figure['steps'] / 1e6:g} M")
+    if "note" in figure:
+        remarks.append(figure["note"])
+    return f"{text} ({', '.join(remarks)})" if remarks else text
 
 
 def returns_after(path: Path, env: str, steps: int) -> np.ndarray:

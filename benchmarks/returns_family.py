@@ -49,8 +49,8 @@ def make_table(methods: dict[str, Rows], envs: list[str]) -> str:
     lines += [
         "",
         "Mean ± standard deviation over seeds of the evaluations in the last 10 % of the steps "
-        "(millions, in the head). **Bold**: reached what the method should reach there; *italic*: "
-        "did not; plain: there is no such figure.",
+        "(millions, in the head). **Bold**: met the target of the method there; *italic*: missed "
+        "it; plain: there is none.",
     ]
     return "\n".join(lines)
 
@@ -60,8 +60,8 @@ def make_cell(row: dict[str, Any], steps: int) -> str:
     text = show(row["mean"])
     if row["std"] is not None:
         text += f" ± {show(row['std'])}"
-    if row["reached"] is not None:
-        text = f"**{text}**" if row["reached"] else f"*{text}*"
+    if row["target_met"] is not None:
+        text = f"**{text}**" if row["target_met"] else f"*{text}*"
     remarks = []
     if len(row["seeds"]) != 5:
         remarks.append(f"n = {len(row['seeds'])}")

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,11 @@ COLUMNS = (
     "environment",
     "steps",
     "seeds",
-    "rlrun, mean ± std",
+    "rlrun, mean ± std [95 %]",
     "IQM [95 %]",
     "published",
     "target",
+    "best of these",
     "reached",
 )
 
@@ -50,8 +53,31 @@ def write_report(root: Path, report: Path) -> str:
             algo, steps = of_env[0]["algo"], of_env[0]["total_steps"]
             known = level(root.name, algo, env, total_steps=steps, results=RESULTS)
             rows[env] = summarize(of_env, known)
+    return write(root.name, rows, report)
+
+
+def retable(path: Path) -> str:
+    """Write a report anew from its own JSON: what is known of others may have changed.
+
+    Args:
+        path: ``returns_<name>.json``.
+
+    Returns:
+        The table.
+    """
+    content = json.loads(path.read_text())
+    name, rows = content["benchmark"], {}
+    for env, row in content["environments"].items():
+        runs = [{**run, "settings": row["settings"]} for run in row["runs"]]
+        known = level(name, row["algo"], env, total_steps=row["total_steps"], results=path.parent)
+        rows[env] = {**summarize(runs, known), "same_settings": row["same_settings"]}
+    return write(name, rows, path.with_suffix(""))
+
+
+def write(name: str, rows: dict[str, dict[str, Any]], report: Path) -> str:
+    """Write the JSON, the table and the figure of a benchmark; return the table."""
     report.parent.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": root.name, "environments": rows}
+    content = {"benchmark": name, "environments": rows}
     report.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     table = make_table(rows)
     report.with_suffix(".md").write_text(table + "\n")
@@ -101,21 +127,25 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
     first = runs[0]
     returns = np.array([run["return"] for run in runs])  # [S]
     _, curves = common_curve(runs)
-    target = known and known.target
+    mean, interval = float(returns.mean()), bootstrap(returns, partial(np.mean, axis=-1))
+    target, best = known and known.target, known and known.best
     return {
         "algo": first["algo"],
         "env_id": first["env_id"],
         "total_steps": first["total_steps"],
         "seeds": [run["seed"] for run in runs],
         "returns": returns.tolist(),
-        "mean": float(returns.mean()),
+        "mean": mean,
+        "mean_interval": interval,
         "std": deviation(returns),
         "iqm": float(interquartile_mean(returns)),
-        "iqm_interval": iqm_interval(returns),
+        "iqm_interval": bootstrap(returns, interquartile_mean),
         "max_of_mean": float(curves.mean(axis=0).max()),
         "published": known and known.published,
         "target": target,
-        "reached": None if target is None else bool(returns.mean() >= target),
+        "target_met": None if target is None else mean >= target,
+        "best": best,
+        "reached": None if best is None else verdict(mean, interval, best),
         # Runs of one method differ in nothing but the seed: this has to be true.
         "same_settings": all(run["settings"] == first["settings"] for run in runs),
         "settings": first["settings"],
@@ -123,17 +153,39 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
     }
 
 
-def iqm_interval(returns: np.ndarray) -> tuple[float, float] | None:
-    """Return the bootstrap interval of the interquartile mean of returns [S]; None of too few."""
+def bootstrap(
+    returns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, float] | None:
+    """Return the bootstrap interval of a statistic of returns [S]; None of too few."""
     if len(returns) < MIN_SEEDS:
         return None
     return bootstrap_interval(
         returns[None],
-        interquartile_mean,
+        statistic,
         confidence=CONFIDENCE,
         resamples=RESAMPLES,
         generator=np.random.default_rng(0),
     )
+
+
+def verdict(mean: float, interval: tuple[float, float] | None, best: float) -> str:
+    """Compare a method with the best that is published: a mean with a mean.
+
+    Args:
+        mean: over seeds.
+        interval: of that mean; None: too few seeds for one.
+        best: what others reach.
+
+    Returns:
+        ``above`` if the whole interval is at least the best, ``within`` if the best lies in it,
+        ``n % short`` if even its upper end is below, by so much of the best.
+    """
+    low, high = (mean, mean) if interval is None else interval
+    if low >= best:
+        return "above"
+    if high >= best:
+        return "within"
+    return f"{(best - mean) / abs(best):.0%} short".replace("%", " %")
 
 
 def deviation(values: np.ndarray) -> float | None:
@@ -159,24 +211,30 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
         mean = show(row["mean"])
         if row["std"] is not None:
             mean += f" ± {show(row['std'])}"
-        iqm = show(row["iqm"])
-        if row["iqm_interval"] is not None:
-            iqm += " [{}, {}]".format(*map(show, row["iqm_interval"]))
-        target, reached = "", ""
+        mean += show_interval(row["mean_interval"])
+        target, best = "", ""
         if row["target"] is not None:
-            target, reached = show(row["target"]), "yes" if row["reached"] else "no"
+            target = f"{show(row['target'])}{'' if row['target_met'] else ': missed'}"
+        if row["best"] is not None:
+            best = show(row["best"])
         cells = [
             env if row["same_settings"] else f"{env} (runs with different settings!)",
             f"{row['total_steps']:,}",
             str(len(row["seeds"])),
             mean,
-            iqm,
+            show(row["iqm"]) + show_interval(row["iqm_interval"]),
             row["published"] or "",
             target,
-            reached,
+            best,
+            row["reached"] or "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def show_interval(interval: tuple[float, float] | None) -> str:
+    """Write an interval, behind a blank; nothing if there is none."""
+    return "" if interval is None else " [{}, {}]".format(*map(show, interval))
 
 
 def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:

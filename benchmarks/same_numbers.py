@@ -7,7 +7,7 @@ Each commit is checked out beside the other and runs the same command lines: sho
 seed. Rows of metrics.jsonl (but for the clock's numbers) and the weights of the newest checkpoint
 are compared. With a tolerance, numbers may differ by so much, relative to the larger of them and 1;
 with ``--rows``, only the first rows are looked at, since what differs by a rounding error drifts
-apart. Command lines that changed between the commits stand in `RENAMED`.
+apart. Where a command line is refused, it is tried with the present names (`renamed.py`).
 """
 
 import argparse
@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import safetensors.torch
+from renamed import in_present_words
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,14 +62,12 @@ PLAIN = (
 )
 CLOCKS = ("time", "speed")
 
-# Settings that have another name since a commit, as it was -> as it is; tried where the first
-# command line is refused.
-RENAMED: dict[str, str] = {}
-
 
 def cases() -> list[tuple[str, ...]]:
     """The command lines, without what they share (`PLAIN`)."""
-    pairs = [(f"algo={algo}", f"env={env}") for algo in ALGORITHMS for env in ("cartpole", "hopper")]
+    pairs = [
+        (f"algo={algo}", f"env={env}") for algo in ALGORITHMS for env in ("cartpole", "hopper")
+    ]
     others = [
         (algo, "env=cartpole", f"advantage={name}")
         for algo, names in ESTIMATORS.items()
@@ -156,8 +155,7 @@ def main() -> None:
             for checkout, directory in zip(checkouts, directories, strict=True):
                 failure = run(checkout, words, directory)
                 if failure is not None:
-                    renamed = tuple(RENAMED.get(word, word) for word in words)
-                    failure = run(checkout, renamed, directory)
+                    failure = run(checkout, in_present_words(words), directory)
                 if failure is not None:
                     return f"{checkout.name} failed: {failure}"
             return compare(*directories, tolerance=arguments.tolerance, count=arguments.rows)

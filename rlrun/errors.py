@@ -15,6 +15,9 @@ MOST_LISTED = 40
 # Characters to which a message of several lines, such as a compiler's, is cut.
 LONGEST_LINE = 400
 
+# Characters to which any message is cut: it may quote a value of a megabyte.
+LONGEST_MESSAGE = 2_000
+
 
 class UserError(Exception):
     """A mistake in what the user asked for; its message is one line that names the remedy.
@@ -24,10 +27,10 @@ class UserError(Exception):
 
 
 class EnvironmentFailure(RuntimeError):
-    """An environment raised while it was reset or stepped.
+    """An environment raised while it was reset or stepped, or returned what cannot be used.
 
     Attributes:
-        index: which of the batch's environments raised.
+        index: which of the batch's environments it was.
         seed: the seed that this environment was last seeded with, or None.
     """
 
@@ -41,12 +44,26 @@ class EnvironmentFailure(RuntimeError):
         self.__cause__ = cause
 
 
+class InvalidOutput(EnvironmentFailure):
+    """An environment returned what its spaces, or Gymnasium's interface, do not allow."""
+
+    def __init__(self, index: int, seed: int | None, problem: str):
+        """Name the environment and say what is wrong with what it returned."""
+        RuntimeError.__init__(self, f"environment {index} (seed {seed}): {problem}")
+        self.index = index
+        self.seed = seed
+
+
 class NonFiniteError(RuntimeError):
     """A quantity that the run depends on became NaN or infinite."""
 
 
 class CheckpointNotWritten(RuntimeError):
     """The disk took no checkpoint (it is full, say); the earlier ones are as they were."""
+
+
+class DirectoryLost(RuntimeError):
+    """The run's directory was deleted, moved or replaced while the run was in it."""
 
 
 class Interrupted(Exception):
@@ -120,15 +137,24 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
         prefix: the beginning of the line.
         with_traceback: show the traceback of an error that was foreseen, too.
     """
-    foreseen = (UserError, EnvironmentFailure, NonFiniteError, CheckpointNotWritten, JobFailed)
+    foreseen = (
+        UserError,
+        EnvironmentFailure,
+        NonFiniteError,
+        CheckpointNotWritten,
+        DirectoryLost,
+        JobFailed,
+    )
     lines = []
     if with_traceback or not isinstance(error, foreseen):
         lines = traceback.format_exception(error)
-    elif isinstance(error, EnvironmentFailure):
+    elif isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
         lines = traceback.format_exception(error.__cause__)
     message = str(error) or type(error).__name__
     if "\n" in message:
         message = textwrap.shorten(message, LONGEST_LINE, placeholder=" …")
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]} …"
     say("".join([*lines, f"{prefix}: {message}"]), sys.stderr)
 
 
@@ -136,13 +162,27 @@ def say(text: str, stream: TextIO) -> None:
     """Prints lines, unless the pipe or terminal that they would go to was closed.
 
     Args:
-        text: the lines.
+        text: the lines. What a terminal would obey in them is shown instead.
         stream: ``sys.stdout`` or ``sys.stderr``.
     """
     try:
-        print(text, file=stream, flush=True)
+        print(printable(text, also="\n\t"), file=stream, flush=True)
     except OSError:
         silence(stream)
+
+
+def printable(text: str, also: str = "") -> str:
+    """Writes control characters by their codes, as Python does: a terminal would obey them.
+
+    The names and texts in somebody else's run directory may have them.
+
+    Args:
+        text: anything.
+        also: characters to leave as they are.
+    """
+    return "".join(
+        c if c.isprintable() or c in also else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def silence(stream: TextIO) -> None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 def on_policy(run: "Run") -> None:
     """Collect a rollout with the current policy, learn from it, discard it; and again."""
     algorithm, collector = run.algorithm, run.open_collector()
+    run.evaluate_if_due()
 
     while run.goes_on:
         with run.stopwatch.measure("time/collect_s"):

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrun.cli.hydra_bridge import load_job
 from rlrun.config.experiment import Experiment, conf_directory
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.signals import HANDLED
 
 # An iteration of about 10 ms, where an algorithm has these settings.
 SMALL = {
@@ -69,9 +70,15 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
         values: sizes by their names; one that the algorithm leaves open (null) stays open.
     """
     cfg, _ = compose(choice)
-    known = [name for name in values if cfg.algo.get(name) is not None]
-    groups = ["env.group_size=2"] if (cfg.env.group_size or 1) > 1 else []
-    return [*(f"algo.{name}={values[name]}" for name in known), *groups]
+    nodes = {"algo": cfg.algo, "algo.critic": cfg.algo.get("critic", {})}
+    known = {
+        f"{path}.{name}": value
+        for path, node in nodes.items()
+        for name, value in values.items()
+        if node.get(name) is not None
+    }
+    groups = ["collector.group_size=2"] if cfg.collector.get("group_size", 1) > 1 else []
+    return [*(f"{name}={value}" for name, value in known.items()), *groups]
 
 
 def compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
@@ -132,7 +139,7 @@ def _main(words: list[str], directory: Path, output: Path, environment: dict[str
     os.environ.update(environment)
     os.chdir(directory)
     os.setpgid(0, 0)
-    for number in (signal.SIGINT, signal.SIGTERM):  # as a shell starts a command
+    for number in HANDLED:  # as a shell starts a command
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -8,24 +8,30 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from rlrun.advantages.columns import Estimator
-from rlrun.collectors.episodes import EpisodeCollector
-from rlrun.collectors.segments import SegmentCollector
-from rlrun.config.experiment import conf_directory
-from rlrun.data.normalize import ObservationNormalizer, RewardNormalizer
-from rlrun.data.rollout import Rollout
+from rlrun.advantages.columns import COLUMNS, Estimator
+from rlrun.collectors.contract import CollectorSpec
+from rlrun.collectors.episodes import Episodes
+from rlrun.collectors.segments import Segments
+from rlrun.config import schema
+from rlrun.config.experiment import ROOMS, conf_directory
+from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.hardware.spec import Hardware
+from rlrun.learning.contract import Context
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, RMSprop
+from rlrun.models.distributions import Categorical
+from rlrun.models.mlp import MLP
+from rlrun.models.networks import Model
+from rlrun.models.reference import Reference
 from rlrun.runs.evaluate import play_episodes
 
 CPU = Hardware(device="cpu", threads=1, learner_threads=1, compile="off")
@@ -37,7 +43,6 @@ SMALL = {
     "epochs": 2,
     "minibatch_size": 8,
     "episodes_per_minibatch": 2,
-    "hidden_sizes": [8],
 }
 
 # No episode of the environments below is longer.
@@ -133,13 +138,14 @@ class PointMass(gym.Env):
 
 def control(make_env: Callable[[], gym.Env], num_envs: int) -> ControlEnv:
     """What the loops see of N of these environments."""
-    return ControlEnv(SerialVectorEnv([make_env] * num_envs))
+    return ControlEnv(SerialVectorEnv([make_env] * num_envs), action_units="raw")
 
 
 def counting(num_envs: int, action_space: spaces.Space) -> tuple[ControlEnv, list[Counting]]:
     """Counting environments, together and one by one."""
     envs = [Counting(index, action_space) for index in range(num_envs)]
-    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs])), envs
+    vector_env = SerialVectorEnv([lambda env=env: env for env in envs])
+    return ControlEnv(vector_env, action_units="raw"), envs
 
 
 def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
@@ -147,7 +153,7 @@ def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
 
     Args:
         reward: [T, N]; observations and actions are empty.
-        columns: of the rollout.
+        columns: of the rollout, those that networks fill in among them.
     """
     empty, never = torch.empty(*reward.shape, 0), torch.zeros(reward.shape, dtype=torch.bool)
     others: dict[str, Any] = {
@@ -163,41 +169,107 @@ def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
         "whole_episodes": False,
         "group": None,
     }
-    return Rollout(reward=reward, **{**others, **columns})
+    filled_in = {name: columns.pop(name) for name in COLUMNS if name in columns}
+    return Rollout(reward=reward, **{**others, **columns}, columns=filled_in)
 
 
 def yaml_of(group: str, name: str) -> dict[str, Any]:
-    """What one of the YAML files says."""
-    return OmegaConf.to_container(OmegaConf.load(conf_directory() / group / f"{name}.yaml"))
+    """What one of the YAML files says, with the files that it is based on."""
+    values = OmegaConf.to_container(OmegaConf.load(conf_directory() / group / f"{name}.yaml"))
+    base = [entry for entry in values.get("defaults", []) if isinstance(entry, str)]
+    for other in base:
+        if other != "_self_":
+            values = {**yaml_of(group, other), **values}
+    return values
+
+
+def part_of(group: str, name: str, **changes: Any) -> Any:
+    """What a YAML file describes, built as the command line does, with some changes.
+
+    Args:
+        group: the config group.
+        name: of the file.
+        changes: of its settings, by the name alone where only one setting has it, in whatever
+            mapping it stands; else by the path ("normalization.clip").
+    """
+    values = copy.deepcopy(yaml_of(group, name))
+    values.pop("defaults", None)
+    for path, value in changes.items():
+        *above, key = path.split(".")
+        node = values
+        for step in above:
+            node = node[step]
+        nested = [inner for inner in node.values() if isinstance(inner, dict) and key in inner]
+        if not above and key not in node and nested:
+            assert len(nested) == 1, f"several settings are called {key}"
+            node = nested[0]
+        node[key] = value
+    return schema.build(values, group, ROOMS[group])
+
+
+def brought(algo: str, group: str) -> str | None:
+    """The choice of a group that an algorithm's YAML file brings along, if it does."""
+    key = f"/{group}@_global_.{group}"
+    defaults = [entry for entry in yaml_of("algo", algo)["defaults"] if isinstance(entry, dict)]
+    return next((entry[key] for entry in defaults if key in entry), None)
 
 
 def algorithm_of(name: str, **changes: Any) -> Any:
-    """An algorithm as in its YAML file, but small; and with some changes."""
+    """An algorithm as in its YAML file, but small; and with some changes (see `part_of`)."""
     values = yaml_of("algo", name)
-    values.pop("defaults", None)
-    target = get_class(values.pop("_target_"))
-    sizes = {key: size for key, size in SMALL.items() if values.get(key) is not None}
-    return target(**{**values, **sizes, **changes})
+    mappings = [values, *(value for value in values.values() if isinstance(value, dict))]
+    sizes = {key: size for key, size in SMALL.items() if any(key in node for node in mappings)}
+    return part_of("algo", name, **{**sizes, **changes})
 
 
 def estimator_of(name: str) -> Estimator | None:
     """The estimator that an algorithm's YAML file brings along, if it does."""
-    key = "/advantage@_global_.advantage"
-    defaults = yaml_of("algo", name).get("defaults", [])
-    chosen = [entry[key] for entry in defaults if isinstance(entry, dict) and key in entry]
-    return instantiate(yaml_of("advantage", chosen[0])) if chosen else None
+    chosen = brought(name, "advantage")
+    return instantiate(yaml_of("advantage", chosen)) if chosen else None
 
 
-def problem_of(
-    env: ControlEnv, *, group_size: int | None = None, time_limit: int = TIME_LIMIT
-) -> Problem:
+def problem_of(env: ControlEnv, *, time_limit: int | None = TIME_LIMIT) -> Problem:
     """What an algorithm is told of these environments."""
     return Problem(
         env_id="Tiny-v0",
         obs_size=env.obs_size,
         action_space=env.action_space,
         time_limit=time_limit,
-        group_size=group_size,
+    )
+
+
+def small_model(**changes: Any) -> MLP:
+    """The usual networks, but small; and with some changes."""
+    return part_of("model", "mlp", **{"hidden_sizes": [8], **changes})
+
+
+def no_policy(path: str, device: torch.device) -> Reference:
+    """There is no other run to read a policy from."""
+    raise AssertionError(path)
+
+
+def context_of(
+    env: ControlEnv,
+    collector: CollectorSpec,
+    *,
+    seed: int = 0,
+    time_limit: int | None = TIME_LIMIT,
+    estimator: Estimator | None = None,
+    hardware: Hardware = CPU,
+    model: Model | None = None,
+    load_policy: Callable[[str, torch.device], Reference] = no_policy,
+) -> Context:
+    """What an algorithm is set up with, for these environments and this collector."""
+    problem = problem_of(env, time_limit=time_limit)
+    return Context(
+        problem=problem,
+        shape=collector.shape(problem, env.num_envs),
+        model=model or small_model(),
+        estimator=estimator,
+        hardware=hardware,
+        streams=Streams.from_seed(seed),
+        load_policy=load_policy,
+        compiled=hardware.compile == "on",
     )
 
 
@@ -205,73 +277,93 @@ def set_up(
     env: ControlEnv,
     algo: str = "ppo",
     *,
-    seed: int = 0,
     group_size: int | None = None,
-    time_limit: int = TIME_LIMIT,
+    collector: CollectorSpec | None = None,
     estimator: Estimator | None = None,
+    seed: int = 0,
+    time_limit: int | None = TIME_LIMIT,
     hardware: Hardware = CPU,
+    model: Model | None = None,
+    load_policy: Callable[[str, torch.device], Reference] = no_policy,
     **changes: Any,
 ) -> tuple[Any, Any]:
-    """A small algorithm for these environments, and what collects its rollouts from them.
+    """A small algorithm for these environments, and what collects its data from them.
 
     Args:
         env: the environments.
         algo: name of the algorithm's YAML file.
-        seed: of all streams.
         group_size: episodes from one start, a rollout being whole episodes; None: segments.
-        time_limit: steps of the longest episode.
+        collector: in place of the one that `group_size` means.
         estimator: of advantages; None: the one that comes with the algorithm.
+        seed: of all streams.
+        time_limit: steps of the longest episode.
         hardware: where it runs.
-        changes: of the algorithm's settings.
+        model: builds the networks.
+        load_policy: reads a reference policy.
+        changes: of the algorithm's settings (see `part_of`).
     """
-    if group_size is not None:
-        changes = {"horizon": None, **changes}
     algorithm = algorithm_of(algo, num_envs=env.num_envs, **changes)
-    problem = problem_of(env, group_size=group_size, time_limit=time_limit)
-    streams = Streams.from_seed(seed)
-    algorithm.setup(
-        problem,
-        hardware=hardware,
-        streams=streams,
+    if collector is None:
+        collector = (
+            Episodes(group_size=group_size)
+            if group_size is not None
+            else Segments(horizon=changes.get("horizon", SMALL["horizon"]))
+        )
+    context = context_of(
+        env,
+        collector,
+        seed=seed,
+        time_limit=time_limit,
         estimator=estimator or estimator_of(algo),
-        compiled=hardware.should_compile(updates=0),
-        from_checkpoint=False,
+        hardware=hardware,
+        model=model,
+        load_policy=load_policy,
     )
-    clip = algorithm.normalizer_clip
-    shared = {
-        "horizon": problem.rollout_length(algorithm.horizon, env.num_envs),
-        "observation_normalizer": ObservationNormalizer(
-            env.obs_size, clip=clip, enabled=algorithm.normalize_observation
-        ),
-        "reward_normalizer": RewardNormalizer(
-            env.num_envs, gamma=algorithm.gamma, clip=clip, enabled=algorithm.normalize_reward
-        ),
-        "device": torch.device("cpu"),
-    }
-    if group_size is not None:
-        return algorithm, EpisodeCollector(env, group_size=group_size, seed=streams.env, **shared)
-    collector = SegmentCollector(env, **shared)
-    collector.reset(streams.env)
-    return algorithm, collector
+    algorithm.setup(context)
+    return algorithm, collector.open(env, context.shape, seed=context.streams.env)
+
+
+def rollout_of(algorithm: Any, transitions: Transitions) -> Rollout:
+    """The rollout that the next update will make of these transitions; nothing is learned.
+
+    Args:
+        algorithm: set up; its statistics and random numbers stay where they are.
+        transitions: what its actor did.
+    """
+    agent = algorithm.agent
+    states = {name: part.state_dict() for name, part in agent.parts.items()}
+    generator = agent.actor.generator.get_state()
+    rollout = agent.rollout(transitions)
+    for name, part in agent.parts.items():
+        part.load_state_dict(states[name])
+    agent.actor.generator.set_state(generator)
+    return rollout
+
+
+def log_prob_and_entropy(policy: nn.Module, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Log π(a|s) and the entropy of π at each step, [T, N], by torch's distributions."""
+    distribution = policy(rollout.obs)
+    if isinstance(distribution, Categorical):
+        plain = torch.distributions.Categorical(logits=distribution.logits)
+        return plain.log_prob(rollout.action), plain.entropy()
+    normal = torch.distributions.Normal(distribution.mean, distribution.log_std.exp())
+    return normal.log_prob(rollout.action).sum(-1), normal.entropy().sum(-1)
 
 
 def learn(algorithm: Any, collector: Any, iterations: int) -> list[dict[str, Tensor]]:
     """Collect and learn, as the loop does; return the metrics of each iteration."""
     history = []
     for i in range(iterations):
-        history.append(algorithm.update(algorithm.collect(collector), progress=i / iterations))
-        algorithm.agent.send_to_actor()
+        transitions = collector.collect(algorithm.agent.actor)
+        history.append(algorithm.update(transitions, progress=i / iterations))
+        algorithm.agent.publish()
     return history
 
 
-def greedy_return(make_env: Callable[[], gym.Env], algorithm: Any, collector: Any) -> float:
+def greedy_return(make_env: Callable[[], gym.Env], algorithm: Any) -> float:
     """The mean return of 20 episodes of the greedy policy, after training."""
-
-    def greedy(obs: Tensor) -> Tensor:
-        return algorithm.agent.act_greedily(collector.observation_normalizer(obs))
-
-    episodes = play_episodes(greedy, control(make_env, 20), seed=1, max_length=1000)
-    return float(np.mean(episodes.returns))
+    env, act = control(make_env, 20), algorithm.agent.actor.act_greedily
+    return float(np.mean(play_episodes(act, env, seed=1, max_length=1000).returns))
 
 
 def torchs_step(
@@ -296,7 +388,7 @@ def torchs_step(
         values = [column[name] if isinstance(column, dict) else column for column in columns]
         optimizer.state[parameter] = torchs_state(learner.optimizer, [v.clone() for v in values])
     loss(network).backward()
-    norm = clip_grad_norm_(network.parameters(), learner.max_grad_norm)
+    norm = clip_grad_norm_(network.parameters(), learner.optimizer.max_grad_norm)
     optimizer.step()
     return torch.cat([p.detach().flatten() for p in network.parameters()]), norm.item()
 

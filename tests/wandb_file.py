@@ -23,6 +23,8 @@ def records(path):
             continue
         _crc, length, kind = struct.unpack_from("<IHB", content, position)
         position += 7
+        if position + length > len(content):
+            return  # cut in the middle
         data += content[position : position + length]
         position += length
         if kind in (1, 4):
@@ -41,6 +43,7 @@ class RunFile:
 
     def __init__(self, path):
         self.rows, self.metrics, self.artifacts, self.exit_codes = [], [], [], []
+        self.summary = {}
         for record in records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
@@ -48,6 +51,8 @@ class RunFile:
                 self.config = items(record.run.config.update)
             elif kind == "history":
                 self.rows.append(items(record.history.item))
+            elif kind == "summary":
+                self.summary |= items(record.summary.update)
             elif kind == "metric":
                 self.metrics.append(record.metric)
             elif kind == "artifact":

@@ -23,6 +23,7 @@ from rlrun.cli.hydra_bridge import load_job
 from rlrun.config import schema
 from rlrun.config.experiment import (
     ESTIMATOR_ARGUMENTS,
+    ESTIMATORS,
     Experiment,
     conf_directory,
     load_run,
@@ -35,7 +36,7 @@ from rlrun.runs.run import Run
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jobs import make_job, run_all
-from returns_report import iqm_interval, read_run
+from returns_report import bootstrap, read_run
 
 HERE = Path(__file__).parent
 BLUE, LIGHT_BLUE, ORANGE, GREEN, PURPLE = "#08519c", "#6baed6", "#d95f0e", "#238b45", "#6a51a3"
@@ -106,7 +107,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     return {
         "values": array.tolist(),
         "iqm": float(interquartile_mean(array)),
-        "interval": iqm_interval(array),
+        "interval": bootstrap(array, interquartile_mean),
     }
 
 
@@ -147,7 +148,7 @@ def make_estimator(name: str, **constants: Any) -> Estimator:
     """Build an estimator as the command line does: ``advantage=<name> advantage.lam=…``."""
     node = OmegaConf.load(conf_directory() / "advantage" / f"{name}.yaml")
     values = to_plain(OmegaConf.merge(node, constants))
-    return schema.build(values, "advantage", ("rlrun",), later=ESTIMATOR_ARGUMENTS)
+    return schema.build(values, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 
 def tidy(axes: Axes, *, title: str, x: str, y: str) -> None:

@@ -30,6 +30,7 @@ from common import (
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from rlrun.models.agent import Agent
 
 from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, Estimator
 from rlrun.collectors.episodes import EpisodeCollector
@@ -40,7 +41,6 @@ from rlrun.envs.control import ControlEnv
 from rlrun.learning.aggregation import step_weights
 from rlrun.learning.critics import Critics, critic_batches
 from rlrun.learning.optimizers import Adam
-from rlrun.models.agent import Agent
 
 EPISODES, GROUP_SIZE = 64, 8
 BATCHES, CRITIC_BATCHES = 150, 20
@@ -98,7 +98,7 @@ class FixedPolicy:
         self._shuffle = trained.streams.minibatch
         rewards = RewardNormalizer(episodes, gamma=GAMMA, clip=np.inf, enabled=False)
         self._episodes = EpisodeCollector(
-            ControlEnv(spec.make(num_envs=episodes, threads=1)),
+            ControlEnv.make(spec, num_envs=episodes, threads=1),
             horizon=spec.time_limit,
             group_size=GROUP_SIZE,
             seed=0,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlrun.advantages.columns import groups
 from rlrun.advantages.episodes import discounted_returns
-from rlrun.config.types import at_least
+from rlrun.config.types import NonNegative
 from rlrun.data.rollout import Rollout
 
 
@@ -80,7 +80,7 @@ def dr_grpo(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
 
 
 def grpo(
-    rollout: Rollout, *, gamma: float, ddof: Literal[0, 1], epsilon: float
+    rollout: Rollout, *, gamma: float, ddof: Literal[0, 1], epsilon: NonNegative
 ) -> tuple[Tensor, Tensor]:
     """Return in units of its group's spread, Ψ_i = (R_i − R̄) / (σ + ε) (Shao et al. 2024).
 
@@ -97,9 +97,8 @@ def grpo(
         Advantage and value target G_t, each [T, N].
 
     Raises:
-        ValueError: the rollout is not made of groups, or ε is negative.
+        ValueError: the rollout is not made of groups.
     """
-    at_least(0, epsilon=epsilon)
     same, returns = same_group(rollout), discounted_returns(rollout, gamma)
     size = same.sum(1)
     deviation = summed_differences(returns[0], same) / size
@@ -108,7 +107,7 @@ def grpo(
 
 
 def reinforce_pp(
-    rollout: Rollout, *, gamma: float, baseline: Literal["none", "group"], epsilon: float
+    rollout: Rollout, *, gamma: float, baseline: Literal["none", "group"], epsilon: NonNegative
 ) -> tuple[Tensor, Tensor]:
     """Whiten over the whole batch instead of single groups (REINFORCE++, Hu et al. 2025).
 
@@ -128,9 +127,8 @@ def reinforce_pp(
         Advantage and value target G_t, each [T, N].
 
     Raises:
-        ValueError: the rollout is not whole episodes or not made of groups, or ε is negative.
+        ValueError: the rollout is not whole episodes or not made of groups.
     """
-    at_least(0, epsilon=epsilon)
     if baseline == "group":
         advantage, returns = dr_grpo(rollout, gamma=gamma)
     else:

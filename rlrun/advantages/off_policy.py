@@ -5,13 +5,13 @@ from torch import Tensor
 
 from rlrun.advantages.columns import column
 from rlrun.advantages.temporal import td_errors
-from rlrun.config.types import between, positive_or_infinite
+from rlrun.config.types import PositiveOrInfinite
 from rlrun.data.discounting import reverse_linear_recurrence
 from rlrun.data.rollout import Rollout
 
 
 def vtrace(
-    rollout: Rollout, *, gamma: float, rho_bar: float, c_bar: float
+    rollout: Rollout, *, gamma: float, rho_bar: PositiveOrInfinite, c_bar: float
 ) -> tuple[Tensor, Tensor]:
     """V-trace (IMPALA, Espeholt et al. 2018, eq. 1 and §4.2).
 
@@ -38,10 +38,10 @@ def vtrace(
         Advantage Â_t and value target v_t, each [T, N].
 
     Raises:
-        ValueError: a threshold is out of range.
+        ValueError: c̄ is out of range.
     """
-    positive_or_infinite(rho_bar=rho_bar)
-    between(0, rho_bar, c_bar=c_bar)
+    if not 0 <= c_bar <= rho_bar:
+        raise ValueError(f"c_bar must be in [0, {rho_bar}], got {c_bar}")
     ratio = (column(rollout, "policy_logp") - rollout.logp).exp()
     rho, c = ratio.clamp(max=rho_bar), ratio.clamp(max=c_bar)
     delta = td_errors(rollout, gamma)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rlrun.advantages.columns import column
-from rlrun.config.types import at_least, between
+from rlrun.config.types import Count, Fraction
 from rlrun.data.discounting import reverse_linear_recurrence
 from rlrun.data.rollout import Rollout
 
@@ -21,7 +21,7 @@ def td_errors(rollout: Rollout, gamma: float) -> Tensor:
     return rollout.reward + gamma * bootstrap - column(rollout, "value")
 
 
-def gae(rollout: Rollout, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+def gae(rollout: Rollout, *, gamma: float, lam: Fraction) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016, eq. 16).
 
     Â_t = δ_t + γλ (1 − done_t) Â_{t+1}, a mixture of all n-step advantages. λ = 0 is the TD error
@@ -35,11 +35,7 @@ def gae(rollout: Rollout, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
 
     Returns:
         Advantage and value target Â + V (the TD(λ) return), each [T, N].
-
-    Raises:
-        ValueError: λ is out of range.
     """
-    between(0, 1, lam=lam)
     delta = td_errors(rollout, gamma)
     decay = gamma * lam * (~rollout.done).to(delta.dtype)
     advantage = reverse_linear_recurrence(delta, decay)
@@ -60,7 +56,7 @@ def td(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     return delta, delta + column(rollout, "value")
 
 
-def nstep(rollout: Rollout, *, gamma: float, n: int) -> tuple[Tensor, Tensor]:
+def nstep(rollout: Rollout, *, gamma: float, n: Count) -> tuple[Tensor, Tensor]:
     """Advantage over n steps (Sutton & Barto 2018, §7.1).
 
     Â_t = Σ_{l<n} γ^l r_{t+l} + γ^n V(s_{t+n}) − V(s_t), which telescopes to Σ_{l<n} γ^l δ_{t+l};
@@ -73,11 +69,7 @@ def nstep(rollout: Rollout, *, gamma: float, n: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         Advantage and value target, each [T, N].
-
-    Raises:
-        ValueError: n is out of range.
     """
-    at_least(1, n=n)
     delta = td_errors(rollout, gamma)
     goes_on = gamma * (~rollout.done).to(delta.dtype)
     advantage, weight = delta.clone(), goes_on

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from rlrun.advantages.columns import COLUMNS, Estimator, MissingColumn
@@ -123,6 +124,11 @@ def made_up_rollout(problem: Problem, shape: RolloutShape, device: torch.device)
     reward = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
     never = torch.zeros(size, dtype=torch.bool, device=device)
     obs = torch.zeros(*size, problem.obs_size, device=device)
+    action = (
+        torch.zeros(size, dtype=torch.int64, device=device)
+        if isinstance(problem.action_space, spaces.Discrete)
+        else torch.zeros(*size, *problem.action_space.shape, device=device)
+    )
     ended = never.clone()
     ended[-1] = shape.whole_episodes
     group = None
@@ -132,7 +138,7 @@ def made_up_rollout(problem: Problem, shape: RolloutShape, device: torch.device)
         obs=obs,
         next_obs=obs,
         raw_obs=obs,
-        action=torch.zeros(size, device=device),
+        action=action,
         logp=reward - 1,
         reward=reward,
         raw_reward=reward,

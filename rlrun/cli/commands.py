@@ -1,20 +1,29 @@
 """The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
 
 import argparse
-import fcntl
-import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from rlrun.cli.parser import OneLineParser
-from rlrun.errors import UserError, near_path
+from rlrun.config import schema
+from rlrun.config.files import open_regular, parse_json, read_json
+from rlrun.config.types import Count, Finite, NonNegative, NonNegativeInt
+from rlrun.errors import UserError, near_path, printable, say
+from rlrun.runs.files.directory import UNFINISHED, is_locked
+
+# What `list` says of a run by name, beside what its directory is called.
+NAMES = ("algo", "env_id", "advantage", "model")
+WIDE = 140  # characters of a terminal that has room for them
 
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
@@ -38,7 +47,9 @@ def evaluate(words: list[str]) -> None:
     parser = OneLineParser("rlrun eval", description="Runs episodes of a trained policy.")
     parser.add_argument("run", type=run_directory, help="the run's directory")
     parser.add_argument("--episodes", type=positive, default=100, help="how many (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the environments (default 0)")
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, help="of the environments (default 0)"
+    )
     parser.add_argument(
         "--checkpoint",
         choices=["last", "best"],
@@ -67,7 +78,7 @@ def evaluate(words: list[str]) -> None:
     )
     table = Table("", "", show_header=False, box=box.SIMPLE)
     for name, value in result.items():
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else str(value))
+        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else printable(str(value)))
     console().print(table)
     if arguments.video is not None:  # last, since the returns are true without pictures, too
         film_run(
@@ -121,64 +132,89 @@ def list_runs(words: list[str]) -> None:
     table = Table(box=box.SIMPLE)
     table.add_column("run", overflow="fold")  # whole, to be copied
     table.add_column("status")
-    for name in ("steps", "return", "best", "time"):
+    # Where there is no room for them, the directory's name has to do.
+    names = NAMES if console().width >= WIDE else ()
+    for name in names:
+        table.add_column(name.removesuffix("_id"), no_wrap=True)
+    for name in ("steps", "return", "best", "final", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     for directory in find_runs(root):
-        table.add_row(str(directory.relative_to(root)), *describe(directory))
+        path = printable(str(directory.relative_to(root)))
+        table.add_row(path, *describe(directory, names))
     if table.row_count == 0:
-        print(f"no runs under {root}")
+        say(f"no runs under {root}", sys.stdout)
     else:
         console().print(table)
 
 
-def describe(directory: Path) -> list[str]:
-    """Returns a run's status, steps, return, best return and time in a reader's words."""
+@dataclass(kw_only=True)
+class Summary:
+    """What run.json says of how a run goes.
+
+    Attributes:
+        status: how it ended, or that it has not.
+        step: environment steps done.
+        total_steps: environment steps at which it ends.
+        last_return: of the last evaluation.
+        best_return: of the best one.
+        final_return: mean of those in the last tenth of the steps.
+        time_s: seconds that it took.
+    """
+
+    status: Literal["running", "finished", "interrupted", "failed"]
+    step: NonNegativeInt
+    total_steps: Count
+    last_return: Finite | None
+    best_return: Finite | None
+    final_return: Finite | None
+    time_s: NonNegative
+
+
+def describe(directory: Path, names: Sequence[str]) -> list[str]:
+    """Returns a run's status, names, steps, returns and time in a reader's words."""
     locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     try:
-        record = json.loads((directory / "run.json").read_text())
-        step = max(record["step"], last_step(directory / "metrics.jsonl"))
+        record = read_json(directory / "run.json")
+        keys = {"last_return": "return"}
+        values = {name: record[keys.get(name, name)] for name in Summary.__annotations__}
+        summary = schema.convert(values, Summary, "run.json")
+        step = max(summary.step, last_step(directory / "metrics.jsonl"))
         return [
-            "killed" if record["status"] == "running" and not locked else record["status"],
-            f"{step:,}/{record['total_steps']:,}",
+            "killed" if summary.status == "running" and not locked else summary.status,
+            *(printable(str(record.get(name, ""))) for name in names),
+            f"{step:,}/{summary.total_steps:,}",
             *(
-                "" if record[key] is None else f"{record[key]:.1f}"
-                for key in ("return", "best_return")
+                "" if value is None else f"{value:.1f}" if abs(value) < 1e9 else f"{value:.3g}"
+                for value in (
+                    summary.last_return,
+                    summary.best_return,
+                    summary.final_return,
+                )
             ),
-            str(timedelta(seconds=round(record["time_s"]))),
+            str(timedelta(seconds=round(summary.time_s))),
         ]
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):  # not written by rlrun
-        return ["unreadable", "", "", "", ""]
-
-
-def is_locked(directory: Path) -> bool:
-    """Tells whether a process runs in a run's directory: it holds the lock as long as it lives."""
-    try:
-        with (directory / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    except OSError:  # no locks on this file system, or no permission: nobody can tell
-        return True
-    return False
+    except (OSError, ValueError, KeyError, OverflowError, UserError):  # not written by rlrun
+        return ["unreadable"]
 
 
 def last_step(path: Path) -> int:
     """Returns the environment step of the last whole line of metrics.jsonl, 0 if there is none.
 
     It is newer than that in run.json, which is written only now and then.
+
+    Raises:
+        ValueError: it is no file.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().splitlines()
     except FileNotFoundError:
         return 0
     for line in reversed(lines):
         try:
-            return json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError):
+            return schema.convert(parse_json(line)["step"], NonNegativeInt, "step")
+        except (ValueError, KeyError, TypeError, UserError):
             continue  # the line is not whole: the file is being written, or the process was killed
     return 0
 
@@ -186,7 +222,7 @@ def last_step(path: Path) -> int:
 def find_runs(root: Path) -> Iterator[Path]:
     """Yields the directories under the root that hold a run, in the order of their names."""
     for directory, subdirectories, files in os.walk(root):
-        subdirectories.sort()
+        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
         if "run.json" in files:
             subdirectories.clear()  # nothing inside a run is a run
             yield Path(directory)
@@ -227,16 +263,36 @@ def positive(word: str) -> int:
     Raises:
         argparse.ArgumentTypeError: it is none.
     """
-    try:
-        number = float(word)
-    except ValueError:
-        number = 0.0
-    if number < 1 or not number.is_integer():
+    number = whole(word)
+    if number is None or number < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got '{word}'")
+    return number
+
+
+def not_negative(word: str) -> int:
+    """Reads a whole number, zero or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    number = whole(word)
+    if number is None or number < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{word}'")
+    return number
+
+
+def whole(word: str) -> int | None:
+    """Reads a whole number; None if it is none, or beyond what a machine counts with."""
+    try:
+        number = Decimal(word)  # exact, where a float would round
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or number.copy_abs() > schema.LARGEST or number % 1:
+        return None
     return int(number)
 
 
 def console() -> Console:
     """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    width = None if sys.stdout.isatty() else 200
+    width = None if sys.stdout.isatty() else 300
     return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

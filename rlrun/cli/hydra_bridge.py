@@ -6,12 +6,14 @@ in rlrun's words, and the caller decides what happens next.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.conf import HydraConf
 from hydra.errors import (
     ConfigCompositionException,
@@ -19,10 +21,11 @@ from hydra.errors import (
     OverrideParseException,
     SearchPathException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlrun.config.experiment import Experiment, conf_directory, load
+from rlrun.config.experiment import Experiment, built_from, conf_directory, load
 from rlrun.errors import did_you_mean, near_path
 
 # Groups of which a run has one choice; of loggers it can have several.
@@ -40,9 +43,49 @@ def load_job(cfg: DictConfig, settings: HydraConf, parent: Path) -> Experiment:
     Raises:
         UserError: any mistake in the config.
     """
-    choices = settings.runtime.choices
+    choices = dict(settings.runtime.choices)
     overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task, resolve=False))
-    return load(cfg, overrides, choices["algo"], choices["env"], parent)
+    names = {**choices, "label": label(cfg, overrides, choices, usual_choices(settings))}
+    return load(cfg, overrides, names, parent)
+
+
+def usual_choices(settings: HydraConf) -> dict[str, Any]:
+    """Returns what the chosen algorithm and environment bring: the choice of each group.
+
+    Args:
+        settings: Hydra's own node of a composed job.
+    """
+    search_path = ConfigSearchPathImpl()
+    for source in settings.runtime.config_sources:
+        search_path.append(source.provider, f"{source.schema}://{source.path}")
+    choices = settings.runtime.choices
+    words = [f"algo={choices['algo']}", f"env={choices['env']}"]
+    loader = ConfigLoaderImpl(search_path)
+    found = loader.compute_defaults_list(settings.job.config_name, words, RunMode.RUN)
+    return found.overrides.known_choices
+
+
+def label(
+    cfg: DictConfig, overrides: list[str], choices: Mapping[str, Any], usual: Mapping[str, Any]
+) -> str:
+    """Names a run without its seed, in a form that can be part of a file's name.
+
+    Args:
+        cfg: the composed config.
+        overrides: the command line's words.
+        choices: the choice of each group.
+        usual: the choices that the algorithm and environment bring.
+
+    Returns:
+        "ppo_hopper"; "ppo_hopper_td" with another estimator than the algorithm's own; the
+        environment's id where the command line gives it, as for env=gym.
+    """
+    id_is_given = any(word.lstrip("+").startswith("env.id=") for word in overrides)
+    env = OmegaConf.select(cfg, "env.id") if id_is_given else choices["env"]
+    others = [part for part in sorted(built_from(cfg)) if part not in ("algo", "env", "hardware")]
+    changed = [choices[part] for part in others if choices.get(part) != usual.get(part)]
+    words = (str(word) for word in (choices["algo"], env, *changed))
+    return "_".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
 
 
 class JobEnded(BaseException):

@@ -5,12 +5,15 @@
 """
 
 import dataclasses
+import io
 import itertools
 import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrun.cli.hydra_bridge import JobEnded, explain, load_job
 from rlrun.config.experiment import Experiment
 from rlrun.errors import Interrupted, JobFailed, UserError, report, say
+from rlrun.loggers.interface import check_loggers
 
 # Hydra's own way to run a sweep's jobs, one after another in this process. Others may run them on
 # machines that have what this one lacks.
@@ -37,8 +41,8 @@ class CheckJobs(Callback):
     """Checks every job before the first one starts, so that most mistakes do not wait for hours.
 
     Each job's config is composed, its parts are built, and its directory is its own. Where the
-    jobs run in this process, the parts are tried on each other, too. What shows only when a job
-    starts: a logger that cannot log in, a compiler that fails.
+    jobs run in this process, the parts are tried on each other and the loggers checked, too. What
+    shows only when a job starts: a logger's server that is out of reach, a compiler that fails.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -65,13 +69,22 @@ class CheckJobs(Callback):
                     )
                 directories.add(experiment.run_dir)
                 if config.hydra.launcher._target_ == IN_THIS_PROCESS:
-                    rehearsal.check(experiment)
+                    check_loggers(experiment.loggers)
+                    with without_warnings():  # the job says them again when it starts
+                        rehearsal.check(experiment)
             except UserError as error:
                 own = [word for word in overrides if word not in words] or overrides
                 message = f"job {number} ({' '.join(own)}): {error}"
                 raise JobEnded(UserError(message)) from error
             except Exception as error:  # of the user's own code, say
                 raise JobEnded(error) from error
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keeps quiet what is said on stderr beside an error: rlrun's warnings, and Python's."""
+    with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
+        yield
 
 
 def hold_back(words: Sequence[str]) -> list[str]:

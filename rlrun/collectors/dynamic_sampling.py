@@ -104,3 +104,4 @@ class DynamicSamplingCollector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self._groups.load_state_dict(state)
+        self._snapshot.before = None

@@ -124,3 +124,4 @@ class EpisodeCollector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self._next_seed = state["next_seed"]
+        self._snapshot.before = None

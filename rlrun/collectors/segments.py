@@ -72,3 +72,4 @@ class SegmentCollector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.env.load_state_dict(state["env"])
+        self._snapshot.before = None

@@ -1,18 +1,18 @@
 """What a run is made of: finds ``conf/``, checks a composed config and builds its parts."""
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlrun.config import schema
-from rlrun.config.types import at_least, between
+from rlrun.config.files import read_json, read_yaml
+from rlrun.config.plugins import import_plugin
+from rlrun.config.types import Count, NonNegativeInt, NonNegativeOrInfinite
 from rlrun.errors import UserError
 
 
@@ -23,28 +23,28 @@ def conf_directory() -> Path:
     return shipped if shipped.is_dir() else package.parent / "conf"
 
 
+# Evaluations are so many environment steps apart, unless that makes too few of them for a curve.
+USUAL_INTERVAL = 50_000
+FEWEST_EVALUATIONS = 10
+
+
 @dataclass(kw_only=True)
 class Evaluation:
     """When and how long the policy is evaluated.
 
     Attributes:
-        every_steps: environment steps between evaluations.
+        every_steps: environment steps between evaluations; None: as `interval` says.
         episodes: episodes of one evaluation.
         max_length: steps after which an episode of an evaluation counts as over.
     """
 
-    every_steps: int
-    episodes: int
-    max_length: int
+    every_steps: Count | None
+    episodes: Count
+    max_length: Count
 
-    def __post_init__(self):
-        """Check the ranges."""
-        at_least(
-            1,
-            every_steps=self.every_steps,
-            episodes=self.episodes,
-            max_length=self.max_length,
-        )
+    def interval(self, total_steps: int) -> int:
+        """Return the environment steps between evaluations, of which even a short run has ten."""
+        return self.every_steps or max(1, min(USUAL_INTERVAL, total_steps // FEWEST_EVALUATIONS))
 
 
 @dataclass(kw_only=True)
@@ -52,17 +52,12 @@ class Checkpointing:
     """When the run's state is saved, and how many are kept.
 
     Attributes:
-        every_seconds: seconds between checkpoints.
+        every_seconds: seconds between checkpoints; infinite: at the end only.
         keep: number of newest checkpoints kept, beside the best.
     """
 
-    every_seconds: float
-    keep: int
-
-    def __post_init__(self):
-        """Check the ranges."""
-        between(0, math.inf, every_seconds=self.every_seconds)  # infinite: at the end only
-        at_least(1, keep=self.keep)
+    every_seconds: NonNegativeOrInfinite
+    keep: Count
 
 
 @dataclass(kw_only=True)
@@ -84,11 +79,11 @@ class Experiment:
         checkpoint: when to save the state.
         run_dir: the run's directory; None for a new one in `parent`.
         tags: free words for the loggers.
-        group: name that the loggers show runs together under; None for the algorithm and
-            environment.
+        group: name that the loggers show runs together under; None for the label.
         plugins: the user's packages, imported before anything is built.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        choices: what was chosen of each group that a part is built from: {"algo": "ppo", …}.
+        label: the run in a word without its seed ("ppo_hopper_td"): algorithm, environment, and the
+            other parts as far as they are not the algorithm's own.
         parent: directory in which a new run's directory is made.
         config: the resolved config in plain containers.
         overrides: the command line's words.
@@ -101,90 +96,79 @@ class Experiment:
     advantage: Callable | None
     hardware: Any
     loggers: dict[str, Any]
-    seed: int
-    total_steps: int
-    log_every_steps: int
+    seed: NonNegativeInt
+    total_steps: Count
+    log_every_steps: Count
     evaluation: Evaluation
     checkpoint: Checkpointing
     run_dir: str | None
     tags: list[str]
     group: str | None
     plugins: list[str]
-    algo_name: str
-    env_name: str
+    choices: dict[str, str]
+    label: str
     parent: Path
     config: dict[str, Any]
     overrides: list[str]
 
-    def __post_init__(self):
-        """Check the ranges."""
-        at_least(0, seed=self.seed)
-        at_least(1, total_steps=self.total_steps, log_every_steps=self.log_every_steps)
-
     @property
     def name(self) -> str:
         """The run in a word, for people."""
-        return f"{self.algo_name}_{self.env_name}_s{self.seed}"
+        return f"{self.label}_s{self.seed}"
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run is, by name: {"algo": "ppo", "env": "hopper", "env_id": "Hopper-v5", …}."""
+        others = dict(sorted(self.choices.items()))
+        algo, env = others.pop("algo"), others.pop("env")
+        return {"algo": algo, "env": env, "env_id": self.env.id, **others, "seed": self.seed}
+
+
+# What may name code by a `_target_`, and the package of rlrun that this code is in, where it is not
+# in one of the user's plugins: a class, whose object takes the node's place.
+ROOMS = {
+    "algo": "rlrun.algos",
+    "env": "rlrun.envs",
+    "collector": "rlrun.collectors",
+    "model": "rlrun.models",
+    "hardware": "rlrun.hardware",
+}
+
+# The same for a function, for which the node has the constants.
+ESTIMATORS = "rlrun.advantages"
+
+# The same for classes of which a run has any number, by name.
+LOGGERS = "rlrun.loggers"
 
 # What an algorithm calls an estimator with; the rest is the estimator's own, from its YAML.
 ESTIMATOR_ARGUMENTS = ("rollout", "gamma")
 
-# The groups of which a run has one choice, which an object is built from.
-PARTS = ("algo", "env", "collector", "model", "hardware")
-
 # The fields of Experiment that are not keys of the config.
-GIVEN = ("advantage", "loggers", "algo_name", "env_name", "parent", "config", "overrides")
+GIVEN = ("advantage", "loggers", "choices", "label", "parent", "config", "overrides")
 
 
 def load(
-    cfg: DictConfig, overrides: list[str], algo_name: str, env_name: str, parent: Path
+    cfg: DictConfig, overrides: list[str], names: Mapping[str, Any], parent: Path
 ) -> Experiment:
     """Checks a composed config and builds the parts of the run that it describes.
 
     Args:
         cfg: the composed config without Hydra's own node; it is not changed.
         overrides: the command line's words.
-        algo_name: the choice on the command line ("ppo").
-        env_name: the choice on the command line ("hopper").
+        names: the choice of each group ("algo": "ppo"), and the ``label``; others are passed over.
         parent: directory in which a new run's directory is made.
 
     Raises:
         UserError: any mistake in the config.
     """
-    config = to_plain(cfg)
-    plugins = schema.convert(config.get("plugins", []), list[str], "plugins", packages=())
-    for plugin in plugins:
-        schema.import_module(plugin, "plugins")
-    packages = ("rlrun", *(plugin.partition(".")[0] for plugin in plugins))
-    parts = dict(config)
-    advantage = parts.pop("advantage", None)
-    if advantage is not None:
-        advantage = schema.build(advantage, "advantage", packages, later=ESTIMATOR_ARGUMENTS)
-    loggers = schema.convert(parts.get("logger", {}), dict[str, Any], "logger", packages)
-    for name, node in parts.pop("logger", {}).items():
-        schema.require_target(node, f"logger.{name}")
-    for name in PARTS:
-        if name in parts:
-            schema.require_target(parts[name], name)
-    arguments = schema.check_arguments(Experiment, parts, "", packages, later=GIVEN)
-    given = {
-        "advantage": advantage,
-        "loggers": loggers,
-        "algo_name": algo_name,
-        "env_name": env_name,
-        "parent": parent,
-        "config": config,
-        "overrides": overrides,
-    }
-    return schema.call(Experiment, {**arguments, **given}, path="")
+    return build(to_plain(cfg), overrides, names, parent)
 
 
 def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
     """Builds the parts of an existing run from the files in its directory.
 
     A run's directory may come from someone else, so what it names is not imported on its word:
-    the user names its plugins again.
+    the user names its plugins again. Interpolations in it are text.
 
     Args:
         directory: the run's directory, with config.yaml, overrides.yaml and run.json.
@@ -195,18 +179,116 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             not allowed.
     """
     try:
-        cfg = cast(DictConfig, OmegaConf.load(directory / "config.yaml"))
-        overrides = OmegaConf.to_object(OmegaConf.load(directory / "overrides.yaml"))
-        record = json.loads((directory / "run.json").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        config = schema.convert(read_yaml(directory / "config.yaml"), dict[str, Any], "config.yaml")
+        overrides = schema.convert(
+            read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
+        )
+        record = read_json(directory / "run.json")
+        names = {
+            key: schema.convert(record.get(key), str, f"run.json: {key}")
+            for key in ("label", *built_from(config))
+        }
+    except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory} is not a run that can be read: {reason}") from error
-    for plugin in cfg.get("plugins", []):
-        if plugin not in plugins:
-            raise UserError(f"{directory} uses code of '{plugin}': allow it with --plugin {plugin}")
-    return load(
-        cfg, cast(list[str], overrides), record["algo"], record["env"], parent=directory.parent
-    )
+    try:
+        for plugin in plugins_of(config):
+            if plugin not in plugins:
+                raise UserError(f"it uses code of '{plugin}': allow it with --plugin {plugin}")
+        return build(config, overrides, names, parent=directory.parent)
+    except schema.MissingSetting as error:
+        raise UserError(
+            f"{directory}: its config.yaml lacks {error.key}, which this version of rlrun needs"
+        ) from error
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from error
+
+
+def build(
+    config: dict[str, Any], overrides: list[str], names: Mapping[str, Any], parent: Path
+) -> Experiment:
+    """Checks a resolved config and builds the parts of the run that it describes.
+
+    Args:
+        config: plain containers; they are not changed.
+        overrides: the command line's words.
+        names: the choice of each group ("algo": "ppo"), and the ``label``; others are passed over.
+        parent: directory in which a new run's directory is made.
+
+    Raises:
+        UserError: any mistake in the config. No code is imported that it may not name.
+    """
+    refuse_other_code(config)
+    plugins = plugins_of(config)
+    for plugin in plugins:
+        import_plugin(plugin)
+    parts = dict(config)
+    advantage = parts.pop("advantage", None)
+    if advantage is not None:
+        advantage = schema.build(
+            advantage, "advantage", ESTIMATORS, plugins, later=ESTIMATOR_ARGUMENTS
+        )
+    loggers = {
+        name: schema.build(node, f"logger.{name}", LOGGERS, plugins)
+        for name, node in loggers_of(parts).items()
+    }
+    parts.pop("logger", None)
+    for name, room in ROOMS.items():
+        if name in parts:
+            parts[name] = schema.build(parts[name], name, room, plugins)
+    arguments = schema.check_arguments(Experiment, parts, "", later=GIVEN)
+    given = {
+        "advantage": advantage,
+        "loggers": loggers,
+        "choices": {part: str(names[part]) for part in built_from(config) if part in names},
+        "label": str(names["label"]),
+        "parent": parent,
+        "config": config,
+        "overrides": overrides,
+    }
+    return schema.call(Experiment, {**arguments, **given}, path="")
+
+
+def built_from(config: Mapping[Any, Any]) -> list[str]:
+    """Returns the groups of a config that describe a part to build: algo, env and so on."""
+    return [key for key, node in config.items() if isinstance(node, Mapping) and "_target_" in node]
+
+
+def loggers_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the nodes of the loggers by name.
+
+    Raises:
+        UserError: there is something else.
+    """
+    return schema.convert(config.get("logger", {}), dict[str, Any], "logger")
+
+
+def plugins_of(config: Mapping[str, Any]) -> list[str]:
+    """Returns the user's packages that a config names.
+
+    Raises:
+        UserError: there is something else, or rlrun itself, of which each place has its own part.
+    """
+    plugins = schema.convert(config.get("plugins", []), list[str], "plugins")
+    for plugin in plugins:
+        if not schema.is_dotted_name(plugin) or schema.is_inside(plugin, ["rlrun"]):
+            raise UserError(f"plugins: {plugin!r} is no package of your own")
+    return plugins
+
+
+def refuse_other_code(config: Mapping[str, Any]) -> None:
+    """Refuses a ``_target_`` at a place where nothing is built.
+
+    Raises:
+        UserError: there is one.
+    """
+    allowed = {*ROOMS, "advantage", *(f"logger.{name}" for name in loggers_of(config))}
+    for path in schema.named_code(config):
+        if path not in allowed:
+            raise UserError(
+                f"{schema.join(path, '_target_')}: code can be named only in "
+                f"{', '.join([*ROOMS, 'advantage'])} and logger.<name>"
+            )
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:

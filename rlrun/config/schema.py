@@ -1,10 +1,11 @@
 """Builds objects from config nodes, checked against the signatures of what they name.
 
-A node is a mapping with ``_target_``, the dotted name of a dataclass or function. The target's
-signature is the node's schema: its parameters are the keys, their annotations the types. With
-``_partial_: true`` the node gives the constants of a function that is called later.
-Every mistake is a ``UserError`` whose one line says what is wrong, where, and the nearest right
-word. Nodes are plain containers and are never changed.
+A node is a mapping with ``_target_``, the dotted name of a dataclass or function. What it may name
+is decided by where the node stands, before anything is imported. The target's signature is the
+node's schema: its parameters are the keys, their annotations the types. With ``_partial_: true``
+the node gives the constants of a function that is called later. Every mistake is a ``UserError``
+whose one line says what is wrong, where, and the nearest right word. Nodes are plain containers
+and are never changed.
 """
 
 import dataclasses
@@ -12,13 +13,17 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import reprlib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union
 
 from rlrun.config.types import out_of_range
 from rlrun.errors import UserError, did_you_mean, nearest
+
+# The largest whole number that tensors and arrays count with.
+LARGEST = 2**63 - 1
 
 TYPE_NAMES = {
     int: "a whole number",
@@ -32,32 +37,72 @@ TYPE_NAMES = {
 }
 
 
+class MissingSetting(UserError):
+    """A setting has no value.
+
+    Attributes:
+        key: the setting.
+    """
+
+    def __init__(self, key: str):
+        """Keep the key."""
+        super().__init__(f"{key} is missing: give it as {key}=…")
+        self.key = key
+
+
+class OutOfRange(UserError):
+    """A value of the right type is outside the range that stands beside its field."""
+
+
 def build(
-    node: Mapping[str, Any], path: str, packages: Sequence[str], later: Sequence[str] = ()
+    node: Mapping[str, Any],
+    path: str,
+    room: str,
+    plugins: Sequence[str] = (),
+    later: Sequence[str] = (),
 ) -> Any:
     """Calls what a node's ``_target_`` names with the node's other keys, checked.
 
     Args:
         node: plain mapping with ``_target_``.
         path: where the node stands in the config ("algo"), for messages.
-        packages: top-level packages that a ``_target_`` may come from.
-        later: the arguments that a partial is called with, which are no keys of the node.
+        room: package of rlrun that has what stands there ("rlrun.algos").
+        plugins: packages of the user's own that may have it, too.
+        later: the arguments that a function is called with later, which are no keys of the node;
+            none for a class.
 
     Returns:
-        What the target returns, or with ``_partial_: true`` a partial of the target.
+        An object of the class, or with ``_partial_: true`` a partial of the function.
 
     Raises:
         UserError: an unknown, missing or badly typed key, a value out of range, or a target that
-            does not exist or that comes from another package.
+            does not exist or that may not be named there.
     """
     require_target(node, path)
-    target = locate(node["_target_"], join(path, "_target_"), packages)
     partial = bool(later)
+    target = locate(node["_target_"], join(path, "_target_"), room, plugins, function=partial)
     if node.get("_partial_", False) is not partial:
         raise UserError(f"{join(path, '_partial_')} must be {show(partial)} here")
     values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
-    arguments = check_arguments(target, values, path, packages, later)
+    arguments = check_arguments(target, values, path, later)
     return functools.partial(target, **arguments) if partial else call(target, arguments, path)
+
+
+def named_code(value: Any, path: str = "") -> Iterator[str]:
+    """Yields the places of a config at which a ``_target_`` stands.
+
+    Args:
+        value: plain containers.
+        path: where they stand in the config.
+    """
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            yield path
+        for key, member in value.items():
+            yield from named_code(member, join(path, str(key)))
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from named_code(member, f"{path}[{index}]")
 
 
 def require_target(node: Any, path: str) -> None:
@@ -92,7 +137,6 @@ def check_arguments(
     target: Callable,
     values: Mapping[str, Any],
     path: str,
-    packages: Sequence[str],
     later: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Checks values against the target's signature.
@@ -101,7 +145,6 @@ def check_arguments(
         target: dataclass, class or function.
         values: what the config gives for its parameters.
         path: where the values stand in the config, for messages.
-        packages: top-level packages that a ``_target_`` inside the values may come from.
         later: parameters that are given when the target is called.
 
     Returns:
@@ -116,13 +159,14 @@ def check_arguments(
             raise UserError(f"{path}: {target.__name__} does not take the argument '{name}'")
     for key in values:
         if key not in parameters:
-            raise UserError(f"{join(path, key)}: no such setting{did_you_mean(key, parameters)}")
+            word = str(key)
+            raise UserError(f"{join(path, word)}: no such setting{did_you_mean(word, parameters)}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values:
-            raise UserError(f"{join(path, name)} is missing: give it as {join(path, name)}=…")
+            raise MissingSetting(join(path, name))
     hints = annotations(target)
     return {
-        key: convert(values[key], hints.get(key, Any), join(path, key), packages)
+        key: convert(values[key], hints.get(key, Any), join(path, key))
         for key in parameters
         if key in values
     }
@@ -134,16 +178,15 @@ def annotations(target: Callable) -> dict[str, Any]:
     return typing.get_type_hints(function, include_extras=True)
 
 
-def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
+def convert(value: Any, expected: Any, path: str) -> Any:
     """Checks a config value against a type annotation.
 
     Args:
-        value: plain config value; a mapping with ``_target_`` is built first.
+        value: plain config value, or a part that is built already.
         expected: int, float, bool, str, None, Literal, ``X | Y``, ``list[X]``, ``tuple[X, ...]``,
             ``dict[str, X]``, a dataclass (whose fields are given as a mapping), Callable, the
             class of something built, or Any; with a range as ``Annotated[X, …]``.
         path: where the value stands in the config, for messages.
-        packages: top-level packages that a ``_target_`` may come from.
 
     Returns:
         The value in the expected type: integral floats (1e6) become int where int is expected,
@@ -152,63 +195,63 @@ def convert(value: Any, expected: Any, path: str, packages: Sequence[str]) -> An
     Raises:
         UserError: the value does not fit.
     """
-    if isinstance(value, Mapping) and "_target_" in value:
-        value = build(value, path, packages)
     kind = typing.get_origin(expected) or expected
     members = typing.get_args(expected) or (Any,)
     if kind is Any:
         return value
     if kind is Annotated:
-        return convert_in_range(value, expected, path, packages)
+        return convert_in_range(value, expected, path)
     if kind in (Union, UnionType):
-        return convert_union(value, expected, path, packages)
+        return convert_union(value, expected, path)
     if kind is Literal:
         return convert_literal(value, members, path)
     if kind in (list, tuple) and isinstance(value, list):
         places = [f"{path}[{index}]" for index in range(len(value))]
         return kind(
-            convert(member, members[0], place, packages)
-            for member, place in zip(value, places, strict=True)
+            convert(member, members[0], place) for member, place in zip(value, places, strict=True)
         )
     if kind is dict and isinstance(value, dict):
+        if unnamed := [key for key in value if not isinstance(key, members[0])]:
+            raise UserError(f"{path}: {show(unnamed[0])} is no name of a setting")
         return {
-            key: convert(member, members[-1], join(path, str(key)), packages)
-            for key, member in value.items()
+            key: convert(member, members[-1], join(path, str(key))) for key, member in value.items()
         }
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-        return call(expected, check_arguments(expected, value, path, packages), path)
+        return call(expected, check_arguments(expected, value, path), path)
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
+    if kind is int and type(value) is int and abs(value) > LARGEST:
+        bound = f"at most {LARGEST}" if value > 0 else f"at least {-LARGEST}"
+        raise OutOfRange(f"{path} must be {bound}, got {reprlib.repr(value)}")
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise OutOfRange(f"{path} must be finite, got {reprlib.repr(value)}") from error
     # To isinstance, a bool is an int.
     if not (type(value) is int if kind is int else isinstance(value, kind)):
         raise UserError(f"{path}: expected {describe(expected)}, got {show(value)}")
     return value
 
 
-class OutOfRange(UserError):
-    """A value of the right type is outside the range that stands beside its field."""
-
-
-def convert_in_range(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
+def convert_in_range(value: Any, expected: Any, path: str) -> Any:
     """Checks a value against a type and then against its range."""
     kind, *constraints = typing.get_args(expected)
-    value = convert(value, kind, path, packages)
+    value = convert(value, kind, path)
     problem = out_of_range(value, constraints)
     if problem is not None:
         raise OutOfRange(f"{path} must be {problem}, got {show(value)}")
     return value
 
 
-def convert_union(value: Any, expected: Any, path: str, packages: Sequence[str]) -> Any:
+def convert_union(value: Any, expected: Any, path: str) -> Any:
     """Checks a value against each member of a union; the first that fits wins."""
     members = typing.get_args(expected)
     others = [member for member in members if member is not NoneType]
     closest = None
     for member in members:
         try:
-            return convert(value, member, path, packages)
+            return convert(value, member, path)
         except UserError as error:
             # A range, or a mistake inside a mapping or list, says more than "this or that".
             inside = isinstance(value, (Mapping, list)) and others == [member]
@@ -229,39 +272,73 @@ def convert_literal(value: Any, choices: Sequence[Any], path: str) -> Any:
     raise UserError(f"{path}: expected one of {', '.join(words)}, got {show(value)}{hint}")
 
 
-def locate(target: Any, path: str, packages: Sequence[str]) -> Callable:
-    """Imports the class or function that a ``_target_`` names.
+def locate(
+    target: Any, path: str, room: str, plugins: Sequence[str], *, function: bool
+) -> Callable:
+    """Finds the class or function that a ``_target_`` names.
 
     Args:
         target: dotted name, "rlrun.algos.policy_gradient.ppo.PPO".
         path: where it stands in the config, for messages.
-        packages: top-level packages that it may come from.
+        room: package of rlrun that it may be in.
+        plugins: the user's packages that it may be in, too.
+        function: whether a function is looked for, and not a keyword-only dataclass.
 
     Raises:
-        UserError: it is no such name, comes from another package, or needs a package that is not
-            installed.
+        UserError: it is no such name, may not stand there, or needs a package that is not
+            installed. Nothing is imported that may not stand there.
     """
-    if not isinstance(target, str) or "." not in target:
+    if not is_dotted_name(target) or "." not in target:
         raise UserError(
-            f"{path}: expected a dotted name like rlrun.hardware.spec.Hardware, got {target!r}"
-        )
-    package = target.partition(".")[0]
-    if package not in packages:
-        raise UserError(
-            f"{path}: '{target}' is not part of rlrun; allow it with plugins=[{package}]"
+            f"{path}: expected a dotted name like rlrun.hardware.spec.Hardware, got {show(target)}"
         )
     module_name, _, name = target.rpartition(".")
+    packages = (room, *plugins)
+    if not is_inside(module_name, packages):
+        top = target.partition(".")[0]
+        remedy = "" if top == "rlrun" else f"; allow it with plugins=[{top}]"
+        raise UserError(f"{path}: '{target}' is not part of {room}{remedy}")
     module = import_module(module_name, path)
-    found = vars(module).get(name)
-    # What a module merely imports from elsewhere (os.system) is no part of the package.
-    if not callable(found) or str(found.__module__).partition(".")[0] not in packages:
-        own = [
-            word
-            for word, value in vars(module).items()
-            if callable(value) and value.__module__ == module_name
-        ]
-        raise UserError(f"{path}: no '{name}' in {module_name}{did_you_mean(name, own)}")
-    return found
+    # What a module merely imports from elsewhere is no part of it.
+    own = {
+        word: value
+        for word, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and is_inside(str(value.__module__), packages)
+    }
+    is_right = inspect.isfunction if function else is_settings
+    if name not in own:
+        words = [word for word, value in own.items() if is_right(value)]
+        raise UserError(f"{path}: no '{name}' in {module_name}{did_you_mean(name, words)}")
+    if not is_right(own[name]):
+        kind = "a function" if function else "a keyword-only dataclass"
+        raise UserError(f"{path}: '{target}' is not {kind}, which stands here")
+    return own[name]
+
+
+def is_dotted_name(text: Any) -> bool:
+    """Tells whether a text is names with dots between them."""
+    return isinstance(text, str) and all(word.isidentifier() for word in text.split("."))
+
+
+def is_inside(module: str, packages: Iterable[str]) -> bool:
+    """Tells whether a module is one of some packages, or in one of them.
+
+    Args:
+        module: its dotted name.
+        packages: their dotted names.
+    """
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
+
+
+def is_settings(found: Any) -> bool:
+    """Tells whether something is a dataclass whose fields are given by name alone."""
+    if not (inspect.isclass(found) and dataclasses.is_dataclass(found)):
+        return False
+    return all(
+        parameter.kind is parameter.KEYWORD_ONLY
+        for parameter in inspect.signature(found).parameters.values()
+    )
 
 
 def import_module(name: str, path: str) -> ModuleType:

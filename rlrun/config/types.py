@@ -16,6 +16,9 @@ FINITE = Predicate(math.isfinite)
 # A whole number of things, at least one.
 Count = Annotated[int, Ge(1)]
 
+# A whole number of things of which there must be several: rows that are compared.
+Several = Annotated[int, Ge(2)]
+
 # A whole number, zero or more.
 NonNegativeInt = Annotated[int, Ge(0)]
 
@@ -80,38 +83,3 @@ def interval(bounds: Interval) -> str:
     low = f"[{bounds.ge}" if bounds.ge is not None else f"({bounds.gt}"
     high = f"{bounds.le}]" if bounds.le is not None else f"{bounds.lt})"
     return f"{low}, {high}"
-
-
-def finite(**values: float) -> None:
-    """Raise a ValueError that names the first value that is infinite or NaN."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value}")
-
-
-def at_least(minimum: float, **values: float) -> None:
-    """Raise a ValueError that names the first value below the minimum, or not finite."""
-    for name, value in values.items():
-        if not value >= minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    finite(**values)
-
-
-def positive(**values: float) -> None:
-    """Raise a ValueError that names the first value that is not above zero, or not finite."""
-    positive_or_infinite(**values)
-    finite(**values)
-
-
-def positive_or_infinite(**values: float) -> None:
-    """Raise a ValueError that names the first value that is not above zero: for bounds."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def between(low: float, high: float, **values: float) -> None:
-    """Raise a ValueError that names the first value outside [low, high]."""
-    for name, value in values.items():
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be in [{low}, {high}], got {value}")

@@ -40,10 +40,11 @@ class RunningMoments:
 
     @classmethod
     def of(cls, batch: Tensor) -> "RunningMoments":
-        """Take those of a batch [B, D]."""
+        """Take those of a batch [B, D], which may be empty: all groups of it may be dropped."""
         moments = cls(batch.shape[-1])
-        moments.variance, moments.mean = torch.var_mean(batch.double(), dim=0, correction=0)
-        moments.count = len(batch)
+        if len(batch):
+            moments.variance, moments.mean = torch.var_mean(batch.double(), dim=0, correction=0)
+            moments.count = len(batch)
         return moments
 
     def merge(self, other: "RunningMoments") -> None:
@@ -121,10 +122,19 @@ class RewardNormalizer:
 
     epsilon = 1e-8
 
-    def __init__(self, num_envs: int, *, gamma: float, clip: float, enabled: bool):
+    def __init__(self, num_envs: int | None, *, gamma: float, clip: float, enabled: bool):
+        """Begin with a scale of 1.
+
+        Args:
+            num_envs: N, whose episodes go on in the next rollout; None: rollouts are whole
+                episodes, of any number.
+            gamma: discount of the return.
+            clip: bound of scaled rewards.
+            enabled: whether rewards are scaled.
+        """
         self.moments = RunningMoments(1)
         # γ (1 − done) R of the last step seen, which the next rollout's first return goes on from.
-        self.carried = torch.zeros(num_envs, dtype=torch.float64)
+        self.carried = None if num_envs is None else torch.zeros(num_envs, dtype=torch.float64)
         self.gamma = gamma
         self.clip = clip
         self.enabled = enabled
@@ -142,10 +152,12 @@ class RewardNormalizer:
         # R_t = r_t + γ (1 − done_{t−1}) R_{t−1}: a recurrence forwards, so solved on reversed time
         decay = self.gamma * (~done).double()
         raw = reward.to(torch.float64, copy=True)
-        raw[0] += self.carried
+        if self.carried is not None:
+            raw[0] += self.carried
         earlier = torch.cat([torch.zeros_like(decay[:1]), decay[:-1]])
         returns = reverse_linear_recurrence(raw.flip(0), earlier.flip(0)).flip(0)
-        self.carried = decay[-1] * returns[-1]
+        if self.carried is not None:
+            self.carried = decay[-1] * returns[-1]
         self.moments.merge(RunningMoments.of(returns[mask].unsqueeze(-1)))
         scale = torch.rsqrt(self.moments.variance + self.epsilon).float()
         return (reward * scale).clamp_(-self.clip, self.clip)

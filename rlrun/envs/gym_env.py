@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled, Error
 
+from rlrun.envs.actions import ActionUnits
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, nearest
 
@@ -21,6 +22,8 @@ class GymEnv:
         id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
         max_episode_steps: steps after which an episode is truncated; None: as registered.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
+        action_units: "box": a policy's −1…1 stands for low…high of a box of actions; "raw": its
+            numbers are the actions (see :class:`~rlrun.envs.actions.ActionAdapter`).
         fresh_each_episode: make the environment anew for every episode, because its own reset
             leaves traces of earlier ones.
     """
@@ -28,6 +31,7 @@ class GymEnv:
     id: str
     max_episode_steps: int | None
     options: dict[str, Any]
+    action_units: ActionUnits
     fresh_each_episode: bool
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 """N Gymnasium environments, stepped one after the other, that can be saved in mid-episode."""
 
+import copy
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,15 +14,20 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
+from rlrun.envs import outputs
 from rlrun.envs.action_record import ActionRecord
-from rlrun.errors import EnvironmentFailure, UserError, say
+from rlrun.envs.flatten import check_observation_space
+from rlrun.envs.outputs import Misfit, batch_of, reset_problem, step_problem
+from rlrun.envs.resets import seed_of_each, take_reset_mask
+from rlrun.errors import EnvironmentFailure, InvalidOutput, UserError, say
 
 
 class SerialVectorEnv(VectorEnv):
     """A vector environment in mode SAME_STEP with exact snapshots of any environment that replays.
 
     Returns what ``gymnasium.vector.SyncVectorEnv(..., autoreset_mode=SAME_STEP)`` returns, in new
-    arrays at every step, at less cost.
+    arrays at every step, at less cost; an environment that returns what its spaces do not allow
+    is named.
 
     Most environments cannot be copied (a Box2D world lives in C++), but an episode can be made
     again: the state of the environment's random generator before the episode's reset, and the
@@ -41,12 +47,31 @@ class SerialVectorEnv(VectorEnv):
             env_fns: one function an environment; all must make the same kind.
 
         Raises:
-            UserError: an action is not one array or number.
+            UserError: an action is not one array or number, or observations cannot be used.
             ValueError: the environments' spaces differ.
         """
         self.envs: list[gym.Env] = []
-        self.envs.extend(make_env() for make_env in env_fns)
+        try:
+            self.envs.extend(make_env() for make_env in env_fns)
+            action_shape = self._look_at_spaces()
+        except BaseException:
+            self.close_extras()
+            raise
+
+        self._batch = batch_of(self.single_observation_space)
+        # The latest observation of every environment.
+        self._current: list[Any] = [None] * self.num_envs
+        # How every running episode was begun: the seed that the environment was last given, the
+        # options of this reset, and its generator before it; None after a reset with a seed.
+        self._seeds: list[int | None] = [None] * self.num_envs
+        self._options: list[dict[str, Any] | None] = [None] * self.num_envs
+        self._generators: list[dict[str, Any] | None] = [None] * self.num_envs
+        self._record = ActionRecord(action_shape, self.action_space.dtype)
+
+    def _look_at_spaces(self) -> tuple[int, ...]:
+        """Take what is the same for all from the first environment; return the actions' shape."""
         first = self.envs[0]
+        check_observation_space(first.observation_space)
         self.num_envs = len(self.envs)
         self.spec = first.spec
         self.render_mode = first.render_mode
@@ -63,15 +88,7 @@ class SerialVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         if self.action_space.shape is None:  # Tuple, Dict and the like: not one array a batch
             raise UserError(f"action space {self.single_action_space} is not supported")
-
-        # The latest observation of every environment.
-        self._current: list[Any] = [None] * self.num_envs
-        # How every running episode was begun: the seed that the environment was last given, the
-        # options of this reset, and its generator before it; None after a reset with a seed.
-        self._seeds: list[int | None] = [None] * self.num_envs
-        self._options: list[dict[str, Any] | None] = [None] * self.num_envs
-        self._generators: list[dict[str, Any] | None] = [None] * self.num_envs
-        self._record = ActionRecord(self.action_space.shape, self.action_space.dtype)
+        return self.action_space.shape
 
     def reset(
         self,
@@ -79,36 +96,38 @@ class SerialVectorEnv(VectorEnv):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in every environment.
+        """Begin an episode in every environment, or in some.
 
         Args:
             seed: one an environment; an int means seed, seed + 1, ...; None goes on with the
                 generators as they are.
-            options: of every environment's reset. Plain containers, if it is to be saved.
+            options: of every environment's reset. Plain containers, if it is to be saved. Those
+                that ``reset_mask``, [N] bool, leaves out go on with their episodes, as
+                Gymnasium's do.
 
         Returns:
             Observations [N, ...] and infos.
 
         Raises:
-            EnvironmentFailure: an environment raised.
-            ValueError: wrong number of seeds.
+            EnvironmentFailure: an environment raised, or returned what its spaces do not allow.
+            gymnasium.error.ResetNeeded: the first reset leaves some out.
+            TypeError, ValueError: wrong number of seeds, or a mask that is none.
         """
-        if seed is None:
-            seeds: list[int | None] = [None] * self.num_envs
-        elif isinstance(seed, int | np.integer):
-            seeds = [int(seed) + index for index in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
+        seeds = seed_of_each(seed, self.num_envs)
+        chosen, env_options = take_reset_mask(options, self.num_envs)
+        rows = range(self.num_envs) if chosen is None else chosen.tolist()
+        if any(obs is None and index not in rows for index, obs in enumerate(self._current)):
+            raise gym.error.ResetNeeded("the first reset must be of all environments")
         infos: dict[str, Any] = {}
-        for index, env_seed in enumerate(seeds):
+        for index in rows:
             try:
-                info = self._begin(index, env_seed, options)
+                info = self._begin(index, seeds[index], env_options)
+            except InvalidOutput:
+                raise
             except Exception as cause:
                 raise EnvironmentFailure(index, self._seeds[index], cause) from cause
             infos = self._add_info(infos, info, index)
-        return _batch(self.single_observation_space, self._current), infos
+        return self._together(self._batch, self._current), infos
 
     def step(
         self, actions: Any, rows: NDArray[np.intp] | None = None
@@ -125,37 +144,53 @@ class SerialVectorEnv(VectorEnv):
             where ``final_obs`` and ``_final_obs`` hold the last observation of ended episodes.
 
         Raises:
-            EnvironmentFailure: an environment raised.
+            EnvironmentFailure: an environment raised, or returned what its spaces do not allow.
         """
         # Cast first: what is recorded must be what the environments are given.
         actions = np.asarray(actions, self.action_space.dtype)
         self._record.append(actions, rows)
-        current = self._current
-        rewards = np.zeros(self.num_envs, np.float64)
-        terminated = np.zeros(self.num_envs, np.bool_)
-        truncated = np.zeros(self.num_envs, np.bool_)
-        infos: dict[str, Any] = {}
-        given: Iterable[tuple[int, Any]] = enumerate(iterate(self.action_space, actions))
+        stepped: Sequence[int] = range(self.num_envs)
+        given: Iterable[Any] = iterate(self.action_space, actions)
         if rows is not None:
+            stepped = rows.tolist()
             given = itertools.compress(given, np.isin(np.arange(self.num_envs), rows))
+        rewards, terminated, truncated = [], [], []
+        finals: dict[int, Any] = {}  # the last observations of ended episodes
+        infos: dict[str, Any] = {}
         index = 0
         try:
-            for index, action in given:
-                obs, reward, ended, cut, info = self.envs[index].step(action)
-                current[index] = obs
-                rewards[index] = reward
-                terminated[index] = ended
-                truncated[index] = cut
+            for index, action in zip(stepped, given, strict=True):
+                result = self.envs[index].step(action)
+                problem = step_problem(result)
+                if problem is not None:
+                    raise InvalidOutput(index, self._seeds[index], problem)
+                obs, reward, ended, cut, info = result
+                self._current[index] = obs
+                rewards.append(reward)
+                terminated.append(ended)
+                truncated.append(cut)
                 if ended or cut:
-                    final = {"final_obs": obs, "final_info": info}
+                    # A copy, as many an environment writes its next observation over this one.
+                    finals[index] = copy.deepcopy(obs)
+                    final = {"final_obs": finals[index], "final_info": info}
                     infos = self._add_info(infos, final, index)
                     info = self._begin(index, seed=None, options=None)
                 if info:
                     infos = self._add_info(infos, info, index)
+        except InvalidOutput:
+            raise
         except Exception as cause:
             raise EnvironmentFailure(index, self._seeds[index], cause) from cause
-        observations = _batch(self.single_observation_space, current)
-        return observations, rewards, terminated, truncated, infos
+        if finals:
+            self._together(self._batch, list(finals.values()), list(finals))  # to check them
+        outcome = (
+            self._together(outputs.rewards, rewards, stepped),
+            self._together(outputs.terminated, terminated, stepped),
+            self._together(outputs.truncated, truncated, stepped),
+        )
+        observations = self._together(self._batch, self._current)
+        reward, over, late = (self._spread(column, rows) for column in outcome)
+        return observations, reward, over, late, infos
 
     def render(self) -> tuple[Any, ...]:
         """One frame an environment."""
@@ -202,6 +237,8 @@ class SerialVectorEnv(VectorEnv):
                     _set_generator_state(self.envs[index], saved["generator"])
                     self._begin(index, seed=None, options=None)
                     restarted[index] = self._current[index]
+            except InvalidOutput:
+                raise
             except Exception as cause:
                 raise EnvironmentFailure(index, saved["seed"], cause) from cause
         if restarted:
@@ -219,8 +256,33 @@ class SerialVectorEnv(VectorEnv):
         self._generators[index] = _generator_state(env) if seed is None else None
         self._options[index] = options
         self._record.begin(index)
-        self._current[index], info = env.reset(seed=seed, options=options)
+        result = env.reset(seed=seed, options=options)
+        problem = reset_problem(result)
+        if problem is not None:
+            raise InvalidOutput(index, self._seeds[index], problem)
+        self._current[index], info = result
         return info
+
+    def _together(
+        self,
+        batch: Callable[[Sequence[Any]], Any],
+        values: Sequence[Any],
+        rows: Sequence[int] | None = None,
+    ) -> Any:
+        """Put what some environments (None: all) returned together, or name the one at fault."""
+        try:
+            return batch(values)
+        except Misfit as misfit:
+            index = misfit.index if rows is None else rows[misfit.index]
+            raise InvalidOutput(index, self._seeds[index], str(misfit)) from None
+
+    def _spread(self, values: NDArray, rows: NDArray[np.intp] | None) -> NDArray:
+        """Values of some environments (None: all) -> [N], zero for the others."""
+        if rows is None:
+            return values
+        spread = np.zeros(self.num_envs, values.dtype)
+        spread[rows] = values
+        return spread
 
     def _replay(self, index: int, saved: dict[str, Any]) -> bool:
         """Make one episode again; whether it arrived at the stored state."""
@@ -247,23 +309,6 @@ class SerialVectorEnv(VectorEnv):
     def _flat(self, obs: Any) -> NDArray:
         """One observation as a 1-D array."""
         return np.asarray(spaces.flatten(self.single_observation_space, obs))
-
-
-def _batch(space: gym.Space, observations: Sequence[Any]) -> Any:
-    """N observations -> an array [N, ...], or a tuple or dict of such."""
-    match space:
-        case spaces.Tuple():
-            return tuple(
-                _batch(subspace, [obs[part] for obs in observations])
-                for part, subspace in enumerate(space.spaces)
-            )
-        case spaces.Dict():
-            return {
-                key: _batch(subspace, [obs[key] for obs in observations])
-                for key, subspace in space.items()
-            }
-        case _:
-            return np.array(observations, space.dtype)
 
 
 def _generator_state(env: gym.Env) -> dict[str, Any] | None:

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
+from annotated_types import Ge, Le
 
 from rlrun.errors import UserError
 from rlrun.hardware.cpu import available_cores
+
+# More threads than any machine has cores, and few enough that it can start them.
+Threads = Annotated[int, Ge(1), Le(1024)]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -33,17 +37,13 @@ class Hardware:
     """
 
     device: str
-    threads: int | None
-    learner_threads: int
+    threads: Threads | None
+    learner_threads: Threads
     compile: Literal["auto", "off", "on"]
 
     def __post_init__(self):
-        """Refuse what no machine has."""
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads must be at least 1 or null, got {self.threads}")
-        if self.learner_threads < 1:
-            raise ValueError(f"learner_threads must be at least 1, got {self.learner_threads}")
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+        """Refuse what is no device."""
+        if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", self.device):
             raise ValueError(f"device must be cpu, cuda or cuda:N, got {self.device!r}")
 
     @property

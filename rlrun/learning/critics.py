@@ -11,7 +11,7 @@ from rlrun.config.types import Count
 from rlrun.data.minibatches import minibatches, take
 from rlrun.data.rollout import Rollout
 from rlrun.hardware.compilable import Compilable
-from rlrun.learning.learner import Learner, gradient_learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Adam, Optimizer
 from rlrun.learning.surrogates import clipped_value_error, squared_value_error
@@ -59,12 +59,14 @@ class Critics:
             optimizer: takes the steps.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
         """
-        self.learners: dict[str, Learner] = {}
+        self.learners: dict[str, GradientLearner] = {}
         self.value_clip = value_clip
+        self.optimizer = optimizer
+        self.device = next(networks.parameters()).device
         if networks.critic is not None:
-            self.learners["value"] = gradient_learner(networks.critic, self.value_loss, optimizer)
+            self.learners["value"] = GradientLearner(networks.critic, self.value_loss, optimizer)
         if networks.action_critic is not None:
-            self.learners["action_value"] = gradient_learner(
+            self.learners["action_value"] = GradientLearner(
                 networks.action_critic, self.action_value_loss, optimizer
             )
 
@@ -77,6 +79,10 @@ class Critics:
         """Say what they will be fitted to (see :meth:`Learner.expect`)."""
         for learner in self.learners.values():
             learner.expect(batch, rate=rate, minibatches=minibatches)
+
+    def rate(self, progress: float) -> Tensor:
+        """Return the step size when a share of the run's steps is done, []."""
+        return torch.tensor(self.optimizer.rate(progress), device=self.device)
 
     def fit(self, batches: CriticBatch, learning_rate: Tensor) -> dict[str, Tensor]:
         """Take one step of each critic on each of M minibatches [M, B, …]; metrics are [M]."""
@@ -107,7 +113,7 @@ class Critics:
             Means over the minibatches, each [], and ``updates``, their number.
         """
         history = []
-        learning_rate = target.new_tensor(settings.optimizer.rate(progress))
+        learning_rate = self.rate(progress)
         for _ in range(settings.epochs if self.learners else 0):
             rows = minibatches(rollout.mask, size=settings.minibatch_size, generator=generator)
             history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))

@@ -6,10 +6,13 @@ Each has its present ``value``, a tensor [] so that compiled losses need not be 
 it changes, and ``update(kl, samples)``, which is called once per iteration.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from rlrun.config.types import NonNegative, Positive
 
 # An adapted coefficient stays in this range, where it can be neither 0, from which no factor leads
 # away, nor infinite.
@@ -120,6 +123,33 @@ class ProportionalKLController:
     def load_state_dict(self, state: dict) -> None:
         """Go on from it."""
         self.value = state["value"].to(self.value.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldPolicyKL:
+    """The penalty for leaving the policy that collected the data.
+
+    Attributes:
+        coefficient: β, or the first one, if it is adapted.
+        target: mean KL of an iteration that β is adapted to; None: it stays as it is.
+    """
+
+    coefficient: NonNegative
+    target: Positive | None
+
+    def __post_init__(self):
+        """Refuse a β that cannot be adapted: no factor leads away from zero."""
+        if self.target is not None and self.coefficient == 0:
+            raise ValueError(
+                "coefficient must be positive to be adapted (target=null: it stays as it is), "
+                f"got {self.coefficient}"
+            )
+
+    def controller(self, device: torch.device) -> KLController:
+        """Make what β is taken from."""
+        if self.target is None:
+            return FixedKLController(self.coefficient, device=device)
+        return DoublingKLController(self.coefficient, target=self.target, device=device)
 
 
 def approximate_kl(log_ratio: Tensor, mask: Tensor | None = None) -> Tensor:

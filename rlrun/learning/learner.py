@@ -73,6 +73,10 @@ class Learner:
         """What there is to compile."""
         return (self.steps,)
 
+    def rate(self, progress: float) -> Tensor:
+        """Return the step size when a share of the run's steps is done, []."""
+        return self.parameters.vector.new_tensor(self.optimizer.rate(progress))
+
     @torch.no_grad()
     def fit(self, batches: Any, learning_rate: Tensor) -> dict[str, Tensor]:
         """Take one step on each of M minibatches, in their order.
@@ -145,7 +149,20 @@ class GradientDescent:
         return GradientState(theta, moments), metrics
 
 
-def gradient_learner(network: nn.Module, loss: Loss, optimizer: Optimizer) -> Learner:
-    """Make a learner that descends a loss of one network."""
-    step = GradientDescent(network, loss, optimizer)
-    return Learner(step, step.start())
+class GradientLearner(Learner):
+    """A learner that descends a loss of one network.
+
+    Args:
+        network: its parameters become views of one vector θ.
+        loss: see :class:`GradientDescent`.
+        optimizer: takes the steps.
+    """
+
+    def __init__(self, network: nn.Module, loss: Loss, optimizer: Optimizer):
+        step = GradientDescent(network, loss, optimizer)
+        super().__init__(step, step.start())
+        self.optimizer = optimizer
+
+    def rate(self, progress: float) -> Tensor:
+        """Return the step size when a share of the run's steps is done, []."""
+        return self.state.theta.new_tensor(self.optimizer.rate(progress))

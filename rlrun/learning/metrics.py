@@ -50,9 +50,9 @@ def masked_mean(x: Tensor, mask: Tensor | None) -> Tensor:
 def policy_metrics(
     log_ratio: Tensor,
     entropy: Tensor,
-    *,
     clip: float,
     clip_high: float | None = None,
+    *,
     mask: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Say how far the policy has moved from the one that sampled the data, for the logs.

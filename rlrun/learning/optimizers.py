@@ -24,6 +24,10 @@ class Optimizer(Protocol):
     @property
     def max_grad_norm(self) -> float: ...  # noqa: D102
 
+    def rate(self, progress: float) -> float:
+        """Return α when a share of the run's steps is done."""
+        ...
+
     def start(self, parameters: Tensor) -> Any:
         """Return the state before the first step, a NamedTuple of tensors, for θ [P]."""
         ...

@@ -31,6 +31,7 @@ from torch import Tensor
 from rlrun.config.types import Count, NonNegative, Positive
 from rlrun.data.rollout import Rollout
 from rlrun.errors import warn
+from rlrun.learning.contract import Stateful
 from rlrun.learning.kl import (
     FixedKLController,
     KLController,
@@ -39,7 +40,6 @@ from rlrun.learning.kl import (
     k2,
     k3,
 )
-from rlrun.learning.protocols import Stateful
 from rlrun.models.networks import Policy
 from rlrun.models.reference import Reference
 
@@ -85,6 +85,20 @@ class ReferenceKL:
                     "k1 is 0"
                 )
 
+    def in_reward(self, log_ratio: Tensor) -> Tensor:
+        """Return the penalty of the reward per unit of β, [...], from log π − log π_ref."""
+        return self._estimate(log_ratio, "reward")
+
+    def in_loss(self, log_ratio: Tensor) -> Tensor:
+        """Return the penalty of the loss per unit of β, [...], from log π − log π_ref."""
+        return self._estimate(log_ratio, "loss")
+
+    def _estimate(self, log_ratio: Tensor, place: KLPlace) -> Tensor:
+        """Return k1, k2 or k3 where the penalty stands, and 0 elsewhere, [...]."""
+        if self.reference is None or place != self.place:
+            return torch.zeros_like(log_ratio)
+        return ESTIMATORS[self.estimator](log_ratio)
+
     def controller(self, device: torch.device) -> KLController:
         """Make what β is taken from."""
         if self.target is None:
@@ -120,7 +134,6 @@ class ReferencePenalty:
     """β KL(π ‖ π_ref), in the reward or in the loss; nothing at all without a reference.
 
     Attributes:
-        in_loss: log π − log π_ref [...] -> the penalty of the loss per unit of β, [...].
         parts: what decides its future, by name.
     """
 
@@ -142,18 +155,13 @@ class ReferencePenalty:
         Raises:
             UserError: there is no such policy, or it is one for something else.
         """
+        self._settings = settings
         self._policy = policy
         self._controller = settings.controller(device)
         self._reference: Reference | None = None
-        self.in_loss: Callable[[Tensor], Tensor] = torch.zeros_like
-        self._in_reward: Callable[[Tensor], Tensor] = torch.zeros_like
         self.parts: dict[str, Stateful] = {}
         if settings.reference is None:
             return
-        if settings.place == "loss":
-            self.in_loss = ESTIMATORS[settings.estimator]
-        else:
-            self._in_reward = ESTIMATORS[settings.estimator]
         self._reference = load_policy(settings.reference, device)
         if settings.coefficient == 0:
             warn("algo.kl.reference keeps the policy near nothing: algo.kl.coefficient is 0")
@@ -170,7 +178,7 @@ class ReferencePenalty:
             return Penalised(rollout, torch.zeros_like(rollout.logp), coefficient, {})
         reference = self._reference(rollout.raw_obs)
         reference_logp = reference.log_prob(rollout.action)
-        penalty = coefficient * self._in_reward(rollout.logp - reference_logp)
+        penalty = coefficient * self._settings.in_reward(rollout.logp - reference_logp)
         reward = rollout.reward - torch.where(rollout.mask, penalty, 0.0)
         kl = self._policy(rollout.obs).kl(reference)[rollout.mask].mean()
         self._controller.update(kl, samples=int(rollout.mask.any(0).sum()))

@@ -19,10 +19,8 @@ class RunInfo:
     Attributes:
         directory: the run directory; a logger writes nowhere else.
         name: for people, for instance ``ppo_hopper_s0``.
-        algo: the algorithm's name on the command line.
-        env: the environment's name on the command line.
-        seed: the run's seed.
-        total_steps: environment steps at which the run ends.
+        facts: what tells runs apart, as flat keys: ``algo``, ``env``, ``env_id``, ``advantage``,
+            ``seed`` and so on, by name, and the code that ran: ``git_commit``, ``versions``.
         config: the whole resolved configuration, as plain containers.
         group: runs that belong together, such as the seeds of one setting.
         tags: the user's labels.
@@ -30,10 +28,7 @@ class RunInfo:
 
     directory: Path
     name: str
-    algo: str
-    env: str
-    seed: int
-    total_steps: int
+    facts: dict[str, Any]
     config: dict[str, Any]
     group: str
     tags: list[str]
@@ -60,11 +55,14 @@ class Logger(Protocol):
             aliases: what it is known by: ``last``, ``best``.
         """
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, figures: dict[str, float]) -> None:
         """Write what is pending and let go of every resource.
 
         Args:
             status: how the run ended: ``finished``, ``interrupted`` or ``failed``.
+            figures: what the whole run comes to: ``best_return``, ``final_return`` (the mean of the
+                evaluations in the last tenth of its steps), as far as there are any; ``time_s``,
+                and ``compile_s`` beside it where something was compiled.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,16 +72,36 @@ class Logger(Protocol):
 class LoggerSpec(Protocol):
     """Settings from which a logger is opened."""
 
+    def check(self) -> None:
+        """Find out whether a logger can be opened here; nothing of the run is written.
+
+        Raises:
+            UserError: it cannot: a package or a key is missing, say.
+        """
+
     def open(self, info: RunInfo, state: dict[str, Any] | None) -> Logger:
         """Open the record of a new run (``state`` None) or continue that of a resumed one.
 
         Args:
-            info: the run.
+            info: the run. Its ``metrics.jsonl`` has the rows up to that checkpoint.
             state: what ``state_dict`` gave at the checkpoint that the run resumes from.
 
         Raises:
-            UserError: what was asked for cannot work here, such as a package that is missing.
+            UserError: what was asked for cannot work here, as `check` says it.
         """
+
+
+def check_loggers(specs: dict[str, LoggerSpec]) -> None:
+    """Find out whether every logger can be opened, before one of them or the run leaves a trace.
+
+    Args:
+        specs: the loggers that the user asked for, by name.
+
+    Raises:
+        UserError: one of them cannot work as it was asked for.
+    """
+    for spec in specs.values():
+        spec.check()
 
 
 class Loggers:
@@ -114,7 +132,7 @@ class Loggers:
             try:
                 self._loggers[name] = spec.open(info, self._states.get(name))
             except UserError:
-                self.close("failed")
+                self.close("failed", {})
                 raise
             except Exception as error:
                 self._warn(name, error)
@@ -127,9 +145,9 @@ class Loggers:
         """Tell every logger of the checkpoint at ``path``."""
         self._each(lambda logger: logger.checkpoint(path, aliases))
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, figures: dict[str, float]) -> None:
         """Close every logger, whatever the others do. A second call does nothing."""
-        self._each(lambda logger: logger.close(status))
+        self._each(lambda logger: logger.close(status, figures))
         self._loggers.clear()
 
     def state_dict(self) -> dict[str, dict[str, Any]]:

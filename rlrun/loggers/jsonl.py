@@ -23,8 +23,13 @@ class JsonlLogger:
             path: the file.
             offset: bytes to keep of the file that is there, from `state_dict`: what was logged
                 after the checkpoint is logged again by the resumed run. None keeps nothing.
+
+        Raises:
+            OSError: the file cannot be made, or is no file.
         """
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        # In somebody else's run it could be a link to any file, or a pipe without a reader.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._file = os.open(path, flags, 0o666)
         # Truncating to more than the file has would fill it with zeros.
         self._offset = min(offset or 0, os.fstat(self._file).st_size)
         os.ftruncate(self._file, self._offset)
@@ -44,7 +49,7 @@ class JsonlLogger:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: checkpoints are beside this file."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, figures: dict[str, float]) -> None:
         """Close the file."""
         os.close(self._file)
 

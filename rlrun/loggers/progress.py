@@ -81,8 +81,7 @@ class Progress:
         self._total_steps = total_steps
         self._step = start_step
         self._console = console
-        self._started = time.monotonic()
-        self._shown = self._started
+        self._shown = time.monotonic()
         self._speed = Speed()
         self._train_return = math.nan
         self._eval_return = math.nan
@@ -149,9 +148,14 @@ class Progress:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: a checkpoint a minute is not news."""
 
-    def close(self, status: str) -> None:
-        """Leave the last state on the screen, with ``status`` and the time it took."""
-        self._ended = status
+    def close(self, status: str, figures: dict[str, float]) -> None:
+        """Leave the last state on the screen, with ``status`` and the time it took.
+
+        The time is the run's own (``time_s``): that of all its processes, without compiling.
+        """
+        self._ended = f"{status} after {duration(figures.get('time_s', 0.0))}"
+        if "compile_s" in figures:
+            self._ended += f", compiling ({duration(figures['compile_s'])}) apart"
         if self._live is None:
             self._print(f"{self._steps_text()} · {self._measures_text()}")
         else:
@@ -190,7 +194,7 @@ class Progress:
     def _measures_text(self) -> str:
         speed = self._speed.steps_per_s
         if self._ended is not None:
-            parts = [f"{self._ended} after {duration(time.monotonic() - self._started)}"]
+            parts = [self._ended]
         elif speed is not None:
             left = duration(max(0, self._total_steps - self._step) / speed)
             parts = [f"{speed:,.0f} steps/s", f"{left} left"]

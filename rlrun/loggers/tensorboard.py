@@ -18,18 +18,27 @@ class TensorboardLogger:
 
     flush_seconds: int
 
+    def check(self) -> None:
+        """Import the writer, which takes a second only once.
+
+        Raises:
+            UserError: the tensorboard package is not installed.
+        """
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                "logger=tensorboard needs a package: pip install 'rlrun[tensorboard]'"
+            ) from error
+
     def open(self, info: RunInfo, state: dict[str, Any] | None) -> "TensorboardEvents":
         """Write event files in ``info.directory / "tensorboard"``.
 
         Raises:
             UserError: the tensorboard package is not installed.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "logger=tensorboard needs a package: pip install 'rlrun[tensorboard]'"
-            ) from error
+        self.check()
+        from torch.utils.tensorboard import SummaryWriter
 
         last_step = state["step"] if state else -1
         writer = SummaryWriter(
@@ -40,7 +49,7 @@ class TensorboardLogger:
         )
         if state is None:
             # A table would need flat values; indented text shows the configuration as it is.
-            text = json.dumps(info.config, indent=2)
+            text = json.dumps({**info.facts, "settings": info.config}, indent=2)
             writer.add_text("config", "\n".join("    " + line for line in text.splitlines()), 0)
         return TensorboardEvents(writer, last_step)
 
@@ -62,7 +71,7 @@ class TensorboardEvents:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: TensorBoard keeps no files."""
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, figures: dict[str, float]) -> None:
         """Flush and close."""
         self._writer.close()
 

@@ -1,12 +1,16 @@
 """Weights & Biases (docs.wandb.ai)."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlrun.errors import UserError, say
 from rlrun.loggers.interface import RunInfo
+from rlrun.loggers.jsonl import read_metrics
+from rlrun.loggers.wandb_file import last_row
 
 if TYPE_CHECKING:
     import wandb
@@ -14,6 +18,19 @@ if TYPE_CHECKING:
 # W&B shows a run that ended with 255 as killed, with any other code but 0 as failed
 # (wandb/sdk/lib/exit_hooks.py gives Ctrl-C this code).
 EXIT_CODES = {"finished": 0, "interrupted": 255, "failed": 1}
+
+
+@contextmanager
+def mistakes_are_the_users() -> Iterator[None]:
+    """Turn what W&B refuses (a key, a setting) into a UserError of one line."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError("logger=wandb needs a package: pip install wandb") from error
+    try:
+        yield
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError, ValueError) as error:
+        raise UserError(f"logger.wandb: {' '.join(str(error).split())}") from error
 
 
 @dataclass(kw_only=True)
@@ -27,29 +44,44 @@ class WandbLogger:
     upload_checkpoints: bool
     finish_seconds: float
 
+    def check(self) -> None:
+        """Find out whether W&B accepts the settings and the key, without the network.
+
+        Raises:
+            UserError: the package is missing, online was asked for without an API key, or W&B
+                refuses the key or a setting.
+        """
+        with mistakes_are_the_users():
+            import wandb
+
+            wandb.setup(wandb.Settings(show_info=False))
+            self._why_offline()
+            wandb.Settings(project=self.project, entity=self.entity, run_notes=self.notes)
+
     def open(self, info: RunInfo, state: dict[str, Any] | None) -> "WandbRun":
         """Start a W&B run under ``info.directory / "wandb"``, or continue that of ``state``.
 
         Nothing is asked on the terminal. Where the server cannot be reached the run is logged
-        offline, with a line on stderr that says so.
+        offline, with a line on stderr that says so. A continued run is first given the rows of
+        metrics.jsonl that W&B has not: a process that was killed took them with it.
 
         Raises:
-            UserError: online was asked for without an API key, or W&B refuses a setting.
+            UserError: as `check` says, or W&B refuses the run's tags.
         """
-        import wandb
+        with mistakes_are_the_users():
+            import wandb
 
-        wandb.setup(wandb.Settings(show_info=False))
-        try:
-            why_offline = self._why_offline()
-            run = self._init(info, state, "offline" if why_offline else "online")
-        except (wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
-            raise UserError(f"logger.wandb: {error}") from error
-        except wandb.errors.CommError as error:
-            why_offline = f"no connection ({str(error).splitlines()[0]})"
-            # Ends the failed attempt, which keeps the run's id in use.
-            wandb.teardown()
             wandb.setup(wandb.Settings(show_info=False))
-            run = self._init(info, state, "offline")
+            known = last_row(info.directory, state["id"]) if state else {}
+            why_offline = self._why_offline()
+            try:
+                run = self._init(info, state, "offline" if why_offline else "online")
+            except wandb.errors.CommError as error:
+                why_offline = f"no connection ({str(error).splitlines()[0]})"
+                # Ends the failed attempt, which keeps the run's id in use.
+                wandb.teardown()
+                wandb.setup(wandb.Settings(show_info=False))
+                run = self._init(info, state, "offline")
 
         # Every chart is drawn against environment steps; W&B's menu has the other two axes.
         run.define_metric("step")
@@ -59,7 +91,12 @@ class WandbLogger:
             say(f"W&B: logging offline, {why_offline}; upload with: {upload}", sys.stderr)
         else:
             say(f"W&B: {run.url}", sys.stderr)
-        return WandbRun(run, info.name, self.upload_checkpoints)
+            known = {"_step": run.starting_step - 1}  # the server knows what it has
+        logger = WandbRun(run, info.name, self.upload_checkpoints, known)
+        if state:
+            for row in read_metrics(info.directory / "metrics.jsonl"):
+                logger.log(row, int(row["step"]))
+        return logger
 
     def _why_offline(self) -> str | None:
         """The reason not to use the network; None to go online."""
@@ -92,7 +129,7 @@ class WandbLogger:
             tags=info.tags,
             name=info.name,
             notes=self.notes,
-            config=info.config,
+            config={**info.facts, "settings": info.config},
             dir=info.directory,
             id=state["id"] if state else None,
             resume="allow" if state else None,
@@ -109,22 +146,36 @@ class WandbRun:
 
     W&B writes through a service process. It has a session of its own, so Ctrl-C in the terminal
     does not reach it and an interrupted run ends complete. A signal sent to every process of a job
-    (Slurm's scancel) stops it; what it had not written yet is then in ``metrics.jsonl`` only.
+    (Slurm's scancel) stops it; what it had not written yet is sent again when the run is resumed.
     """
 
-    def __init__(self, run: "wandb.Run", name: str, upload_checkpoints: bool):
-        """Wrap an open run; ``name`` is what its artifacts are called after."""
+    def __init__(
+        self, run: "wandb.Run", name: str, upload_checkpoints: bool, known: dict[str, Any]
+    ):
+        """Wrap an open run.
+
+        Args:
+            run: W&B's run.
+            name: what its artifacts are called after.
+            upload_checkpoints: whether checkpoints become artifacts.
+            known: the last row that W&B has of a continued run, with ``_step``; else empty.
+        """
         self._run = run
         self._name = name
         self._upload_checkpoints = upload_checkpoints
+        self._known = known
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Add a row. Calls with one ``step`` become one row.
 
-        W&B's own step is the environment step, so rows that a resumed run logs a second time are
-        dropped by W&B instead of appearing twice.
+        W&B's own step is the environment step. What W&B has already, since a resumed run logs the
+        rows after its checkpoint a second time, is left out.
         """
-        self._run.log({"step": step, **metrics}, step=step)
+        last = self._known.get("_step", -1)
+        if step == last:  # an evaluation, say, that the process before this one did not come to
+            metrics = {name: value for name, value in metrics.items() if name not in self._known}
+        if step >= last and metrics:
+            self._run.log({"step": step, **metrics}, step=step)
 
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Upload the checkpoint as a version of the run's model artifact, if that was asked for."""
@@ -139,12 +190,14 @@ class WandbRun:
             artifact.add_file(str(path))
         self._run.log_artifact(artifact, aliases=aliases)
 
-    def close(self, status: str) -> None:
-        """Finish the run; online, this waits ``finish_seconds`` at most for the upload.
+    def close(self, status: str, figures: dict[str, float]) -> None:
+        """Summarise and finish the run.
 
+        Online, this waits ``finish_seconds`` at most for the upload.
         The service writes the last rows milliseconds later; a process that exits in the ordinary
         way waits for it.
         """
+        self._run.summary.update(figures)
         self._run.finish(exit_code=EXIT_CODES[status])
 
     def state_dict(self) -> dict[str, Any]:

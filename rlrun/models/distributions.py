@@ -58,6 +58,10 @@ class Categorical:
         log_p, log_q = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
         return (log_p.exp() * (log_p - log_q)).sum(-1)
 
+    def kl_from(self, parameters: Tensor) -> Tensor:
+        """Return the exact KL(p ‖ self), [...], of the p of this kind that has these parameters."""
+        return self.with_parameters(parameters).kl(self)
+
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
@@ -111,6 +115,10 @@ class DiagonalGaussian:
         z = (self.mean - other.mean) * torch.exp(-other.log_std)
         log_ratio = other.log_std - self.log_std
         return (log_ratio + 0.5 * (variance_ratio + z.square() - 1)).sum(-1)
+
+    def kl_from(self, parameters: Tensor) -> Tensor:
+        """Return the exact KL(p ‖ self), [...], of the p of this kind that has these parameters."""
+        return self.with_parameters(parameters).kl(self)
 
 
 Distribution = Categorical | DiagonalGaussian

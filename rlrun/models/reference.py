@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rlrun.config import schema
+from rlrun.config.experiment import ROOMS
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.problem import Problem
 from rlrun.models.distributions import Distribution
@@ -56,7 +57,7 @@ class Reference:
             UserError: it is of a model that rlrun does not have.
         """
         self._model = state["model"]
-        model = schema.build(self._model, "model", packages=("rlrun",))
+        model = schema.build(self._model, "model", ROOMS["model"])
         policy = model.policy(self._problem, torch.Generator())
         policy.load_state_dict(state["weights"])
         self._policy = policy.requires_grad_(False).to(self._device)

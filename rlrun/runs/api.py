@@ -1,7 +1,5 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from rlrun.config import schema
 from rlrun.config.experiment import Experiment, load_run
+from rlrun.config.files import read_json
 from rlrun.errors import Interrupted, UserError, say
+from rlrun.loggers.interface import check_loggers
+from rlrun.loggers.progress import duration
 from rlrun.runs import session
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.files.disk import best_of, remove, require_own_files
+from rlrun.runs.files.record import summary
+from rlrun.runs.preflight import require_room
 from rlrun.runs.reports.film import check_video, film
 from rlrun.runs.run import Run
 
@@ -29,19 +34,26 @@ def train(experiment: Experiment) -> float:
         The mean return of the last evaluation.
 
     Raises:
-        UserError: the parts do not fit together; no directory is made.
+        UserError: the parts do not fit together, a logger cannot work, or the disk is full; no
+            directory is left.
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
+    check_loggers(experiment.loggers)
     run = Run(experiment, checkpoint=None)
-    record = run_directory.provenance()
-    directory = run_directory.make_directory(experiment.parent, experiment.run_dir, experiment.name)
-    with run_directory.lock(directory):
-        run_directory.write_config(directory, experiment.config, experiment.overrides)
+    facts = run_directory.provenance()
+    with run_directory.new_directory(
+        experiment.parent,
+        experiment.run_dir,
+        experiment.name,
+        config=experiment.config,
+        overrides=experiment.overrides,
+        record=summary(experiment, run.counters, facts, "running"),
+    ) as directory:
         try:
-            return execute(run, directory, record)
+            return execute(run, directory, facts)
         except UserError:
             if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
-                shutil.rmtree(directory)
+                remove(directory)
             raise
 
 
@@ -57,8 +69,10 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         The mean return of the last evaluation.
 
     Raises:
-        UserError: there is nothing to continue, or a process is still running there.
+        UserError: there is nothing to continue, a process is still running there, or a logger
+            cannot work.
     """
+    require_own_files(directory)
     experiment = load_run(directory, plugins)
     if total_steps is not None:
         config = {**experiment.config, "total_steps": total_steps}
@@ -66,25 +80,28 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         experiment = replace(
             experiment, total_steps=total_steps, config=config, overrides=overrides
         )
+    check_loggers(experiment.loggers)
     with run_directory.lock(directory):
         store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
         store.repair()
         checkpoint = store.load_last() if store.steps() else None
-        earlier = json.loads((directory / "run.json").read_text())
+        earlier = read_json(directory / "run.json")
         run = Run(experiment, checkpoint)
         done = run.counters.step
-        if run.finished and (earlier["status"] == "finished" or total_steps is not None):
+        if run.finished and (earlier.get("status") == "finished" or total_steps is not None):
             raise UserError(
                 f"{directory} has done its {done:,} steps; go on with "
                 f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
             )
         if checkpoint is not None and run.at_its_best:
             store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
+        del checkpoint  # as large as the run itself, which has taken what it needs
         run_directory.write_config(directory, experiment.config, experiment.overrides)
         record = run_directory.provenance()
         # Which machine, code and command made which part of the run.
-        stint = {key: earlier[key] for key in record}
-        record["earlier"] = [*earlier.get("earlier", []), {**stint, "to_step": done}]
+        stint = {key: earlier.get(key) for key in record}
+        before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
+        record["earlier"] = [*before, {**stint, "to_step": done}]
         return execute(run, directory, record)
 
 
@@ -112,12 +129,14 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
             say(f"To go on: rlrun resume {directory}{plugins}", sys.stdout)
         raise
     counters = run.counters
+    best = "best" if best_of(run.store.directory) else "last"  # somebody may have deleted it
+    apart = f", compiling ({duration(record['compile_s'])}) apart" if "compile_s" in record else ""
     say(
         f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
-        f"{counters.step:,} steps in {counters.time_s:,.0f} s: "
+        f"{counters.step:,} steps in {duration(counters.time_s)}{apart}: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
         f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
-        f"  rlrun eval {directory} --checkpoint best --video run.mp4{plugins}\n"
+        f"  rlrun eval {directory} --checkpoint {best} --video run.mp4{plugins}\n"
         f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
         "  rlrun list",
         sys.stdout,
@@ -151,8 +170,9 @@ def evaluate_run(
         Facts about the policy and about its returns.
 
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: there is no such checkpoint, or no memory for so many episodes at once.
     """
+    require_room(episodes, "episodes")
     run, loaded = saved_run(directory, checkpoint, plugins)
     env = run.make_evaluation_env(episodes)
     result = run.play(env, seed=seed)
@@ -182,6 +202,7 @@ def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple
     Raises:
         UserError: there is no such checkpoint.
     """
+    require_own_files(directory)
     experiment = load_run(directory, plugins)
     # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
     experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))

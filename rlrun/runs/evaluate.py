@@ -1,6 +1,7 @@
 """Evaluation: whole episodes of the greedy policy, apart from training."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from rlrun.envs.control import ControlEnv
+
+FINAL_SHARE = 0.1  # of a run's steps: the part whose evaluations are its figure
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,30 @@ class Episodes:
             "eval/return_std": float(np.std(self.returns)),
             "eval/length": float(np.mean(self.lengths)),
         }
+
+
+def which_limit(env_id: str, time_limit: int | None, max_length: int) -> str | None:
+    """Say which limit ends an episode of an evaluation, where it is not that of training.
+
+    Args:
+        env_id: the environment's name.
+        time_limit: steps after which it truncates an episode; None: it has no limit.
+        max_length: steps after which an episode of an evaluation counts as over.
+
+    Returns:
+        One line; None if the environment's own limit comes first, as in training.
+    """
+    if time_limit is None:
+        return (
+            f"{env_id} has no time limit: an episode of an evaluation counts as over after "
+            f"evaluation.max_length={max_length} steps, one of training when it ends by itself"
+        )
+    if max_length < time_limit:
+        return (
+            f"an episode of an evaluation counts as over after evaluation.max_length={max_length} "
+            f"steps, before {env_id}'s time limit of {time_limit}"
+        )
+    return None
 
 
 @torch.inference_mode()
@@ -55,3 +82,18 @@ def play_episodes(
         obs = step.obs
     env.drain_episodes()  # or they would pile up
     return Episodes(returns.tolist(), lengths.tolist())
+
+
+def final_return(evaluations: Sequence[tuple[int, float]], total_steps: int) -> float:
+    """The figure of a run: the mean of the evaluations in the last tenth of its steps.
+
+    Args:
+        evaluations: environment step and mean return of each.
+        total_steps: environment steps at which the run ends.
+
+    Returns:
+        The mean; NaN as long as the last tenth has no evaluation.
+    """
+    start = (1 - FINAL_SHARE) * total_steps
+    final = [value for step, value in evaluations if step >= start]
+    return float(np.mean(final)) if final else math.nan

@@ -1,11 +1,10 @@
 """Frozen policies for a new run, read from the directories of others."""
 
-import json
 from pathlib import Path
 
 import torch
-import yaml
 
+from rlrun.config.files import read_json, read_yaml
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError, near_path
 from rlrun.models.reference import Reference
@@ -53,14 +52,14 @@ def load_policy(path: str, device: torch.device, *, problem: Problem) -> Referen
         if not (run / name).is_file():
             raise UserError(f"{place} is no run, nor a checkpoint in one: no {name} in {run}")
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        env_id = json.loads((run / "run.json").read_text())["env_id"]
+        config = read_yaml(run / "config.yaml")
+        env_id = read_json(run / "run.json")["env_id"]
         settings = {
             "model": config["model"],
             "clip": config["algo"]["normalization"]["clip"],
             "normalized": config["algo"]["normalization"]["observation"],
         }
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{place} is no run with a policy, nor a checkpoint of one: {reason}"

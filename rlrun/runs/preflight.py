@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from rlrun.algos.contract import Context
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
+from rlrun.hardware.memory import memory_suffices, require_memory
+from rlrun.learning.contract import Context
 from rlrun.models.reference import Reference
 from rlrun.runs.policies import load_policy
 
@@ -25,6 +26,15 @@ REQUIRED = {
     "setup": "a method that builds networks and learners",
     "update": "a method that learns from what was collected",
 }
+# Single precision, in `obs` and `next_obs`.
+BYTES_PER_OBSERVED_NUMBER = 8
+
+# An object of Python's is hardly smaller.
+BYTES_PER_ENVIRONMENT = 1_000
+
+# What takes memory before the first step.
+SET_UP = "the environments and networks of this run"
+
 SETUP, UPDATE = ["context"], ["transitions", "progress"]
 
 
@@ -44,17 +54,45 @@ def make_context(
         load_policy: path, device -> a frozen policy.
 
     Raises:
-        UserError: the collector cannot collect from this environment.
+        UserError: the collector cannot collect from this environment, or not into this memory.
     """
+    shape = experiment.collector.shape(problem, experiment.algo.num_envs)
+    require_memory(
+        shape.rows * problem.obs_size * BYTES_PER_OBSERVED_NUMBER,
+        f"a rollout of {shape.num_envs:,} environments x {shape.longest:,} steps",
+    )
     return Context(
         problem=problem,
-        shape=experiment.collector.shape(problem, experiment.algo.num_envs),
+        shape=shape,
         model=experiment.model,
         estimator=experiment.advantage,
         hardware=experiment.hardware,
         streams=streams,
         load_policy=load_policy,
     )
+
+
+def require_room_for(experiment: Experiment) -> None:
+    """Refuse a run with more environments than this machine's memory can hold.
+
+    Raises:
+        UserError: there are too many.
+    """
+    require_room(experiment.algo.num_envs, "algo.num_envs")
+    require_room(experiment.evaluation.episodes, "evaluation.episodes")
+
+
+def require_room(num_envs: int, setting: str) -> None:
+    """Refuse more environments than this machine's memory can hold.
+
+    Args:
+        num_envs: environments made at once.
+        setting: where the number comes from ("algo.num_envs"), for the message.
+
+    Raises:
+        UserError: there are too many, even if they take next to nothing each.
+    """
+    require_memory(num_envs * BYTES_PER_ENVIRONMENT, f"{setting}={num_envs}")
 
 
 def set_up(algorithm: Any, context: Context) -> None:
@@ -105,6 +143,7 @@ class Rehearsal:
         """Begin without an environment."""
         self._problems: list[tuple[dict[str, Any], Problem]] = []
 
+    @memory_suffices(SET_UP)
     def check(self, experiment: Experiment) -> None:
         """Set up a run's algorithm.
 
@@ -115,6 +154,7 @@ class Rehearsal:
             UserError: the parts do not fit together, the environment cannot be made, or this
                 machine lacks the device.
         """
+        require_room_for(experiment)
         problem = self._problem(experiment)
         context = make_context(
             experiment,
@@ -129,7 +169,7 @@ class Rehearsal:
         for known, problem in self._problems:
             if known == settings:
                 return problem
-        env = ControlEnv(experiment.env.make(num_envs=1, threads=1))
+        env = ControlEnv.make(experiment.env, num_envs=1, threads=1)
         problem = Problem.of(experiment.env, env)
         env.close()
         self._problems.append((settings, problem))

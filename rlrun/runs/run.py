@@ -17,14 +17,15 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
 from rlrun.hardware.compile import Compilation
+from rlrun.hardware.memory import memory_suffices
+from rlrun.learning.contract import Stateful
 from rlrun.learning.metrics import MetricAverager
-from rlrun.learning.protocols import Stateful
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import make_context, set_up
+from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
 from rlrun.runs.signals import StopFlag
 
 
@@ -47,16 +48,18 @@ class Run:
     _saved: tuple[int, float]
     _logged_s: float
 
+    @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         hardware, algorithm = experiment.hardware, experiment.algo
+        require_room_for(experiment)
         hardware.prepare()
         self.experiment = experiment
         self.algorithm: OnPolicyAlgorithm = algorithm
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
-        self.env = ControlEnv(
-            experiment.env.make(num_envs=algorithm.num_envs, threads=hardware.physics_threads)
+        self.env = ControlEnv.make(
+            experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
         )
         self.problem = Problem.of(experiment.env, self.env)
         read = load_policy if checkpoint is None else unread_policy
@@ -240,9 +243,11 @@ class Run:
         self.record.log(values)
 
     def evaluate_if_due(self) -> None:
-        """Evaluate after every so many steps, and once the last step is done."""
-        step, every = self.counters.step, self.experiment.evaluation.every_steps
-        if step // every > max(self.counters.evaluated, 0) // every or self.finished:
+        """Evaluate before the first step, after every so many, and once the last one is done."""
+        step, last = self.counters.step, self.counters.evaluated
+        every = self.experiment.evaluation.interval(self.experiment.total_steps)
+        first = last < 0 and self.goes_on
+        if first or step // every > max(last, 0) // every or (self.finished and last < step):
             self.evaluate()
 
     def evaluate(self) -> None:
@@ -278,10 +283,11 @@ class Run:
         max_length = self.experiment.evaluation.max_length
         return play_episodes(self.act_greedily, env, seed=seed, max_length=max_length)
 
+    @memory_suffices("the environments of an evaluation")
     def make_evaluation_env(self, episodes: int) -> ControlEnv:
         """Make environments that training never touches, one for each episode."""
         threads = self.experiment.hardware.physics_threads
-        return ControlEnv(self.experiment.env.make(num_envs=episodes, threads=threads))
+        return ControlEnv.make(self.experiment.env, num_envs=episodes, threads=threads)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""

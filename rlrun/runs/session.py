@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlrun.errors import Interrupted, NonFiniteError, UserError
+from rlrun.errors import (
+    CheckpointNotWritten,
+    EnvironmentFailure,
+    Interrupted,
+    NonFiniteError,
+    UserError,
+)
+from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.record import Record
 from rlrun.runs.run import Run
 from rlrun.runs.signals import StopFlag
@@ -30,17 +37,32 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         EnvironmentFailure: an environment raised; the state before that is saved.
         NonFiniteError: a number is lost; the last checkpoint is the one before that.
         CheckpointNotWritten: the disk is full, say; the earlier checkpoints are there.
+        DirectoryLost: the directory was deleted while the run was in it.
     """
-    record = Record(directory, run.experiment, run.counters, facts, run.logger_states)
+    try:
+        record = Record(directory, run.experiment, run.counters, facts, run.logger_states)
+    except (OSError, CheckpointNotWritten) as raised:
+        run.close()
+        raise UserError(f"{directory} cannot be written to: {raised}") from raised
     status, error = "failed", None
     with StopFlag() as stop:
         try:
             record.open_loggers()
+            limit = which_limit(
+                run.problem.env_id,
+                run.problem.time_limit,
+                run.experiment.evaluation.max_length,
+            )
+            if limit is not None:
+                record.progress.message(limit)
             run.begin(record, stop)
             compile_update(run, record, stop)
             run.algorithm.loop(run)
-            if run.finished and run.counters.evaluated < run.counters.step:
-                run.evaluate()  # which an earlier process had begun when it ended
+            record.require_directory()
+            if run.counters.step and not run.store.has(run.counters.step):
+                record.loggers.checkpoint(
+                    run.save(), ["last"]
+                )  # whenever it was that a signal came
             status = "finished" if run.finished else "interrupted"
         except NonFiniteError as raised:
             kept = run.store.steps()
@@ -49,6 +71,14 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
                 f"the last good checkpoint is {kept[-1] if kept else 'none'}"
             )
             raise NonFiniteError(error) from raised
+        except CheckpointNotWritten as raised:
+            error = str(raised)
+            record.require_directory()  # which says better what happened
+            raise
+        except EnvironmentFailure as raised:
+            error = f"{type(raised).__name__}: {raised}"
+            run.rescue()  # the collector's state is that before the iteration
+            raise
         except BaseException as raised:
             error = f"{type(raised).__name__}: {raised}"
             raise

@@ -70,8 +70,14 @@ def whole_episodes(
 
 def with_columns(rollout: Rollout, change: Callable[[Tensor], Tensor]) -> Rollout:
     """Change every column [T, N] or [T, N, ...] in the same way."""
-    columns = {name: x for name, x in vars(rollout).items() if isinstance(x, Tensor)}
-    return replace(rollout, **{name: change(column) for name, column in columns.items()})
+    own = {name: x for name, x in vars(rollout).items() if isinstance(x, Tensor)}
+    others = {name: change(x) for name, x in rollout.columns.items()}
+    return replace(rollout, **{name: change(x) for name, x in own.items()}, columns=others)
+
+
+def filled_in(rollout: Rollout, **columns: Tensor) -> Rollout:
+    """Have networks say something else of a rollout, [T, N] each."""
+    return replace(rollout, columns={**rollout.columns, **columns})
 
 
 def returns_by_loop(rollout: Rollout, gamma: float) -> Tensor:

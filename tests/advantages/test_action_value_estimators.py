@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from random_rollouts import assert_equal_where_it_counts, segment, whole_episodes
+from random_rollouts import assert_equal_where_it_counts, filled_in, segment, whole_episodes
 from tiny import bare_rollout
 
 from rlrun.advantages.action_values import advantage_q, q_value
@@ -43,10 +43,11 @@ def test_by_hand():
 def test_equals_a_plain_loop(name, rollout):
     advantage, target = ESTIMATORS[name](rollout, gamma=GAMMA)
     expected, expected_target = torch.zeros_like(advantage), torch.zeros_like(target)
+    columns = rollout.columns
     for t, i in rollout.mask.nonzero().tolist():
-        baseline = {"q_value": 0.0, "value": rollout.value[t, i]}
-        expected[t, i] = rollout.q[t, i] - baseline.get(name, rollout.policy_q[t, i])
-        following = 0.0 if rollout.terminated[t, i] else rollout.next_q[t, i]
+        baseline = {"q_value": 0.0, "value": columns["value"][t, i]}
+        expected[t, i] = columns["q"][t, i] - baseline.get(name, columns["policy_q"][t, i])
+        following = 0.0 if rollout.terminated[t, i] else columns["next_q"][t, i]
         expected_target[t, i] = rollout.reward[t, i] + GAMMA * following
     assert_equal_where_it_counts(rollout, advantage, expected)
     assert_equal_where_it_counts(rollout, target, expected_target)
@@ -57,7 +58,9 @@ def test_the_value_behind_a_terminal_state_is_never_used(estimate):
     # Not even when it is not a number: 0 · nan would be nan.
     rollout = segment(12, 3)
     assert rollout.terminated.any()
-    lost = replace(rollout, next_q=torch.where(rollout.terminated, torch.nan, rollout.next_q))
+    lost = filled_in(
+        rollout, next_q=torch.where(rollout.terminated, torch.nan, rollout.columns["next_q"])
+    )
     for ours, theirs in zip(
         estimate(lost, gamma=GAMMA), estimate(rollout, gamma=GAMMA), strict=True
     ):
@@ -74,5 +77,7 @@ def test_the_value_behind_a_terminal_state_is_never_used(estimate):
     ],
 )
 def test_what_is_missing_is_named(estimate, column):
+    rollout = segment(3)
+    others = {name: x for name, x in rollout.columns.items() if name != column}
     with pytest.raises(MissingColumn, match=f"no column '{column}'"):
-        estimate(replace(segment(3), **{column: None}), gamma=GAMMA)
+        estimate(replace(rollout, columns=others), gamma=GAMMA)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from random_rollouts import (
     assert_equal_where_it_counts,
+    filled_in,
     returns_by_loop,
     segment,
     whole_episodes,
@@ -78,7 +79,9 @@ def by_loop(rollout: Rollout, estimate, gamma: float) -> Tensor:
             advantage[t, i] = returns[t, i]
         else:
             constant = estimate is baseline_constant
-            weights = [1.0 if constant else rollout.score_square[row].item() for row in others]
+            weights = [
+                1.0 if constant else rollout.columns["score_square"][row].item() for row in others
+            ]
             total = sum(w * returns[row] for w, row in zip(weights, others, strict=True))
             advantage[t, i] = returns[t, i] - total / sum(weights)
     return advantage
@@ -138,7 +141,7 @@ def test_a_baseline_is_the_same_at_every_step(estimate):
 
 def test_with_equal_scores_the_optimal_constant_is_the_mean():
     rollout = whole_episodes([4, 2, 3], seed=4)
-    rollout = replace(rollout, score_square=torch.full_like(rollout.reward, 0.3))
+    rollout = filled_in(rollout, score_square=torch.full_like(rollout.reward, 0.3))
     optimal, _ = baseline_optimal(rollout, gamma=GAMMA)
     constant, _ = baseline_constant(rollout, gamma=GAMMA)
     torch.testing.assert_close(optimal, constant)
@@ -146,7 +149,7 @@ def test_with_equal_scores_the_optimal_constant_is_the_mean():
 
 def test_the_optimal_constant_is_finite_where_the_policy_is_certain():
     rollout = three_episodes()
-    rollout = replace(rollout, score_square=torch.zeros_like(rollout.reward))
+    rollout = filled_in(rollout, score_square=torch.zeros_like(rollout.reward))
     advantage, _ = baseline_optimal(rollout, gamma=GAMMA)
     assert advantage.isfinite().all()
 
@@ -155,7 +158,7 @@ def test_one_episode_of_large_scores_does_not_swamp_its_own_baseline():
     # All minus the own one would be 1e12 + 2e-6 − 1e12, which is 0 in single precision.
     rollout = three_episodes()
     scores = torch.tensor([1e12, 1e-6, 1e-6]).expand(3, 3)
-    advantage, returns = baseline_optimal(replace(rollout, score_square=scores), gamma=0.5)
+    advantage, returns = baseline_optimal(filled_in(rollout, score_square=scores), gamma=0.5)
     assert (returns - advantage)[0, 0].item() == pytest.approx(7.0)  # (4 + 11 + 6)/3
 
 

@@ -2,23 +2,25 @@
 
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from hydra.utils import instantiate
 from random_rollouts import assert_equal_where_it_counts, segment, whole_episodes, with_columns
-from tiny import yaml_of
+from tiny import context_of, counting, yaml_of
 from torch import Tensor
 
-from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, POLICY_COLUMNS, Estimator, prepare
+from rlrun.advantages.columns import COLUMNS, Estimator
+from rlrun.advantages.trial import prepare
+from rlrun.collectors.episodes import Episodes
+from rlrun.collectors.segments import Segments
 from rlrun.config import schema
-from rlrun.config.experiment import conf_directory
+from rlrun.config.experiment import ESTIMATOR_ARGUMENTS, ESTIMATORS, conf_directory
 from rlrun.data.rollout import Rollout
-from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 
 GAMMA = 0.9
+CHOICE = spaces.Discrete(2)
 NAMES = sorted(path.stem for path in (conf_directory() / "advantage").glob("*.yaml"))
 
 V, Q = {"value", "next_value"}, {"q", "next_q"}
@@ -79,9 +81,9 @@ def test_padding_changes_nothing_that_counts(estimate):
     steps = int(long.mask.sum(0).max())
     short = with_columns(long, lambda column: column[:steps].clone())
     # Other numbers behind the episodes' ends, but for rewards and ends: there are none.
-    for column in (long.value, long.next_value, long.q, long.next_q, long.policy_q, long.logp):
+    others = [column for name, column in long.columns.items() if name != "policy_logp"]
+    for column in (*others, long.logp):
         column[~long.mask] = 50.0
-    long.score_square[~long.mask] = 50.0
     for ours, theirs in zip(estimate(long, gamma=GAMMA), estimate(short, gamma=GAMMA), strict=True):
         assert_equal_where_it_counts(short, ours[:steps], theirs)
         assert ours.isfinite().all()
@@ -118,6 +120,8 @@ def test_the_rollout_stays_as_it_is(estimate):
     for name, column in vars(grouped()).items():
         if isinstance(column, Tensor):
             assert torch.equal(vars(rollout)[name], column)
+    for name, column in grouped().columns.items():
+        assert torch.equal(rollout.columns[name], column)
 
 
 # ---------------------------------------------------------------------- before the first step
@@ -128,20 +132,20 @@ def prepared(
     *,
     group_size: int | None,
     num_envs: int = 4,
-    offers=ACTOR_CRITIC_COLUMNS,
+    critics: bool = True,
+    action_space: spaces.Space = CHOICE,
     **constants: Any,
 ):
-    """What an algorithm learns of an estimator at its setup."""
-    problem = Problem(
-        env_id="Any-v0",
-        obs_size=4,
-        action_space=gym.spaces.Discrete(2),
-        time_limit=10,
-        group_size=group_size,
-    )
-    estimate = estimator(name, **constants)
+    """What an algorithm learns of an estimator at its setup, with segments or with groups."""
+    collector = Segments(horizon=8) if group_size is None else Episodes(group_size=group_size)
+    context = context_of(counting(num_envs, action_space)[0], collector)
     return prepare(
-        estimate, algorithm="a2c", offers=offers, gamma=GAMMA, problem=problem, num_envs=num_envs
+        estimator(name, **constants),
+        critics=critics,
+        gamma=GAMMA,
+        problem=context.problem,
+        shape=context.shape,
+        device=torch.device("cpu"),
     )
 
 
@@ -172,11 +176,18 @@ def test_episodes_of_another_kind_are_refused(name, group_size):
 @pytest.mark.parametrize("name", NAMES)
 def test_critics_that_the_algorithm_has_not_are_named(name):
     columns, _ = NEEDS[name]
-    if columns <= POLICY_COLUMNS:
-        assert prepared(name, group_size=2, offers=POLICY_COLUMNS)[1] == columns
+    if all(COLUMNS[column].network == "policy" for column in columns):
+        assert prepared(name, group_size=2, critics=False)[1] == columns
     else:
-        with pytest.raises(UserError, match=r"^advantage: it needs a critic .* which a2c has"):
-            prepared(name, group_size=2, offers=POLICY_COLUMNS)
+        with pytest.raises(UserError, match=r"^advantage: it needs a critic .* algorithm has not"):
+            prepared(name, group_size=2, critics=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_returns_passes_the_check_whatever_the_number_of_environments(name):
+    # [T, N] with T different from N, so that the two cannot be exchanged unseen.
+    for num_envs in (2, 4, 6):
+        prepared(name, group_size=2, num_envs=num_envs)
 
 
 def test_variants_need_what_they_are_made_of():
@@ -188,15 +199,26 @@ def test_variants_need_what_they_are_made_of():
 @pytest.mark.parametrize(
     ("name", "constants", "message"),
     [
-        ("grpo", {"epsilon": -1.0}, "advantage: epsilon must be at least 0, got -1.0"),
-        ("vtrace", {"c_bar": 2.0}, "advantage: c_bar must be in [0, 1.0], got 2.0"),
-        ("vtrace", {"rho_bar": 0.0}, "advantage: rho_bar must be positive, got 0.0"),
+        ("gae", {"lam": 1.5}, "must be in [0, 1], got 1.5"),
+        ("gae", {"lam": -0.1}, "must be in [0, 1], got -0.1"),
+        ("nstep", {"n": 0}, "must be at least 1, got 0"),
+        ("grpo", {"epsilon": -1.0}, "must be at least 0, got -1.0"),
+        ("reinforce_pp", {"epsilon": -1.0}, "must be at least 0, got -1.0"),
+        ("vtrace", {"rho_bar": 0.0}, "must be positive, got 0.0"),
     ],
 )
 def test_a_constant_out_of_range_is_the_users_mistake(name, constants, message):
+    node = {**yaml_of("advantage", name), **constants}
+    (key,) = constants
     with pytest.raises(UserError) as caught:
-        prepared(name, group_size=2, **constants)
-    assert str(caught.value) == message
+        schema.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
+    assert str(caught.value) == f"advantage.{key} {message}"
+
+
+def test_a_rule_between_constants_is_found_before_the_first_step():
+    with pytest.raises(UserError) as caught:
+        prepared("vtrace", group_size=2, c_bar=2.0)
+    assert str(caught.value) == "advantage: c_bar must be in [0, 1.0], got 2.0"
 
 
 @pytest.mark.parametrize(
@@ -211,21 +233,14 @@ def test_a_word_that_is_none_of_the_choices_is_refused(name, constants):
     node = {**yaml_of("advantage", name), **constants}
     (key,) = constants
     with pytest.raises(UserError, match=rf"^advantage\.{key}: "):
-        schema.build(node, "advantage", ["rlrun"], later=("rollout", "gamma"))
+        schema.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 
 def test_a_box_of_actions_has_no_mean_of_q_over_all_of_them():
-    problem = Problem(
-        env_id="Any-v0",
-        obs_size=4,
-        action_space=gym.spaces.Box(-1, 1, (3,), np.float32),
-        time_limit=10,
-        group_size=None,
-    )
-    shared = {"algorithm": "a2c", "offers": ACTOR_CRITIC_COLUMNS, "gamma": GAMMA, "num_envs": 4}
-    prepare(estimator("advantage_q"), problem=problem, **shared)
+    box = {"group_size": None, "action_space": spaces.Box(-1, 1, (3,))}
+    prepared("advantage_q", **box)
     with pytest.raises(UserError, match="needs discrete ones"):
-        prepare(estimator("advantage_q", baseline="policy_mean"), problem=problem, **shared)
+        prepared("advantage_q", baseline="policy_mean", **box)
 
 
 @pytest.mark.parametrize("name", ["baseline_constant", "baseline_optimal"])

@@ -240,12 +240,3 @@ def test_groups_do_not_mix():
 def test_episodes_without_a_common_start_are_refused(estimate):
     with pytest.raises(ValueError, match="compares episodes from one start"):
         estimate(whole_episodes([3, 4]), gamma=GAMMA)
-
-
-@pytest.mark.parametrize(
-    "estimate",
-    [partial(grpo, ddof=1, epsilon=-1.0), partial(reinforce_pp, baseline="none", epsilon=-1.0)],
-)
-def test_a_negative_epsilon_is_refused(estimate):
-    with pytest.raises(ValueError, match=r"^epsilon must be at least 0, got -1.0$"):
-        estimate(whole_episodes([3, 4], sizes=[2]), gamma=GAMMA)

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from running import experiment, metrics, record, sizes
 
+from rlrun.collectors.segments import Segments
 from rlrun.config.experiment import conf_directory
 from rlrun.runs.api import train
 
@@ -18,9 +19,9 @@ TINY = {
     "epochs": 2,
     "minibatch_size": 8,
     "episodes_per_minibatch": 2,
-    "hidden_sizes": "[8]",
 }
 PLAIN = (
+    "model.hidden_sizes=[8]",
     "total_steps=32",
     "log_every_steps=1",
     "evaluation.episodes=1",
@@ -28,8 +29,6 @@ PLAIN = (
     "hardware.compile=off",
     "hardware.threads=1",
 )
-# Groups of whole episodes have all that an estimator can ask for.
-GROUPS = ("env.group_size=2", "algo.horizon=null")
 
 
 def names(group: str) -> list[str]:
@@ -50,16 +49,23 @@ def tiny(algo: str, env: str, *words: str) -> list[str]:
     limit = ["env.max_episode_steps=20"] if "max_episode_steps" in settings else []
     if settings["id"] == "???":  # env=gym wants to be told
         limit.append("env.id=CartPole-v1")
-    return [*choice, *PLAIN, *limit, *sizes(choice, TINY), *words]
+    collector = [word for word in words if word.startswith("collector=")]
+    return [*choice, *PLAIN, *limit, *sizes([*choice, *collector], TINY), *words]
 
 
 CASES = {
     **{f"algo={name}": (name, "cartpole") for name in names("algo")},
     **{f"algo={name} env=hopper": (name, "hopper") for name in names("algo")},
+    # Groups of whole episodes have all that an estimator can ask for.
     **{
-        f"advantage={name}": ("ppo", "cartpole", *GROUPS, f"advantage={name}")
+        f"advantage={name}": ("ppo", "cartpole", "collector=groups", f"advantage={name}")
         for name in names("advantage")
     },
+    # PPO learns from whatever is collected.
+    **{
+        f"collector={name}": ("ppo", "cartpole", f"collector={name}") for name in names("collector")
+    },
+    **{f"model={name}": ("ppo", "hopper", f"model={name}") for name in names("model")},
     **{f"env={name}": ("ppo", name) for name in names("env")},
     **{f"tuned={name}": pair(name) for name in names("tuned")},
     "Dr. GRPO": (
@@ -67,7 +73,16 @@ CASES = {
         "cartpole",
         "advantage=dr_grpo",
         "algo.aggregation=episode_mean_step_norm",
-        "env.group_size=2",
+    ),
+    "dynamic sampling of another": ("grpo", "cartpole", "collector=dynamic_sampling"),
+    "dapo without dynamic sampling": ("dapo", "cartpole", "collector=groups"),
+    "ppo compares the members of groups": (
+        "ppo",
+        "cartpole",
+        "advantage=rloo",
+        "collector=episodes",
+        "collector.group_size=8",
+        "algo.num_envs=8",
     ),
 }
 
@@ -83,7 +98,7 @@ def test_it_trains(case, tmp_path):
     rows = metrics(directory)
     iterations = [row for row in rows if "train/episodes" in row]
     steps = [row["step"] for row in iterations]
-    if described.env.group_size is None:
+    if isinstance(described.collector, Segments):
         assert steps == [16, 32]
     else:  # as many as the episodes have
         assert 0 < steps[0] < steps[-1] + 1
@@ -93,10 +108,12 @@ def test_it_trains(case, tmp_path):
     assert updates == sorted(set(updates))
     assert updates[0] > 0
     evaluations = [row for row in rows if "eval/return" in row]
-    assert [row["eval/return"] for row in evaluations] == [final_return]
+    assert evaluations[-1]["eval/return"] == final_return
 
 
 def test_there_is_something_to_try():
     assert {"ppo"} <= set(names("algo"))
     assert {"td", "nstep", "gae", "baseline_value"} <= set(names("advantage"))
+    assert {"segments", "episodes", "groups", "dynamic_sampling"} <= set(names("collector"))
+    assert {"mlp"} <= set(names("model"))
     assert {"hopper", "cartpole", "gym"} <= set(names("env"))

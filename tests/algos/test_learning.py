@@ -7,10 +7,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from tiny import Corridor, PointMass, control, learn, set_up
+from tiny import (
+    Corridor,
+    PointMass,
+    control,
+    greedy_return,
+    learn,
+    rollout_of,
+    set_up,
+    small_model,
+)
 
 from rlrun.advantages.temporal import baseline_value, gae, nstep, td
-from rlrun.runs.evaluate import play_episodes
 
 ESTIMATORS = {
     "td": td,
@@ -23,7 +31,6 @@ SETTINGS = {
     "horizon": 32,
     "epochs": 5,
     "minibatch_size": 64,
-    "hidden_sizes": [16],
     "learning_rate": 1e-2,
     "gamma": 0.9,
 }
@@ -36,6 +43,7 @@ def trained_return(
     estimator: Callable,
     sign: int = 1,
     num_envs: int = 8,
+    width: int = 16,
     **settings,
 ) -> float:
     """The greedy policy's mean return after training.
@@ -46,6 +54,7 @@ def trained_return(
         estimator: advantage estimator.
         sign: of the advantage; -1 is the classic mistake.
         num_envs: environments side by side.
+        width: of the hidden layer.
         settings: changes to ``SETTINGS``.
     """
 
@@ -53,16 +62,14 @@ def trained_return(
         advantage, target = estimator(rollout, gamma=gamma)
         return sign * advantage, target
 
-    env = control(make_env, num_envs)
-    algorithm, collector = set_up(env, estimator=signed, **{**SETTINGS, **settings})
-    learn(algorithm, collector, iterations)
-
-    def greedy(obs):
-        return algorithm.agent.act_greedily(collector.observation_normalizer(obs))
-
-    return float(
-        np.mean(play_episodes(greedy, control(make_env, 20), seed=1, max_length=1000).returns)
+    algorithm, collector = set_up(
+        control(make_env, num_envs),
+        estimator=signed,
+        model=small_model(hidden_sizes=[width]),
+        **{**SETTINGS, **settings},
     )
+    learn(algorithm, collector, iterations)
+    return greedy_return(make_env, algorithm)
 
 
 # Four steps to the right end at 0.7; whoever does not arrive has -1.5. The only reward for going
@@ -103,7 +110,7 @@ CARTPOLE = partial(
     estimator=ESTIMATORS["gae"],
     horizon=128,
     minibatch_size=256,
-    hidden_sizes=[32],
+    width=32,
     gamma=0.99,
 )
 
@@ -139,12 +146,14 @@ class Waiting(gym.Env):
 
 def learned_value(estimator: Callable, *, terminates: bool) -> float:
     """What the critic thinks of the one state that Waiting shows, at γ = 0.8."""
-    raw = {"normalize_reward": False, "normalize_observation": False}
+    raw = {"normalization.reward": False, "normalization.observation": False}
     settings = {**SETTINGS, "gamma": 0.8, "learning_rate": 3e-2, "minibatch_size": 256}
     env = control(lambda: Waiting(terminates), 8)
-    algorithm, collector = set_up(env, estimator=estimator, **settings, **raw)
+    model = small_model(hidden_sizes=[16])
+    algorithm, collector = set_up(env, estimator=estimator, model=model, **settings, **raw)
     learn(algorithm, collector, 40)
-    return collector.collect(algorithm.agent).value.mean().item()
+    rollout = rollout_of(algorithm, collector.collect(algorithm.agent.actor))
+    return rollout.columns["value"].mean().item()
 
 
 @every_estimator

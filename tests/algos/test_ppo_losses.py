@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from tiny import Corridor, PointMass, control, set_up, torchs_step
+from tiny import Corridor, PointMass, control, learn, rollout_of, set_up, torchs_step
 from torch import Tensor, nn
 
 from rlrun.advantages.columns import column
-from rlrun.algos.policy_gradient.ppo import PPO, PolicyBatch
+from rlrun.algos.policy_gradient.actor_critic_update import PolicyBatch
+from rlrun.algos.policy_gradient.ppo import PPO
 from rlrun.learning.critics import CriticBatch
 from rlrun.learning.learner import Learner
 from rlrun.models.distributions import Categorical
@@ -18,20 +19,20 @@ RATE = torch.tensor(1e-3)
 
 def critic_learner(algorithm: PPO) -> Learner:
     """What fits V(s)."""
-    return algorithm.critics.learners["value"]
+    return algorithm.learners["critics"].learners["value"]
 
 
 def ready(make_env, **settings) -> tuple[PPO, PolicyBatch, CriticBatch]:
     """PPO after one iteration, all rows of its second rollout [32], and other weights by then."""
-    algorithm, collector = set_up(control(make_env, 4), hidden_sizes=[8], **settings)
-    algorithm.update(collector.collect(algorithm.agent), progress=0.0)
-    rollout = collector.collect(algorithm.agent)
-    columns = (rollout.obs, rollout.action, rollout.logp, rollout.value)
-    columns = (*columns, *algorithm.estimate(rollout))
+    algorithm, collector = set_up(control(make_env, 4), **settings)
+    learn(algorithm, collector, iterations=1)
+    rollout = rollout_of(algorithm, collector.collect(algorithm.agent.actor))
+    columns = (rollout.obs, rollout.action, rollout.logp, rollout.columns["value"])
+    columns = (*columns, *algorithm.agent.estimate(rollout))
     obs, action, logp, value, advantage, target = (column.flatten(0, 1) for column in columns)
     generator = torch.Generator().manual_seed(0)
     # Far enough from the old policy that ratios leave the band, and values theirs.
-    for learner in (algorithm.policy_learner, critic_learner(algorithm)):
+    for learner in (algorithm.learners["policy"], critic_learner(algorithm)):
         theta = learner.parameters.vector
         theta.add_(0.6 * torch.randn(len(theta), generator=generator))
     # Targets on both sides of the old values and of the new ones.
@@ -96,8 +97,8 @@ def test_a_policy_step_equals_autograd_and_torchs_adam(make_env, changes):
     def loss(policy: nn.Module) -> Tensor:
         return plain_policy_loss(algorithm, policy, batch)
 
-    expected = loss(algorithm.agent.policy)
-    metrics = assert_one_step(algorithm.policy_learner, loss, batch)
+    expected = loss(algorithm.agent.networks.policy)
+    metrics = assert_one_step(algorithm.learners["policy"], loss, batch)
     bonus = algorithm.entropy_coefficient * metrics["policy/entropy"]
     torch.testing.assert_close(metrics["loss/policy"] - bonus, expected)
     assert metrics["policy/clip_fraction"] > 0.1
@@ -108,16 +109,16 @@ def test_a_policy_step_equals_autograd_and_torchs_adam(make_env, changes):
 def test_the_ratio_is_one_on_the_first_minibatch(make_env):
     # Also in later iterations, when the normaliser's statistics have changed in between.
     algorithm, collector = set_up(control(make_env, 4), epochs=1, learning_rate=1e-2)
-    first, fit = [], algorithm.policy_learner.fit
+    first, fit = [], algorithm.learners["policy"].fit
 
     def watched(batches, learning_rate):
-        distribution = algorithm.agent.policy(batches.obs[0])
+        distribution = algorithm.agent.networks.policy(batches.obs[0])
         first.append(distribution.log_prob(batches.action[0]) - batches.logp[0])
         return fit(batches, learning_rate)
 
-    algorithm.policy_learner.fit = watched
+    algorithm.learners["policy"].fit = watched
     for _ in range(3):
-        algorithm.update(collector.collect(algorithm.agent), progress=0.0)
+        algorithm.update(collector.collect(algorithm.agent.actor), progress=0.0)
     assert len(first) == 3  # one epoch an iteration
     for log_ratio in first:
         assert log_ratio.abs().max() < 1e-5
@@ -128,7 +129,7 @@ def test_the_first_step_of_an_iteration_sees_no_kl_and_clips_nothing(make_env):
     settings = {"epochs": 1, "minibatch_size": 32, "learning_rate": 1e-2}
     algorithm, collector = set_up(control(make_env, 4), **settings)
     for _ in range(3):
-        metrics = algorithm.update(collector.collect(algorithm.agent), progress=0.0)
+        metrics = algorithm.update(collector.collect(algorithm.agent.actor), progress=0.0)
         assert metrics["policy/kl"] < 1e-8
         assert metrics["policy/clip_fraction"] == 0
         assert abs(metrics["loss/policy"]) < 1e-5  # minus the mean of normalised advantages
@@ -139,12 +140,12 @@ def test_an_action_with_a_positive_advantage_becomes_likelier():
         return rollout.action.float() * 2 - 1, rollout.reward
 
     algorithm, collector = set_up(control(Corridor, 4), estimator=prefer_right)
-    rollout = collector.collect(algorithm.agent)
-    right = torch.ones_like(rollout.action)
-    before = algorithm.agent.log_prob(rollout.obs, right)
-    algorithm.update(rollout, progress=0.0)
-    after = algorithm.agent.log_prob(rollout.obs, right)
-    assert (after > before).all()
+    transitions = collector.collect(algorithm.agent.actor)
+    obs, policy = rollout_of(algorithm, transitions).obs, algorithm.agent.networks.policy
+    right = torch.ones_like(transitions.action)
+    before = policy(obs).log_prob(right)
+    algorithm.update(transitions, progress=0.0)
+    assert (policy(obs).log_prob(right) > before).all()
 
 
 # ---------------------------------------------------------------------- the critic
@@ -173,19 +174,18 @@ CRITIC = {
 @pytest.mark.parametrize("changes", CRITIC.values(), ids=CRITIC)
 def test_a_critic_step_equals_autograd_and_torchs_adam(make_env, changes):
     algorithm, _, batch = ready(make_env, **changes)
-    policy = algorithm.policy_learner.parameters.vector.clone()
+    policy = algorithm.learners["policy"].parameters.vector.clone()
 
     def loss(critic: nn.Module) -> Tensor:
         return plain_critic_loss(algorithm, critic, batch)
 
-    expected = loss(algorithm.agent.critic)
+    expected = loss(algorithm.agent.networks.critic)
     if algorithm.value_clip is not None:  # which makes a difference
-        assert (
-            expected > 1.01 * (algorithm.agent.critic(batch.obs) - batch.target).square().mean() / 2
-        )
+        error = algorithm.agent.networks.critic(batch.obs) - batch.target
+        assert expected > 1.01 * error.square().mean() / 2
     metrics = assert_one_step(critic_learner(algorithm), loss, batch)
     torch.testing.assert_close(metrics["loss/value"], expected)
-    assert torch.equal(algorithm.policy_learner.parameters.vector, policy)
+    assert torch.equal(algorithm.learners["policy"].parameters.vector, policy)
 
 
 def test_a_clipped_value_stays_near_the_old_one():
@@ -200,7 +200,9 @@ def test_a_clipped_value_stays_near_the_old_one():
     for value_clip in (None, 0.01):
         settings = {"epochs": 30, "learning_rate": 1e-3, "estimator": far}
         algorithm, collector = set_up(control(Corridor, 4), value_clip=value_clip, **settings)
-        rollout = collector.collect(algorithm.agent)
-        algorithm.update(rollout, progress=0.0)
-        moved[value_clip] = (algorithm.agent.critic(rollout.obs) - rollout.value).abs().max().item()
+        transitions = collector.collect(algorithm.agent.actor)
+        rollout = rollout_of(algorithm, transitions)
+        algorithm.update(transitions, progress=0.0)
+        value = algorithm.agent.networks.critic(rollout.obs)
+        moved[value_clip] = (value - rollout.columns["value"]).abs().max().item()
     assert moved[0.01] < 0.2 * moved[None]

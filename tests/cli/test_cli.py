@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
 from rlrun import __version__
@@ -17,6 +18,7 @@ from rlrun.cli import help
 from rlrun.cli import main as cli
 from rlrun.cli.sweep import give_back, hold_back
 from rlrun.config.experiment import conf_directory
+from rlrun.loggers.progress import duration
 from rlrun.runs.files.directory import lock
 
 RLRUN = Path(sys.executable).with_name("rlrun")
@@ -154,7 +156,7 @@ MISTAKES = {
     "--config-dir nowhere": "--config-dir: no directory",
     "--config-dir CONF algo=broken": "broken.yaml, line 2: expected ',' or ']'",
     "--config-dir CONF algo=typo": "algo.epoch: no such setting; did you mean 'epochs'?",
-    "--config-dir CONF algo=no_class": "algo._target_: no 'PPOO' in rlrun.algos.policy_gradient.ppo; did",
+    "--config-dir CONF algo=no_class": "no 'PPOO' in rlrun.algos.policy_gradient.ppo;",
     "--config-dir CONF algo=foreign": "algo._target_: 'os.system' is not part of rlrun",
     "--config-dir CONF algo=no_choice": "gaee: no such advantage; did you mean 'gae'?",
     "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",
@@ -411,6 +413,8 @@ def test_resume_takes_only_the_number_of_steps(rlrun):
 FAILING = """\
 import gymnasium as gym
 
+from rlrun.errors import warn
+
 
 class Failing(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (2,))
@@ -433,8 +437,15 @@ class Buttons(Failing):
     action_space = gym.spaces.MultiBinary(3)
 
 
+class Warning(Failing):
+    def __init__(self, render_mode=None):
+        super().__init__(fail=False)
+        warn("an environment is made")
+
+
 gym.register("Failing-v0", Failing)
 gym.register("Buttons-v0", Buttons)
+gym.register("Warning-v0", Warning)
 """
 
 
@@ -476,14 +487,71 @@ def test_a_sweep_lists_its_runs_and_goes_on_after_a_failure(rlrun, failing):
     (sweep,) = Path("outputs").glob("*/*_sweep")
     jobs = [json.loads(line) for line in (sweep / "sweep.jsonl").read_text().splitlines()]
     assert [job["job"] for job in jobs] == [0, 1]
-    assert [job["run"] for job in jobs] == ["000_ppo_gym_s1", "001_ppo_gym_s1"]
+    assert [job["run"] for job in jobs] == [
+        "000_ppo_Failing-v0_s1",
+        "001_ppo_Failing-v0_s1",
+    ]
     assert [job["status"] for job in jobs] == ["failed", "finished"]
     assert "the simulator broke" in jobs[0]["error"]
     assert jobs[0]["return"] is None
     assert jobs[1]["return"] == 1.0
-    assert [path.name for path in run_directories()] == ["000_ppo_gym_s1", "001_ppo_gym_s1"]
-    record = json.loads((sweep / "001_ppo_gym_s1" / "run.json").read_text())
+    assert [path.name for path in run_directories()] == [
+        "000_ppo_Failing-v0_s1",
+        "001_ppo_Failing-v0_s1",
+    ]
+    record = json.loads((sweep / "001_ppo_Failing-v0_s1" / "run.json").read_text())
     assert record["status"] == "finished"
+
+
+def test_a_sweep_says_a_warning_once_a_job(rlrun, failing):
+    words = [*failing, "env.id=Warning-v0"]
+    warnings = [
+        rlrun(*more)[2].count("warning: an env") for more in (words, ["-m", *words, "seed=1,2"])
+    ]
+    assert warnings[0] > 0
+    assert warnings[1] == 2 * warnings[0]
+
+
+@pytest.fixture
+def wandb_anew():
+    """W&B reads its environment once a process; here, once a test."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.parametrize("words", [[], ["-m", "seed=1,2"], ["-m", "logger=none,wandb"]])
+def test_a_logger_that_cannot_work_leaves_nothing(
+    rlrun, monkeypatch, empty_directory, wandb_anew, words
+):
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    code, _, err = rlrun(*words, *TINY, *([] if "logger=none,wandb" in words else ["logger=wandb"]))
+    assert code == 2
+    assert "logger.wandb: WANDB_API_KEY invalid" in err
+    assert err.count("\n") == 1
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_a_resumed_runs_logger_is_checked_before_its_files_change(rlrun, monkeypatch, wandb_anew):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert rlrun(*TINY, "logger=wandb", "run_dir=run")[0] == 0
+    monkeypatch.delenv("WANDB_MODE")
+    wandb.teardown()
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    code, _, err = rlrun("resume", "run", "total_steps=512")
+    assert code == 2
+    assert "logger.wandb: WANDB_API_KEY invalid" in err
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_the_closing_lines_and_the_display_have_one_clock(rlrun):
+    code, out, err = rlrun(*TINY, "run_dir=run")
+    assert code == 0, err
+    time_s = json.loads(Path("run/run.json").read_text())["time_s"]
+    clock = duration(time_s)
+    assert f"finished after {clock} · " in err
+    assert f"after 256 steps in {clock}: " in out
 
 
 def test_a_sweep_trains_each_combination(rlrun):
@@ -552,17 +620,28 @@ def test_a_signal_is_the_exit_code_and_ends_a_sweep(empty_directory):
 def test_list_tells_what_became_of_each_run(rlrun):
     record = {
         "status": "running",
+        "algo": "ppo",
+        "env_id": "Hopper-v5",
+        "advantage": "gae",
         "step": 2_048,
         "total_steps": 1_000_000,
         "return": 12.34,
         "best_return": None,
+        "final_return": None,
         "time_s": 3_661.2,
     }
     records = {
         "2026-01-01/a": record,
         "2026-01-01/b": record,
         "2026-01-01/c": record,
-        "2026-01-01/d_sweep/000_e": {**record, "status": "finished", "return": None},
+        "2026-01-01/d_sweep/000_e": {
+            **record,
+            "status": "finished",
+            "return": 3.0,
+            "best_return": 5.0,
+            "final_return": 4.0,
+            "model": "mlp",
+        },
     }
     for name, content in records.items():
         (Path("outputs") / name).mkdir(parents=True)
@@ -576,11 +655,13 @@ def test_list_tells_what_became_of_each_run(rlrun):
         code, out, err = rlrun("list")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines() if "2026-01-01" in line]
+    names, numbers = ["ppo", "Hopper-v5", "gae"], ["2,048/1,000,000", "12.3", "1:01:01"]
+    returns = ["3.0", "5.0", "4.0"]
     assert rows == [
-        ["2026-01-01/a", "running", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/b", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/c", "killed", "2,048/1,000,000", "12.3", "1:01:01"],
-        ["2026-01-01/d_sweep/000_e", "finished", "2,048/1,000,000", "1:01:01"],
+        ["2026-01-01/a", "running", *names, *numbers],
+        ["2026-01-01/b", "killed", *names, *numbers],
+        ["2026-01-01/c", "killed", *names, *numbers],
+        ["2026-01-01/d_sweep/000_e", "finished", *names, "mlp", numbers[0], *returns, numbers[2]],
         *([f"2026-01-01/{name}", "unreadable"] for name in foreign),
     ]
     assert "d_sweep/000_e" in rlrun("list", "outputs/2026-01-01")[1]
@@ -600,7 +681,7 @@ def test_list_knows_the_newest_step(rlrun, lines, step):
     record = {"status": "failed", "step": 2048, "total_steps": 10_000, "time_s": 1.0}
     Path("outputs/run").mkdir(parents=True)
     Path("outputs/run/run.json").write_text(
-        json.dumps({**record, "return": None, "best_return": None})
+        json.dumps({**record, "return": None, "best_return": None, "final_return": None})
     )
     Path("outputs/run/metrics.jsonl").write_text("\n".join(lines))
     assert f"{step:,}/10,000" in rlrun("list")[1]

@@ -1,15 +1,25 @@
 """Building objects from plain nodes: types, keys, targets, and the line each mistake ends in."""
 
-import os
+import dataclasses
+import importlib
+import inspect
+import pkgutil
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+import yaml
 
-from rlrun.config.schema import build
+import rlrun
+from rlrun.config.experiment import (
+    ESTIMATOR_ARGUMENTS,
+    ESTIMATORS,
+    LOGGERS,
+    ROOMS,
+    conf_directory,
+)
+from rlrun.config.schema import build, named_code
 from rlrun.errors import UserError, did_you_mean, near_path, nearest, report
-
-HERE = (__name__,)  # the package that the targets below are in
 
 
 @dataclass(kw_only=True)
@@ -36,6 +46,11 @@ class Learner:
             raise ValueError(f"learning_rate must be in [0, 1], got {self.learning_rate}")
 
 
+@dataclass
+class Positional:
+    learning_rate: float
+
+
 def estimator(
     rollout: list[float], *, gamma: float, lam: float
 ) -> tuple[list[float], float, float]:
@@ -60,7 +75,7 @@ def learner_node(**changes: Any) -> dict[str, Any]:
 
 
 def test_builds_what_the_node_describes():
-    assert build(learner_node(), "algo", HERE) == Learner(
+    assert build(learner_node(), "algo", __name__) == Learner(
         learning_rate=3e-4,
         epochs=10,
         verbose=False,
@@ -91,18 +106,22 @@ def test_builds_what_the_node_describes():
     ],
 )
 def test_converts_to_the_annotated_type(key, value, expected):
-    converted = vars(build(learner_node(**{key: value}), "algo", HERE))[key]
+    converted = vars(build(learner_node(**{key: value}), "algo", __name__))[key]
     assert converted == expected
     assert type(converted) is type(expected)
 
 
-def test_a_nested_target_is_built():
+def test_a_mapping_inside_a_node_is_data_and_builds_nothing():
     schedule = {"_target_": f"{__name__}.Schedule", "start": 1.0, "end": 0.0}
-    assert build(learner_node(schedule=schedule), "algo", HERE).schedule == Schedule(
-        start=1.0, end=0.0
-    )
-    built = build(learner_node(options={"inner": schedule}), "algo", HERE)
-    assert built.options == {"inner": Schedule(start=1.0, end=0.0)}
+    assert build(learner_node(options=schedule), "algo", __name__).options == schedule
+    with pytest.raises(UserError, match=r"^algo\.schedule\._target_: no such setting"):
+        build(learner_node(schedule=schedule), "algo", __name__)
+
+
+def test_code_is_found_wherever_it_is_named():
+    node = {"a": [1, {"_target_": "x"}], "b": {"_target_": "y", "c": {"_target_": None}}, "d": 1}
+    assert list(named_code(node)) == ["a[1]", "b", "b.c"]
+    assert list(named_code({"_target_": "x"})) == [""]
 
 
 @pytest.mark.parametrize(
@@ -140,18 +159,32 @@ def test_a_nested_target_is_built():
             "algo.schedule.ends: no such setting; did you mean 'end'?",
         ),
         ("options", [1], "algo.options: expected a mapping, got [1]"),
+        ("options", {1: 2}, "algo.options: 1 is no name of a setting"),
+        (1, 3, "algo.1: no such setting"),
+        ("epochs", 10**19, "algo.epochs must be at most 9223372036854775807, got 10000000000"),
+        ("epochs", -(10**400), "algo.epochs must be at least -9223372036854775807, got -10000000"),
+        ("threads", 1e30, "algo.threads must be at most 9223372036854775807, got 100000000"),
+        ("learning_rate", 10**400, "algo.learning_rate must be finite, got 1000000"),
         ("epoch", 3, "algo.epoch: no such setting; did you mean 'epochs'?"),
         ("lr", 3, "algo.lr: no such setting; did you mean 'learning_rate'?"),
         ("_args_", [1], None),  # Hydra's own ways around a signature are no settings either
         (
             "_target_",
             "os.system",
-            "algo._target_: 'os.system' is not part of rlrun; allow it with plugins=[os]",
+            f"algo._target_: 'os.system' is not part of {__name__}; allow it with plugins=[os]",
         ),
         ("_target_", f"{__name__}.os", f"algo._target_: no 'os' in {__name__}"),
         ("_target_", f"{__name__}.dataclass", f"algo._target_: no 'dataclass' in {__name__}"),
         ("_target_", f"{__name__}.Lerner", "did you mean 'Learner'?"),
         ("_target_", f"{__name__}.nothing.Learner", f"no module '{__name__}.nothing'"),
+        ("_target_", f"{__name__}.estimator", "estimator' is not a keyword-only dataclass"),
+        ("_target_", f"{__name__}.Positional", "Positional' is not a keyword-only dataclass"),
+        ("_target_", f"{__name__}.Learner.build", f"no module '{__name__}.Learner'"),
+        ("_target_", f"{__name__}s.Learner", f"is not part of {__name__}"),
+        ("_target_", f"{__name__}..Learner", "expected a dotted name"),
+        ("_target_", f".{__name__}.Learner", "expected a dotted name"),
+        ("_target_", "", "expected a dotted name"),
+        ("_target_", ["a.b"], "expected a dotted name"),
         ("_target_", "Learner", "expected a dotted name"),
         ("_target_", 3, "expected a dotted name"),
         ("_partial_", True, "algo._partial_ must be false here"),
@@ -159,7 +192,7 @@ def test_a_nested_target_is_built():
 )
 def test_a_mistake_ends_in_one_line(key, value, message):
     with pytest.raises(UserError) as caught:
-        build(learner_node(**{key: value}), "algo", HERE)
+        build({**learner_node(), key: value}, "algo", __name__)
     line = str(caught.value)
     assert message is None or message in line
     assert line.startswith("algo")
@@ -167,24 +200,82 @@ def test_a_mistake_ends_in_one_line(key, value, message):
 
 
 def test_what_a_module_imports_is_no_target():
-    assert os.system is vars(os)["system"]  # it is there, and stays out of reach
-    for target in (
-        "rlrun.config.dataclass",
-        "rlrun.runs.files.directory.subprocess",
-        "rlrun.errors.Path",
-    ):
-        with pytest.raises(UserError, match="_target_: no"):
-            build({"_target_": target}, "algo", ("rlrun",))
+    from rlrun.envs import gym_env
+
+    for name in ("dataclass", "SerialVectorEnv", "nearest", "UserError", "gym", "sys"):
+        assert name in vars(gym_env)  # it is there, and stays out of reach
+    for name in ("dataclass", "nearest", "UserError", "gym", "sys", "warnings"):
+        with pytest.raises(UserError, match=f"_target_: no '{name}' in rlrun.envs.gym_env"):
+            build({"_target_": f"rlrun.envs.gym_env.{name}"}, "env", "rlrun.envs")
 
 
 def test_a_misspelt_module_of_rlrun():
-    with pytest.raises(UserError, match=r"no module 'rlrun.algoss'; did you mean 'algos'\?"):
-        build({"_target_": "rlrun.algoss.ppo.PPO"}, "algo", ("rlrun",))
+    with pytest.raises(UserError, match=r"no module 'rlrun.algos.group'; did you mean 'groups'\?"):
+        build({"_target_": "rlrun.algos.group.GRPO"}, "algo", "rlrun.algos")
+    with pytest.raises(UserError, match=r"'rlrun.algoss.ppo.PPO' is not part of rlrun.algos$"):
+        build({"_target_": "rlrun.algoss.ppo.PPO"}, "algo", "rlrun.algos")
+
+
+def test_a_module_is_imported_only_after_a_look_at_the_place(tmp_path, monkeypatch):
+    (tmp_path / "users_code.py").write_text("imported = 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for plugins in ([], ["users_co"], ["users_code.part"], ["other"]):
+        with pytest.raises(UserError, match=r"'users_code\.Algorithm' is not part of"):
+            build({"_target_": "users_code.Algorithm"}, "algo", "rlrun.algos", plugins)
+    with pytest.raises(ZeroDivisionError):
+        build({"_target_": "users_code.Algorithm"}, "algo", "rlrun.algos", ["users_code"])
+
+
+def everything_callable() -> dict[str, Any]:
+    """All that can be called in the modules of rlrun, imported things among it, by dotted name."""
+    modules = [
+        importlib.import_module(module.name)
+        for module in pkgutil.walk_packages(rlrun.__path__, "rlrun.")
+        if module.name != "rlrun.__main__"
+    ]
+    return {
+        f"{module.__name__}.{name}": value
+        for module in modules
+        for name, value in vars(module).items()
+        if callable(value)
+    }
+
+
+def shipped_targets(place: str) -> set[str]:
+    """What rlrun's own files name at a place."""
+    group = place.partition(".")[0]
+    nodes = [yaml.safe_load(path.read_text()) for path in conf_directory().glob(f"{group}/*.yaml")]
+    if group == "logger":
+        nodes = [logger for node in nodes if node for logger in node.values()]
+    return {node["_target_"] for node in nodes if "_target_" in node}
+
+
+@pytest.mark.parametrize("place", [*ROOMS, "advantage", "logger.mine"])
+def test_of_all_of_rlrun_a_place_takes_only_what_is_made_for_it(place):
+    room = {"advantage": ESTIMATORS, "logger.mine": LOGGERS, **ROOMS}[place]
+    later = ESTIMATOR_ARGUMENTS if place == "advantage" else ()
+    names = everything_callable()
+    assert {"rlrun.config.schema.call", "rlrun.config.schema.locate"} <= names.keys()
+    passed = set()
+    for name in names:
+        node = {"_target_": name, "_partial_": bool(later), "target": "os.system", "path": "x"}
+        with pytest.raises(UserError) as caught:  # no part of rlrun has such settings
+            build(node, place, room, later=later)
+        if "_target_" not in str(caught.value):
+            passed.add(name)
+    for name in passed:
+        found = names[name]
+        assert found.__module__.startswith(f"{room}.")
+        if later:
+            assert inspect.isfunction(found)
+        else:
+            assert dataclasses.is_dataclass(found)
+    assert shipped_targets(place) <= passed
 
 
 def test_a_partial_gets_its_other_arguments_later():
     node = {"_target_": f"{__name__}.estimator", "_partial_": True, "lam": 1}
-    function = build(node, "advantage", HERE, later=("rollout", "gamma"))
+    function = build(node, "advantage", __name__, later=("rollout", "gamma"))
     assert function([1.0], gamma=0.9) == ([1.0], 0.9, 1.0)
 
 
@@ -199,30 +290,34 @@ def test_a_partial_gets_its_other_arguments_later():
             {"_target_": f"{__name__}.learner_node"},
             "learner_node does not take the argument 'rollout'",
         ),
+        (
+            {"_target_": f"{__name__}.Learner"},
+            "Learner' is not a function, which stands here",
+        ),
     ],
 )
 def test_mistakes_in_a_partial(changes, message):
     node = {"_target_": f"{__name__}.estimator", "_partial_": True, "lam": 0.95, **changes}
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
-        build(node, "advantage", HERE, later=("rollout", "gamma"))
+        build(node, "advantage", __name__, later=("rollout", "gamma"))
 
 
 def test_a_partial_names_its_missing_constant():
     node = {"_target_": f"{__name__}.estimator", "_partial_": True}
     with pytest.raises(UserError, match="lam is missing"):
-        build(node, "advantage", HERE, later=("rollout", "gamma"))
+        build(node, "advantage", __name__, later=("rollout", "gamma"))
 
 
 def test_nodes_are_not_changed():
     node = learner_node()
-    build(node, "algo", HERE)
+    build(node, "algo", __name__)
     assert node == learner_node()
 
 
 @pytest.mark.parametrize("node", [{}, [], ["a"], "a", None, {"epochs": 1}])
 def test_a_node_without_a_target(node):
     with pytest.raises(UserError, match=r"^algo: its file has no _target_"):
-        build(node, "algo", HERE)
+        build(node, "algo", __name__)
 
 
 @pytest.mark.parametrize(
@@ -242,6 +337,18 @@ def test_a_report_is_one_line(capsys, error, line):
     assert err == (line or err)
     first, *_ = str(error).splitlines() or [""]
     assert err.startswith(f"rlrun: {first}")
+
+
+def test_a_terminal_obeys_nothing_in_a_report(capsys):
+    report(UserError("a\x1b[31m\x07\r\x9b\udc80\u202eé"))
+    assert capsys.readouterr().err == "rlrun: a\\x1b[31m\\x07\\r\\x9b\\udc80\\u202eé\n"
+
+
+def test_a_report_of_a_megabyte_is_cut(capsys):
+    report(UserError("x" * 1_000_000))
+    err = capsys.readouterr().err
+    assert err.endswith("x …\n")
+    assert len(err) < 3_000
 
 
 def test_near_path_is_another_directory(tmp_path):

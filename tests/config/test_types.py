@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 from annotated_types import Ge, Interval, Le, Lt, MultipleOf
+from omegaconf import OmegaConf
 from running import experiment, small
 
 from rlrun.config.schema import convert
@@ -16,49 +17,19 @@ from rlrun.config.types import (
     NonNegativeOrInfinite,
     Positive,
     PositiveOrInfinite,
-    at_least,
-    between,
-    positive,
-    positive_or_infinite,
 )
 from rlrun.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("check", "value", "message"),
-    [
-        (positive, 0.0, "x must be positive, got 0.0"),
-        (positive, math.nan, "x must be positive, got nan"),
-        (positive, math.inf, "x must be finite, got inf"),
-        (positive_or_infinite, 0.0, "x must be positive, got 0.0"),
-        (positive_or_infinite, math.nan, "x must be positive, got nan"),
-        (lambda x: at_least(1, x=x), 0, "x must be at least 1, got 0"),
-        (lambda x: at_least(1, x=x), -math.inf, "x must be at least 1, got -inf"),
-        (lambda x: at_least(1, x=x), math.nan, "x must be at least 1, got nan"),
-        (lambda x: at_least(1, x=x), math.inf, "x must be finite, got inf"),
-        (lambda x: between(0, 1, x=x), 1.5, r"x must be in \[0, 1\], got 1.5"),
-    ],
-)
-def test_a_value_out_of_range_is_named(check, value, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        check(x=value)
-
-
-def test_the_ends_of_the_ranges_pass():
-    positive(x=1e-300)
-    positive_or_infinite(x=math.inf)
-    at_least(1, x=1)
-    between(0, 1, x=0, y=1)
-
-
-@pytest.mark.parametrize(
     ("algo", "name"),
     [
-        ("ppo", "learning_rate"),
+        ("ppo", "optimizer.learning_rate"),
         ("ppo", "entropy_coefficient"),
-        ("trpo", "max_kl"),
-        ("grpo", "adam_epsilon"),
-        ("actor_critic_td", "critic_learning_rate"),
+        ("trpo", "trust_region.max_kl"),
+        ("trpo", "critic.optimizer.learning_rate"),
+        ("grpo", "optimizer.epsilon"),
+        ("actor_critic_td", "critic_optimizer.learning_rate"),
     ],
 )
 def test_an_infinite_hyperparameter_is_refused_before_the_run(algo, name):
@@ -70,20 +41,20 @@ def test_an_infinite_hyperparameter_is_refused_before_the_run(algo, name):
     ("algo", "name"),
     [
         ("ppo", "clip"),
-        ("ppo", "max_grad_norm"),
-        ("ppo", "normalizer_clip"),
-        ("ppo_kl", "max_grad_norm"),
-        ("a2c", "max_grad_norm"),
-        ("reinforce", "max_grad_norm"),
+        ("ppo", "optimizer.max_grad_norm"),
+        ("ppo", "normalization.clip"),
+        ("ppo_kl", "optimizer.max_grad_norm"),
+        ("a2c", "optimizer.max_grad_norm"),
+        ("reinforce", "optimizer.max_grad_norm"),
         ("grpo", "clip"),
         ("gspo", "clip_high"),
         ("dapo", "clip_high"),
-        ("rloo", "max_grad_norm"),
+        ("rloo", "optimizer.max_grad_norm"),
     ],
 )
 def test_a_bound_may_be_infinite(algo, name):
     built = experiment(small("cartpole", f"algo.{name}=inf", algo=algo))
-    assert built.config["algo"][name] == math.inf
+    assert OmegaConf.select(OmegaConf.create(built.config["algo"]), name) == math.inf
 
 
 @dataclass(kw_only=True)
@@ -138,7 +109,7 @@ class Algorithm:
 )
 def test_a_setting_out_of_its_range_is_one_line(kind, value, message):
     with pytest.raises(UserError) as caught:
-        convert(value, kind, "x", packages=())
+        convert(value, kind, "x")
     assert str(caught.value) == message
 
 
@@ -160,7 +131,7 @@ def test_a_setting_out_of_its_range_is_one_line(kind, value, message):
     ],
 )
 def test_a_setting_inside_its_range_is_converted(kind, value, expected):
-    converted = convert(value, kind, "x", packages=())
+    converted = convert(value, kind, "x")
     assert converted == expected
     assert type(converted) is type(expected)
 
@@ -176,12 +147,12 @@ def test_a_setting_inside_its_range_is_converted(kind, value, expected):
 def test_a_range_inside_nested_settings_is_named_with_its_whole_path(changes, message):
     optimizer = {"learning_rate": 3e-4, "max_grad_norm": None, "betas": [0.9, 0.999]}
     node = {"epochs": 1, "optimizer": optimizer}
-    assert convert(node, Algorithm, "algo", packages=()).optimizer.betas == (0.9, 0.999)
+    assert convert(node, Algorithm, "algo").optimizer.betas == (0.9, 0.999)
     with pytest.raises(UserError) as caught:
-        convert({**node, "optimizer": {**optimizer, **changes}}, Algorithm, "algo", packages=())
+        convert({**node, "optimizer": {**optimizer, **changes}}, Algorithm, "algo")
     assert str(caught.value) == message
 
 
 def test_a_range_that_nobody_checks_is_refused():
     with pytest.raises(TypeError, match="no range that rlrun checks"):
-        convert(8, Annotated[int, MultipleOf(8)], "x", packages=())
+        convert(8, Annotated[int, MultipleOf(8)], "x")

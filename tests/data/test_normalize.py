@@ -29,12 +29,22 @@ def test_batches_give_the_moments_of_all_rows_at_once():
     rows = randn(1_000, 3).double() * torch.tensor([1.0, 1e-3, 1e3]) + torch.tensor([0, 50, -1e4])
     moments, at_once = RunningMoments(3), RunningMoments(3)
     for batch in rows.split([1, 2, 500, 497]):
-        moments.update(batch)
-    at_once.update(rows)
+        moments.merge(RunningMoments.of(batch))
+    at_once.merge(RunningMoments.of(rows))
     assert moments.count == at_once.count == 1_000
     for ours in (moments, at_once):
         np.testing.assert_allclose(ours.mean, rows.numpy().mean(0), rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(ours.variance, rows.numpy().var(0), rtol=1e-8)
+
+
+def test_an_empty_batch_has_the_moments_of_nothing_seen(recwarn):
+    nothing, moments = RunningMoments.of(torch.empty(0, 3)), RunningMoments.of(randn(5, 3))
+    assert not recwarn
+    assert (nothing.count, nothing.mean.tolist()) == (0, [0.0] * 3)
+    assert nothing.variance.tolist() == [1.0] * 3
+    mean = moments.mean
+    moments.merge(nothing)
+    assert torch.equal(moments.mean, mean)
 
 
 def test_a_small_spread_around_a_large_mean_survives():
@@ -42,8 +52,29 @@ def test_a_small_spread_around_a_large_mean_survives():
     rows = torch.tensor([[1e4 - 0.01], [1e4 + 0.01]], dtype=torch.float64)
     moments = RunningMoments(1)
     for _ in range(1_000):
-        moments.update(rows)
+        moments.merge(RunningMoments.of(rows))
     assert moments.variance.item() == pytest.approx(1e-4, rel=1e-6)
+
+
+def test_merging_leaves_the_other_moments_and_a_saved_state_as_they_are():
+    moments, other = RunningMoments.of(randn(20, 3)), RunningMoments.of(randn(5, 3, seed=1))
+    state, others = moments.state_dict(), other.state_dict()
+    before = copy.deepcopy((state, others))
+    moments.merge(other)
+    moments.merge(other)
+    for now, then in zip((state, others, other.state_dict()), (*before, before[1]), strict=True):
+        assert now["count"] == then["count"]
+        assert torch.equal(now["mean"], then["mean"])
+        assert torch.equal(now["variance"], then["variance"])
+
+
+def test_moments_that_begin_with_others_go_on_by_themselves():
+    # The first merge into empty moments must not take over the other's tensors.
+    other = RunningMoments.of(randn(5, 3))
+    moments = RunningMoments(3)
+    moments.merge(other)
+    moments.merge(RunningMoments.of(100 * randn(5, 3, seed=1)))
+    torch.testing.assert_close(other.mean, randn(5, 3).double().mean(0))
 
 
 # ---------------------------------------------------------------------- observations
@@ -58,7 +89,7 @@ def test_observations_come_to_mean_zero_and_unit_scale():
     normalizer = observation_normalizer()
     obs = 5 * randn(600, 3) + 100
     raw = obs.clone()
-    normalizer.update(obs)
+    normalizer.learn(RunningMoments.of(obs))
     scaled = normalizer(obs)
     assert torch.equal(obs, raw)
     torch.testing.assert_close(scaled.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
@@ -67,20 +98,20 @@ def test_observations_come_to_mean_zero_and_unit_scale():
 
 def test_observations_are_clipped():
     normalizer = observation_normalizer()
-    normalizer.update(randn(200, 3))
+    normalizer.learn(RunningMoments.of(randn(200, 3)))
     far = torch.tensor([[1e6, -1e6, 0.0]])
     assert normalizer(far)[0, :2].tolist() == [10.0, -10.0]
 
 
 def test_a_constant_observation_is_zero():
     normalizer = observation_normalizer()
-    normalizer.update(torch.full((20, 3), 7.0))
+    normalizer.learn(RunningMoments.of(torch.full((20, 3), 7.0)))
     assert normalizer(torch.full((1, 3), 7.0)).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_statistics_stay_fixed_while_they_are_used():
     normalizer = observation_normalizer()
-    normalizer.update(randn(20, 3))
+    normalizer.learn(RunningMoments.of(randn(20, 3)))
     obs = randn(4, 3, seed=1)
     first = normalizer(obs)
     for _ in range(5):
@@ -90,7 +121,7 @@ def test_statistics_stay_fixed_while_they_are_used():
 
 def test_a_disabled_observation_normalizer_is_the_identity_for_good():
     normalizer = observation_normalizer(enabled=False)
-    normalizer.update(randn(20, 3))
+    normalizer.learn(RunningMoments.of(randn(20, 3)))
     far = torch.tensor([[1e6, -3.0, 0.5]])
     assert torch.equal(normalizer(far), far)
     assert normalizer.moments.count == 0
@@ -98,13 +129,26 @@ def test_a_disabled_observation_normalizer_is_the_identity_for_good():
 
 def test_a_loaded_observation_normalizer_goes_on_alike():
     normalizer, loaded = observation_normalizer(), observation_normalizer()
-    normalizer.update(randn(20, 3))
+    normalizer.learn(RunningMoments.of(randn(20, 3)))
     loaded.load_state_dict(copy.deepcopy(normalizer.state_dict()))
     obs = randn(12, 3, seed=1)
     for _ in range(2):
         assert torch.equal(loaded(obs), normalizer(obs))
-        loaded.update(obs)
-        normalizer.update(obs)
+        loaded.learn(RunningMoments.of(obs))
+        normalizer.learn(RunningMoments.of(obs))
+
+
+def test_an_observation_normalizers_state_is_a_snapshot():
+    normalizer = observation_normalizer()
+    normalizer.learn(RunningMoments.of(randn(20, 3)))
+    state = normalizer.state_dict()
+    before = copy.deepcopy(state)
+    normalizer.learn(RunningMoments.of(100 * randn(20, 3, seed=1)))
+    loaded, expected = observation_normalizer(), observation_normalizer()
+    loaded.load_state_dict(state)
+    expected.load_state_dict(before)
+    assert torch.equal(loaded(randn(4, 3)), expected(randn(4, 3)))
+    assert not torch.equal(loaded(randn(4, 3)), normalizer(randn(4, 3)))
 
 
 # ---------------------------------------------------------------------- rewards
@@ -150,12 +194,25 @@ def test_rows_behind_an_episodes_end_do_not_count():
     reward = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
     done = torch.tensor([[False, True], [False, False], [True, False]])
     mask = torch.tensor([[True, True], [True, False], [True, False]])
-    normalizer = reward_normalizer()
-    scaled = normalizer(reward, done, mask)
-    assert normalizer.moments.count == 4
-    assert scaled[mask].tolist() == pytest.approx([0.50776875**-0.5] * 4)
-    assert not scaled[~mask].any()
-    assert not normalizer.carried.any()  # nothing of these episodes goes on in the next rollout
+    whole_episodes = RewardNormalizer(None, gamma=GAMMA, clip=10.0, enabled=True)
+    for normalizer in (reward_normalizer(), whole_episodes):
+        scaled = normalizer(reward, done, mask)
+        assert normalizer.moments.count == 4
+        assert scaled[mask].tolist() == pytest.approx([0.50776875**-0.5] * 4)
+        assert not scaled[~mask].any()
+
+
+def test_whole_episodes_may_differ_in_number():
+    # R = 1, 1.9 and 1, 1.9, 1, 1.9: mean 1.45, variance 0.45² = 0.2025
+    normalizer = RewardNormalizer(None, gamma=GAMMA, clip=10.0, enabled=True)
+    for episodes in (1, 0, 2):
+        done = torch.tensor([[False], [True]]).expand(2, episodes)
+        scaled = normalizer(torch.ones(2, episodes), done, all_of(done))
+        assert scaled.flatten().tolist() == pytest.approx([1 / 0.45] * 2 * episodes)
+    loaded = RewardNormalizer(None, gamma=GAMMA, clip=10.0, enabled=True)
+    loaded.load_state_dict(copy.deepcopy(normalizer.state_dict()))
+    rewards = random_rewards(5, 0)
+    assert torch.equal(loaded(*rewards), normalizer(*rewards))
 
 
 def test_rewards_keep_their_sign_and_are_clipped():
@@ -191,3 +248,19 @@ def test_a_loaded_reward_normalizer_goes_on_alike():
     for seed in range(3):
         rewards = random_rewards(7, seed)
         assert torch.equal(loaded(*rewards), normalizer(*rewards))
+
+
+def test_a_reward_normalizers_state_is_a_snapshot():
+    normalizer, loaded = reward_normalizer(), reward_normalizer()
+    normalizer(*random_rewards(7, 0))
+    state = normalizer.state_dict()
+    before = copy.deepcopy(state)
+    for seed in range(1, 3):
+        normalizer(*random_rewards(7, seed))
+    assert torch.equal(state["carried"], before["carried"])
+    assert state["moments"]["count"] == before["moments"]["count"] == 14
+    # Neither does who was loaded write into what it was loaded from.
+    loaded.load_state_dict(state)
+    loaded(*random_rewards(7, 1))
+    assert torch.equal(state["carried"], before["carried"])
+    assert torch.equal(state["moments"]["variance"], before["moments"]["variance"])

@@ -1,11 +1,11 @@
+"""What passes between the parts, and what it looks like before there is any."""
+
+import pytest
 import torch
 from tiny import bare_rollout
 
-from rlrun.data.minibatches import minibatches, take
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+from rlrun.data.rollout import RolloutShape
+from rlrun.errors import UserError
 
 
 def test_an_episode_is_done_either_way():
@@ -15,49 +15,16 @@ def test_an_episode_is_done_either_way():
     assert rollout.done.tolist() == [[True, True], [False, False]]
 
 
-def test_each_row_comes_exactly_once_an_epoch():
-    mask = torch.ones(8, 3, dtype=torch.bool)
-    rows = minibatches(mask, size=4, generator=generator())
-    assert rows.shape == (6, 4)
-    assert sorted(rows.flatten().tolist()) == list(range(24))
-    assert rows.flatten().tolist() != list(range(24))
+def test_minibatches_leave_no_row_of_a_segment_out():
+    segments = RolloutShape(num_envs=4, longest=6, whole_episodes=False, group_size=1)
+    assert segments.rows == 24
+    assert [segments.minibatches(size) for size in (1, 8, 24)] == [24, 3, 1]
+    for size in (5, 48):
+        with pytest.raises(UserError, match=rf"must divide num_envs x horizon = 24, got {size}"):
+            segments.minibatches(size)
 
 
-def test_rows_that_do_not_count_are_in_no_minibatch():
-    mask = torch.rand(8, 3, generator=generator()) < 0.5
-    counted = mask.flatten().nonzero().flatten().tolist()
-    rows = minibatches(mask, size=1, generator=generator())
-    assert sorted(rows.flatten().tolist()) == counted
-
-
-def test_a_remainder_is_left_out():
-    rows = minibatches(torch.ones(5, 2, dtype=torch.bool), size=4, generator=generator())
-    assert rows.shape == (2, 4)
-    assert len(set(rows.flatten().tolist())) == 8
-
-
-def test_the_generator_decides_the_order_and_goes_on():
-    mask = torch.ones(8, 3, dtype=torch.bool)
-    stream = generator()
-    first, second = (minibatches(mask, size=4, generator=stream) for _ in range(2))
-    assert not torch.equal(first, second)
-    assert torch.equal(first, minibatches(mask, size=4, generator=generator()))
-
-
-def test_fewer_rows_than_a_minibatch_are_one():
-    rows = minibatches(torch.ones(5, 2, dtype=torch.bool), size=64, generator=generator())
-    assert rows.shape == (1, 10)
-    assert sorted(rows.flatten().tolist()) == list(range(10))
-
-
-def test_taken_rows_keep_what_belongs_together():
-    # Row [t, n] of every column says where it is from: 10 t + n.
-    place = 10 * torch.arange(8)[:, None] + torch.arange(3)
-    columns = place, place[..., None] + torch.tensor([0.0, 0.25, 0.5, 0.75]), place % 2 == 0
-    rows = minibatches(torch.ones(8, 3, dtype=torch.bool), size=4, generator=generator())
-    number, vector, even = take(rows, *columns)
-    assert number.shape == even.shape == (6, 4)
-    assert vector.shape == (6, 4, 4)
-    assert torch.equal(number, 10 * (rows // 3) + rows % 3)
-    assert torch.equal(vector[..., 0], number.float())
-    assert torch.equal(even, number % 2 == 0)
+def test_minibatches_of_episodes_are_as_many_as_there_usually_are():
+    # How many rows an iteration has is not known before: the last ones may be left out.
+    episodes = RolloutShape(num_envs=4, longest=6, whole_episodes=True, group_size=2)
+    assert [episodes.minibatches(size) for size in (5, 24, 48)] == [4, 1, 1]

@@ -46,3 +46,12 @@ def test_an_evaluations_seed_depends_on_the_run_and_the_step_alone():
     assert again == seeds
     others = {evaluation_seed(other, step) for step in steps}
     assert len({*seeds.values(), *others}) == 200
+
+
+def test_the_streams_state_is_a_snapshot():
+    streams, loaded = Streams.from_seed(3), Streams.from_seed(4)
+    state = streams.state_dict()
+    first = [draw(streams, name) for name in GENERATORS]
+    loaded.load_state_dict(state)
+    for name, drawn in zip(GENERATORS, first, strict=True):
+        assert torch.equal(draw(loaded, name), drawn)

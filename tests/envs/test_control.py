@@ -7,10 +7,10 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.vector.utils import concatenate, create_empty_array
 from torch import Tensor
 
-from rlrun.envs.control import ControlEnv, flatten_batch
+from rlrun.envs.actions import ActionUnits
+from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
@@ -67,8 +67,9 @@ class Still(gym.Env):
         return self.observation_space.sample(), {}
 
 
-def control(*envs: gym.Env) -> ControlEnv:
-    return ControlEnv(SerialVectorEnv([lambda env=env: env for env in envs]))
+def control(*envs: gym.Env, units: ActionUnits = "raw") -> ControlEnv:
+    vector_env = SerialVectorEnv([lambda env=env: env for env in envs])
+    return ControlEnv(vector_env, action_units=units)
 
 
 def gym_env(env_id: str, limit: int | None) -> GymEnv:
@@ -77,6 +78,7 @@ def gym_env(env_id: str, limit: int | None) -> GymEnv:
         max_episode_steps=limit,
         group_size=None,
         options={},
+        action_units="raw",
         fresh_each_episode=False,
     )
 
@@ -130,7 +132,10 @@ class Reusing(SerialVectorEnv):
 
 
 def test_tensors_are_new_at_every_step():
-    env = ControlEnv(Reusing([lambda: Echo(length=2), lambda: Echo(length=3, truncates=True)]))
+    env = ControlEnv(
+        Reusing([lambda: Echo(length=2), lambda: Echo(length=3, truncates=True)]),
+        action_units="raw",
+    )
     env.reset(seed=0)
     steps = [env.step(actions(0, 1)) for _ in range(6)]
     copies = [[column.clone() for column in step] for step in steps]
@@ -167,40 +172,9 @@ def test_reset_forgets_the_running_episodes_but_not_the_ended_ones():
     assert [length for _, length in env.drain_episodes()] == [3]
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Box(-1.0, 1.0, (3,), np.float32),
-        spaces.Box(-1.0, 1.0, (2, 3), np.float64),
-        spaces.Box(0, 255, (128,), np.uint8),
-        spaces.Discrete(5),
-        spaces.Discrete(4, start=-2),
-        spaces.MultiDiscrete([2, 3, 4]),
-        spaces.MultiDiscrete([[2, 3], [4, 5]], start=[[1, 0], [-1, 2]]),
-        spaces.MultiBinary((2, 2)),
-        spaces.Tuple((spaces.Discrete(32), spaces.Discrete(11), spaces.Discrete(2))),
-        spaces.Dict(
-            {
-                "z": spaces.Box(-1.0, 1.0, (2, 2), np.float32),
-                "a": spaces.Tuple((spaces.Discrete(3), spaces.MultiBinary(2))),
-            }
-        ),
-    ],
-    ids=str,
-)
-def test_batches_are_flattened_as_gymnasium_flattens_one(space):
-    space.seed(0)
-    samples = [space.sample() for _ in range(6)]
-    batch = concatenate(space, samples, create_empty_array(space, 6))
-    flat = flatten_batch(space, batch)
-    expected = np.stack([spaces.flatten(space, sample) for sample in samples])
-    assert flat.dtype == np.float32
-    assert (flat == expected.astype(np.float32)).all()
-
-
 def test_observes_a_tuple_as_one_hot():
     spec = gym_env("Blackjack-v1", limit=None)
-    env = ControlEnv(spec.make(num_envs=4, threads=1))
+    env = ControlEnv.make(spec, num_envs=4, threads=1)
     assert env.obs_size == 32 + 11 + 2
     obs = env.reset(seed=0)
     for _ in range(20):
@@ -249,29 +223,6 @@ def test_discrete_actions_count_from_zero():
 
 
 @pytest.mark.parametrize(
-    ("space", "message"),
-    [
-        (spaces.Box(0, 255, (210, 160, 3), np.uint8), "images .210 x 160 x 3. are not supported"),
-        (
-            spaces.Dict({"camera": spaces.Box(0, 255, (64, 64), np.uint8)}),
-            "images .64 x 64. are not supported",
-        ),
-        (spaces.Text(10), "Text.* is not supported"),
-        (spaces.Tuple((spaces.Discrete(2), spaces.Text(10))), "Text.* is not supported"),
-        (spaces.Sequence(spaces.Discrete(2)), "Sequence.* is not supported"),
-        (spaces.Graph(spaces.Discrete(2), None), "Graph.* is not supported"),
-    ],
-)
-def test_refuses_observations(space, message):
-    with pytest.raises(UserError, match=message):
-        control(Still(space, spaces.Discrete(2)))
-
-
-def test_a_small_grid_is_not_an_image():
-    assert control(Still(spaces.Box(0, 9, (7, 7, 3), np.uint8), spaces.Discrete(2))).obs_size == 147
-
-
-@pytest.mark.parametrize(
     "space",
     [
         spaces.MultiDiscrete([2, 3]),
@@ -289,11 +240,12 @@ def test_refuses_actions(space):
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
 def test_refuses_other_autoreset_modes(mode):
     with pytest.raises(UserError, match=rf"SyncVectorEnv.*{mode.name}.*needs.*SAME_STEP"):
-        ControlEnv(SyncVectorEnv([Echo], autoreset_mode=mode))
+        ControlEnv(SyncVectorEnv([Echo], autoreset_mode=mode), action_units="raw")
 
 
 def test_takes_gymnasiums_own_vector_environment():
-    env = ControlEnv(SyncVectorEnv([Echo] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    vector_env = SyncVectorEnv([Echo] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    env = ControlEnv(vector_env, action_units="raw")
     env.reset(seed=0)
     for _ in range(3):
         step = env.step(actions(0, 1))
@@ -347,7 +299,7 @@ def test_refuses_actions_that_are_not_finite():
 
 
 def test_equal_seeds_begin_equally():
-    env = ControlEnv(gym_env("CartPole-v1", limit=None).make(num_envs=4, threads=1))
+    env = ControlEnv.make(gym_env("CartPole-v1", limit=None), num_envs=4, threads=1)
     first = env.reset([5, 5, 6, 5])
     assert (first[[1, 3]] == first[0]).all()
     assert (first[2] != first[0]).any()
@@ -396,12 +348,12 @@ def test_the_actions_of_paused_environments_count_for_nothing():
 
 def test_continues_from_a_snapshot_where_some_are_paused():
     spec = gym_env("CartPole-v1", limit=40)
-    original = ControlEnv(spec.make(num_envs=3, threads=1))
+    original = ControlEnv.make(spec, num_envs=3, threads=1)
     original.reset(seed=0)
     rng = torch.Generator().manual_seed(0)
     for some in (None, None, rows(0, 2), rows(2)):
         latest = original.step(torch.randint(2, (3,), generator=rng), some)
-    restored = ControlEnv(spec.make(num_envs=3, threads=1))
+    restored = ControlEnv.make(spec, num_envs=3, threads=1)
     restored.load_state_dict(original.state_dict())
     assert (restored.obs == latest.obs).all()
     for some in (rows(2), rows(1), *[None] * 60):
@@ -427,7 +379,7 @@ def test_an_environments_error_names_it():
 
 def test_continues_from_a_snapshot_in_mid_episode():
     spec = gym_env("CartPole-v1", limit=40)
-    original = ControlEnv(spec.make(num_envs=3, threads=1))
+    original = ControlEnv.make(spec, num_envs=3, threads=1)
     original.reset(seed=0)
     rng = torch.Generator().manual_seed(0)
     for _ in range(100):
@@ -437,7 +389,7 @@ def test_continues_from_a_snapshot_in_mid_episode():
     torch.save(original.state_dict(), file)
     file.seek(0)
 
-    restored = ControlEnv(spec.make(num_envs=3, threads=1))
+    restored = ControlEnv.make(spec, num_envs=3, threads=1)
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert (restored.obs == original.obs).all()
     for _ in range(100):
@@ -475,3 +427,22 @@ def test_an_episode_that_starts_anew_is_counted_anew(capsys):
     for _ in range(9):
         restored.step(actions(0, 0))
     assert [length for _, length in restored.drain_episodes()] == [9, 9]
+
+
+def test_an_environment_that_is_refused_is_closed():
+    closed = []
+
+    class Closes(Echo):
+        def close(self):
+            closed.append(self)
+
+    class Spec:
+        id, action_units, time_limit = "Closes-v0", "raw", None
+
+        def make(self, *, num_envs, threads):
+            space = spaces.MultiBinary(2)
+            return SerialVectorEnv([lambda: Closes(action_space=space)] * num_envs)
+
+    with pytest.raises(UserError, match="action space MultiBinary"):
+        ControlEnv.make(Spec(), num_envs=3, threads=1)
+    assert len(closed) == 3

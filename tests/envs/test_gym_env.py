@@ -81,7 +81,7 @@ def test_files_are_explained(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_can_be_trained_on(name):
-    env = ControlEnv(GymEnv(**config(name)).make(num_envs=2, threads=1))
+    env = ControlEnv.make(GymEnv(**config(name)), num_envs=2, threads=1)
     assert env.reset(seed=0).shape == (2, env.obs_size)
     for _ in range(5):
         actions = np.stack([env.action_space.sample() for _ in range(2)])

@@ -26,7 +26,13 @@ from rlrun.errors import EnvironmentFailure, UserError
 
 
 def specify(env_id, *, limit=None, group_size=None, **options) -> MujocoEnv:
-    return MujocoEnv(id=env_id, max_episode_steps=limit, group_size=group_size, options=options)
+    return MujocoEnv(
+        id=env_id,
+        max_episode_steps=limit,
+        group_size=group_size,
+        options=options,
+        action_units="raw",
+    )
 
 
 def make(env_id, *, num_envs=3, threads=2, limit=None, **options) -> MujocoVectorEnv:
@@ -339,6 +345,26 @@ def test_make_single_has_the_same_limit_and_options():
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one of each kind of batch
+@pytest.mark.parametrize("seed", [None, 9, [4, None, 6]])
+def test_a_partial_reset_is_gymnasiums(env_id, seed):
+    env, reference = make(env_id, limit=9), make_gymnasium(env_id, limit=9)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.reset(options={"reset_mask": np.array([True, False, False])})
+    env.reset(seed=7), reference.reset(seed=7)
+    rng = np.random.default_rng(0)
+    for actions in draw_actions(env, 12):
+        for _ in range(3):
+            assert_same_step(env.step(actions), reference.step(actions))
+        mask = rng.random(3) < 0.5
+        mask[rng.integers(3)] = True
+        got, _ = env.reset(seed=seed, options={"reset_mask": mask})
+        assert_close(got, reference.reset(seed=seed, options={"reset_mask": mask})[0])
+        assert_same_physics(env, reference)
+    with pytest.raises(ValueError, match="leaves all environments out"):
+        env.reset(options={"reset_mask": np.zeros(3, bool)})
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])  # one of each kind of batch
 def test_nan_as_action_names_the_environment(env_id, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = make(env_id)
@@ -395,8 +421,8 @@ def test_misuse_is_refused():
     env = make("Hopper-v5")
     with pytest.raises(gym.error.ResetNeeded):
         env.step(np.zeros((3, 3)))
-    with pytest.raises(ValueError, match="no reset options"):
-        env.reset(options={"reset_mask": np.ones(3, bool)})
+    with pytest.raises(ValueError, match="no reset options but reset_mask"):
+        env.reset(options={"shift": 1.0})
     env.reset(seed=0)
     with pytest.raises(ValueError, match=re.escape("(2, 3) for (3, 3)")):
         env.step(np.zeros((2, 3)))
@@ -504,7 +530,8 @@ def test_renders_what_gymnasium_renders():
             single.render()
         except Exception as error:
             raise SystemExit(77) from error  # there is no OpenGL
-        spec = MujocoEnv(id="Hopper-v5", max_episode_steps=None, group_size=None, options={})
+        options = {"max_episode_steps": None, "group_size": None, "options": {}}
+        spec = MujocoEnv(id="Hopper-v5", action_units="raw", **options)
         env = spec.make(num_envs=2, threads=1)
         assert env.render() is None
         env.render_mode = "rgb_array"

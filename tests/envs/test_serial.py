@@ -91,6 +91,7 @@ def gym_env(env_id: str, limit: int | None) -> GymEnv:
         max_episode_steps=limit,
         group_size=None,
         options={},
+        action_units="raw",
         fresh_each_episode=env_id.startswith("Bipedal"),
     )
 
@@ -461,3 +462,76 @@ def test_renders_and_closes():
     assert "Taxi-v4" in repr(env)
     env.close()
     assert env.closed
+
+
+def test_those_that_are_made_are_closed_if_one_cannot_be():
+    closed = []
+
+    class Closes(Corridor):
+        def close(self):
+            closed.append(self)
+
+    def fails():
+        raise OSError("no licence left")
+
+    for last, error in ((fails, OSError), (gym_envs("CartPole-v1", None, 1)[0], ValueError)):
+        with pytest.raises(error):
+            SerialVectorEnv([Closes, Closes, last])
+        assert len(closed) == 2
+        closed.clear()
+
+
+@pytest.mark.parametrize("seed", [None, 9, [4, None, 6, 7]])
+def test_a_partial_reset_is_gymnasiums(seed):
+    def make(vector_type, **arguments):
+        env = vector_type([Corridor] * 4, **arguments)
+        env.reset(seed=3, options={"shift": 1.0})
+        return env
+
+    ours = make(SerialVectorEnv)
+    theirs = make(SyncVectorEnv, autoreset_mode=AutoresetMode.SAME_STEP)
+    rng = np.random.default_rng(0)
+    for action in random_actions(ours, 12):
+        mask = rng.random(4) < 0.5
+        mask[rng.integers(4)] = True
+        options = {"reset_mask": mask, "shift": 100.0}
+        got = ours.reset(seed=seed, options=options)
+        assert list(options) == ["reset_mask", "shift"]  # the caller's dict is left alone
+        assert data_equivalence(got, theirs.reset(seed=seed, options=options), exact=True)
+        got, expected = ours.step(action), theirs.step(action)
+        assert data_equivalence(got[:-1], expected[:-1], exact=True)
+
+
+def test_continues_from_a_snapshot_after_a_partial_reset():
+    original = SerialVectorEnv([Corridor] * 3)
+    original.reset(seed=3)
+    for action in random_actions(original, 3):
+        original.step(action)
+    mask = np.array([False, True, False])
+    original.reset(options={"reset_mask": mask, "shift": 5.0})
+    for action in random_actions(original, 2, seed=1):
+        original.step(action)
+    restored = SerialVectorEnv([Corridor] * 3)
+    assert restored.load_state_dict(through_disk(original.state_dict())) == {}
+    assert_same_future(original, restored, 12)
+
+
+@pytest.mark.parametrize(
+    ("mask", "error"),
+    [
+        ([True, False], TypeError),
+        (np.array([1, 0]), TypeError),
+        (np.array([True]), ValueError),
+        (np.array([False, False]), ValueError),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(mask, error):
+    env = SerialVectorEnv([Corridor] * 2)
+    env.reset(seed=0)
+    with pytest.raises(error, match="reset_mask"):
+        env.reset(options={"reset_mask": mask})
+
+
+def test_the_first_reset_is_of_all():
+    with pytest.raises(gym.error.ResetNeeded):
+        SerialVectorEnv([Corridor] * 2).reset(options={"reset_mask": np.array([True, False])})

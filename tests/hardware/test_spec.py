@@ -7,9 +7,15 @@ import pytest
 import torch
 from tiny import CPU
 
+from rlrun.config.schema import convert
 from rlrun.errors import UserError
 from rlrun.hardware.cpu import available_cores
-from rlrun.hardware.spec import SECONDS_SAVED_PER_UPDATE, SECONDS_TO_COMPILE, find_compiler
+from rlrun.hardware.spec import (
+    SECONDS_SAVED_PER_UPDATE,
+    SECONDS_TO_COMPILE,
+    Hardware,
+    find_compiler,
+)
 
 AUTO = replace(CPU, compile="auto")
 TWO_THREADS = replace(CPU, threads=2)
@@ -20,14 +26,17 @@ BREAK_EVEN = round(SECONDS_TO_COMPILE / SECONDS_SAVED_PER_UPDATE)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"threads": 0}, "threads must be at least 1 or null, got 0"),
-        ({"learner_threads": 0}, "learner_threads must be at least 1, got 0"),
-        ({"device": "gpu"}, "device must be cpu, cuda or cuda:N, got 'gpu'"),
+        ({"threads": 0}, "hardware.threads must be at least 1, got 0"),
+        ({"threads": 1e9}, "hardware.threads must be at most 1024, got 1000000000"),
+        ({"learner_threads": 0}, "hardware.learner_threads must be at least 1, got 0"),
+        ({"learner_threads": 100_000}, "hardware.learner_threads must be at most 1024, got 100000"),
+        ({"device": "gpu"}, "hardware.device must be cpu, cuda or cuda:N, got 'gpu'"),
+        ({"device": "cuda:9999999"}, "hardware.device must be cpu, cuda or cuda:N, got 'cuda:99"),
     ],
 )
 def test_what_no_machine_has_is_refused(changes, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        replace(CPU, **changes)
+    with pytest.raises(UserError, match=f"^{message}"):
+        convert(vars(CPU) | changes, Hardware, "hardware")
 
 
 # ---------------------------------------------------------------------- compiling

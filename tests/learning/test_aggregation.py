@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlrun.data.minibatches import shuffled_episodes, take_episodes
+from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.learning.aggregation import minibatch_weights, step_weights
 
 # Episodes of 3, 1 and 2 steps, of which no more than 4 are possible, with the losses of each.
@@ -74,7 +74,7 @@ def test_the_mean_gradient_of_minibatches_is_that_of_all_episodes(rule, size):
 
     episodes = shuffled_episodes(mask, size=size, generator=generator)
     assert sorted(episodes.flatten().tolist()) == list(range(6))
-    parts = zip(*take_episodes(episodes, inputs, minibatch_weights(weight, size=size)), strict=True)
+    parts = zip(*take_columns(episodes, inputs, minibatch_weights(weight, size=size)), strict=True)
     mean = torch.stack([gradient(theta, x, w) for x, w in parts]).mean(0)
     torch.testing.assert_close(mean, whole)
 

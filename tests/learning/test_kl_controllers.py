@@ -2,24 +2,26 @@ import math
 
 import pytest
 import torch
+from tiny import algorithm_of
 
+from rlrun.errors import UserError
 from rlrun.learning.kl import (
     LARGEST,
     SMALLEST,
-    DoublingCoefficient,
-    FixedCoefficient,
-    ProportionalCoefficient,
+    DoublingKLController,
+    FixedKLController,
+    ProportionalKLController,
 )
 
 CPU = torch.device("cpu")
 
 
-def doubling(value: float = 1.0) -> DoublingCoefficient:
-    return DoublingCoefficient(value, target=0.01, device=CPU)
+def doubling(value: float = 1.0) -> DoublingKLController:
+    return DoublingKLController(value, target=0.01, device=CPU)
 
 
-def proportional(value: float = 0.2, horizon: int = 10_000) -> ProportionalCoefficient:
-    return ProportionalCoefficient(value, target=6.0, horizon=horizon, device=CPU)
+def proportional(value: float = 0.2, horizon: int = 10_000) -> ProportionalKLController:
+    return ProportionalKLController(value, target=6.0, horizon=horizon, device=CPU)
 
 
 def updated(coefficient, kl: float, samples: int = 512) -> float:
@@ -74,9 +76,9 @@ def test_zieglers_coefficient_stays_positive_however_many_samples():
 
 
 def test_a_fixed_coefficient_stays():
-    coefficient = FixedCoefficient(0.3, device=CPU)
+    coefficient = FixedKLController(0.3, device=CPU)
     assert updated(coefficient, 100.0) == pytest.approx(0.3)
-    assert updated(FixedCoefficient(0.0, device=CPU), 100.0) == 0.0
+    assert updated(FixedKLController(0.0, device=CPU), 100.0) == 0.0
 
 
 @pytest.mark.parametrize("make", [doubling, lambda value: proportional(value, horizon=1)])
@@ -102,25 +104,44 @@ def test_a_loaded_coefficient_goes_on_alike(make):
 
 
 def test_a_fixed_coefficient_has_no_state():
-    coefficient = FixedCoefficient(0.3, device=CPU)
+    coefficient = FixedKLController(0.3, device=CPU)
     coefficient.load_state_dict(coefficient.state_dict())
     assert coefficient.value.item() == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("make", [doubling, proportional])
+def test_a_state_is_a_snapshot(make):
+    controller = make(1.0)
+    state = controller.state_dict()
+    before = state["value"].item()
+    updated(controller, 100.0)
+    assert state["value"].item() == before != controller.value.item()
+
+
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("algo", "changes", "message"),
     [
-        (lambda: FixedCoefficient(-1.0, device=CPU), "kl_coefficient must be at least 0, got -1.0"),
-        (lambda: doubling(0.0), "kl_coefficient must be positive, got 0.0"),
-        (lambda: doubling(math.nan), "kl_coefficient must be positive, got nan"),
         (
-            lambda: DoublingCoefficient(1.0, target=0.0, device=CPU),
-            "target_kl must be positive, got 0.0",
+            "ppo_kl",
+            {"kl.coefficient": 0.0},
+            "coefficient must be positive .*, got 0.0",
         ),
-        (lambda: proportional(0.0), "kl_coefficient must be positive, got 0.0"),
-        (lambda: proportional(1.0, horizon=0), "kl_horizon must be at least 1, got 0"),
+        ("ppo_kl", {"kl.coefficient": math.nan}, "coefficient must be at least 0, got nan"),
+        ("ppo_kl", {"kl.target": 0.0}, "target must be positive, got 0.0"),
+        ("grpo", {"kl.coefficient": -1.0}, "coefficient must be at least 0, got -1.0"),
+        ("grpo", {"kl.horizon": 0}, "horizon must be at least 1, got 0"),
     ],
 )
-def test_a_value_out_of_range_is_refused(make, message):
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        make()
+def test_a_value_out_of_range_is_refused(algo, changes, message):
+    with pytest.raises(UserError, match=rf"^algo\.kl\.{message}$"):
+        algorithm_of(algo, **changes)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"), [(None, FixedKLController), (0.01, ProportionalKLController)]
+)
+def test_a_penalty_has_the_controller_that_its_target_means(target, kind):
+    settings = {"kl.reference": "x", "kl.coefficient": 0.3, "kl.target": target, "kl.horizon": 4}
+    controller = algorithm_of("grpo", **settings).kl.controller(CPU)
+    assert type(controller) is kind
+    assert updated(controller, 100.0, samples=4) == pytest.approx(0.3 * (1.2 if target else 1.0))

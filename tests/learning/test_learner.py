@@ -1,14 +1,14 @@
 import copy
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import torch
 from tiny import torchs_step
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlrun.learning.learner import Learner
 from rlrun.learning.optimizers import Adam, Optimizer, RMSprop
-from rlrun.models.mlp import mlp
 
 
 class Example(NamedTuple):
@@ -31,8 +31,9 @@ def examples(minibatches: int, seed: int = 0, rows: int = 5) -> Example:
     return Example(*(torch.randn(shape, generator=generator) for shape in shapes))
 
 
-ADAM = Adam(epsilon=1e-5)
-OPTIMIZERS = {"adam": ADAM, "rmsprop": RMSprop(alpha=0.9, epsilon=1e-3)}
+SHARED = {"learning_rate": 1e-2, "anneal_learning_rate": False, "max_grad_norm": 0.5}
+ADAM = Adam(epsilon=1e-5, **SHARED)
+OPTIMIZERS = {"adam": ADAM, "rmsprop": RMSprop(alpha=0.9, epsilon=1e-3, **SHARED)}
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
@@ -40,12 +41,15 @@ def regression(
     minibatches: int, *, seed: int = 0, max_grad_norm: float = 0.5, optimizer: Optimizer = ADAM
 ) -> Learner:
     generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    for layer in (network[0], network[2]):
+        nn.init.orthogonal_(layer.weight, generator=generator)
+        nn.init.zeros_(layer.bias)
     return Learner(
-        mlp([3, 8, 2], output_gain=1.0, generator=generator),
+        network,
         squared_error,
         minibatches=minibatches,
-        optimizer=optimizer,
-        max_grad_norm=max_grad_norm,
+        optimizer=replace(optimizer, max_grad_norm=max_grad_norm),
     )
 
 

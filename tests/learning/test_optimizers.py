@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rlrun.learning.optimizers import Adam, RMSprop, clip_by_norm
 
+# What a step does not depend on.
+OTHERS = {"learning_rate": 1e-3, "anneal_learning_rate": True, "max_grad_norm": 0.5}
 OURS = {
-    "adam": Adam(epsilon=1e-5),
-    "adam_other_betas": Adam(epsilon=1e-8, beta1=0.5, beta2=0.99),
-    "rmsprop": RMSprop(alpha=0.99, epsilon=1e-5),
-    "rmsprop_other_alpha": RMSprop(alpha=0.9, epsilon=1e-2),
+    "adam": Adam(epsilon=1e-5, **OTHERS),
+    "adam_other_betas": Adam(epsilon=1e-8, beta1=0.5, beta2=0.99, **OTHERS),
+    "rmsprop": RMSprop(alpha=0.99, epsilon=1e-5, **OTHERS),
+    "rmsprop_other_alpha": RMSprop(alpha=0.9, epsilon=1e-2, **OTHERS),
 }
 
 
@@ -43,10 +47,10 @@ def test_equals_torch_over_twenty_steps(ours):
     [
         # The corrected moments of the first step are g and g²: θ − α g / (|g| + ε).
         # 1 − 0.1·0.5/(0.5 + 1e-5) = 0.900002;  1 + 0.1·1e-5/(2e-5) = 1.05
-        (Adam(epsilon=1e-5), [0.900002, 1.05]),
+        (Adam(epsilon=1e-5, **OTHERS), [0.900002, 1.05]),
         # v = 0.25 g², so that its root is |g|/2: 1 − 0.1·0.5/(0.25 + 1e-5) = 0.800008;
         # 1 + 0.1·1e-5/(1.5e-5) = 1.066667
-        (RMSprop(alpha=0.75, epsilon=1e-5), [0.800008, 1.066667]),
+        (RMSprop(alpha=0.75, epsilon=1e-5, **OTHERS), [0.800008, 1.066667]),
     ],
     ids=["adam", "rmsprop"],
 )
@@ -69,7 +73,7 @@ def test_arguments_are_left_as_they_are(ours):
 
 
 def test_adam_counts_its_steps():
-    ours, theta = Adam(epsilon=1e-5), torch.ones(3)
+    ours, theta = Adam(epsilon=1e-5, **OTHERS), torch.ones(3)
     state = ours.start(theta)
     for _ in range(4):
         _, state = ours.step(theta, theta, state, learning_rate=torch.tensor(0.1))
@@ -86,3 +90,11 @@ def test_clip_equals_torchs(size):
     clipped = clip_by_norm(gradient, 0.5)
     torch.testing.assert_close(clipped, parameter.grad)
     assert clipped.norm().item() == pytest.approx(min(size, 0.5), rel=1e-4)
+
+
+@pytest.mark.parametrize("ours", [OURS["adam"], OURS["rmsprop"]], ids=["adam", "rmsprop"])
+def test_the_rate_falls_linearly_to_zero_if_it_falls(ours):
+    steady = replace(ours, anneal_learning_rate=False)
+    for progress in (0.0, 0.25, 1.0):
+        assert ours.rate(progress) == pytest.approx(1e-3 * (1 - progress))
+        assert steady.rate(progress) == 1e-3

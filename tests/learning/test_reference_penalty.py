@@ -2,22 +2,22 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from running import assert_same_run, experiment, metrics, small
-from tiny import CPU as HARDWARE
-from tiny import Corridor, PointMass, control, learn, problem_of, set_up
+from tiny import Corridor, PointMass, control, learn, problem_of, set_up, small_model
 from torch import Tensor
 
 from rlrun.data.rollout import Rollout
-from rlrun.data.seeding import Streams
+from rlrun.envs.control import ControlEnv
 from rlrun.errors import UserError
-from rlrun.models.reference import load_reference
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.policies import load_policy, unread_policy
 
 CPU = torch.device("cpu")
 every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
@@ -27,7 +27,7 @@ every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
 def run(tmp_path_factory) -> Path:
     """PPO on CartPole for eight iterations."""
     directory = tmp_path_factory.mktemp("reference") / "run"
-    words = ("total_steps=512", "algo.hidden_sizes=[8,8]", f"run_dir={directory}")
+    words = ("total_steps=512", "model.hidden_sizes=[8,8]", f"run_dir={directory}")
     api.train(experiment(small("cartpole", *words)))
     return directory
 
@@ -46,22 +46,34 @@ def grouped(algo: str, *words: str) -> list[str]:
 # ---------------------------------------------------------------------- what it does
 
 
-def tiny_run(directory: Path, algorithm, collector) -> str:
+def tiny_run(directory: Path, algorithm) -> str:
     """Write down an algorithm's policy as a run does, and return where."""
-    settings = {
-        name: vars(algorithm)[name]
-        for name in ("hidden_sizes", "normalizer_clip", "normalize_observation")
+    config = {
+        "algo": {"normalization": vars(algorithm.normalization)},
+        "model": {"_target_": "rlrun.models.mlp.MLP", **vars(small_model())},
     }
     directory.mkdir()
-    (directory / "config.yaml").write_text(yaml.safe_dump({"algo": settings}))
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
     (directory / "run.json").write_text(json.dumps({"env_id": "Tiny-v0"}))
+    normalizer = algorithm.agent.observation_normalizer.state_dict()
     CheckpointStore(directory / "checkpoints", keep=1).save(
         1,
         weights=algorithm.agent.weights(),
-        state={"observation_normalizer": collector.observation_normalizer.state_dict()},
+        state={"algorithm.observation_normalizer": normalizer},
         info={},
     )
     return str(directory)
+
+
+def penalised(env: ControlEnv, algo: str, *, group_size: int = 2, **settings):
+    """An algorithm that can read policies for these environments, and its collector."""
+    read = partial(load_policy, problem=problem_of(env))
+    return set_up(env, algo, group_size=group_size, load_policy=read, **settings)
+
+
+def rollout_of(algorithm, collector) -> Rollout:
+    """The next rollout."""
+    return algorithm.agent.rollout(collector.collect(algorithm.agent.actor))
 
 
 def no_signal(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
@@ -72,20 +84,20 @@ def no_signal(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
 def moved_policy(make_env, tmp_path: Path, **settings) -> str:
     """A reference policy far from a new one."""
     algorithm, collector = set_up(control(make_env, 4), "grpo", seed=5, group_size=2, **settings)
-    collector.collect(algorithm.agent)
-    theta = algorithm.policy_learner.parameters.vector
+    rollout_of(algorithm, collector)
+    theta = algorithm.body.policy.parameters.vector
     theta.add_(0.3 * torch.randn(len(theta), generator=torch.Generator().manual_seed(0)))
-    return tiny_run(tmp_path / "moved", algorithm, collector)
+    return tiny_run(tmp_path / "moved", algorithm)
 
 
 @every_penalised
 @pytest.mark.parametrize("make_env", [Corridor, PointMass])
 def test_the_kl_to_oneself_is_zero_and_then_grows(algo, make_env, tmp_path):
     env = control(make_env, 4)
-    settings = {"normalize_observation": False, "learning_rate": 1e-2}
-    algorithm, collector = set_up(env, algo, group_size=2, **settings)
-    path = tiny_run(tmp_path / "itself", algorithm, collector)
-    algorithm, collector = set_up(env, algo, group_size=2, reference=path, **settings)
+    settings = {"normalization.observation": False, "learning_rate": 1e-2}
+    algorithm, _ = set_up(env, algo, group_size=2, **settings)
+    path = tiny_run(tmp_path / "itself", algorithm)
+    algorithm, collector = penalised(env, algo, reference=path, **settings)
     first, second = learn(algorithm, collector, iterations=2)
     assert first["policy/reference_kl"] == pytest.approx(0.0, abs=1e-6)
     assert second["policy/reference_kl"] > 1e-5
@@ -94,15 +106,17 @@ def test_the_kl_to_oneself_is_zero_and_then_grows(algo, make_env, tmp_path):
 
 def test_the_kl_is_the_exact_one_of_the_steps_that_count(tmp_path):
     path = moved_policy(Corridor, tmp_path)
-    algorithm, collector = set_up(control(Corridor, 4), "grpo", group_size=2, reference=path)
-    rollout = algorithm.collect(collector)
+    algorithm, collector = penalised(control(Corridor, 4), "grpo", reference=path)
+    rollout = rollout_of(algorithm, collector)
     assert not rollout.mask.all()
-    reference = load_reference(path, problem_of(collector.env, group_size=2), CPU)
-    policy = algorithm.agent.policy(rollout.obs).logits.softmax(-1)
+    reference = load_policy(path, CPU, problem=problem_of(collector.env))
+    policy = algorithm.agent.networks.policy(rollout.obs).logits.softmax(-1)
     other = reference(rollout.raw_obs).logits.softmax(-1)
     each = (policy * (policy / other).log()).sum(-1)
     expected = torch.stack([each[t, i] for t, i in rollout.mask.nonzero().tolist()]).mean()
-    torch.testing.assert_close(algorithm.penalty(rollout).metrics["policy/reference_kl"], expected)
+    torch.testing.assert_close(
+        algorithm.body.penalty(rollout).metrics["policy/reference_kl"], expected
+    )
     assert expected > 0.01
 
 
@@ -117,40 +131,40 @@ ESTIMATES = {
 def test_in_the_reward_it_is_taken_from_each_step_that_counts(estimator, tmp_path):
     settings = {
         "reference": moved_policy(Corridor, tmp_path),
-        "kl_coefficient": 0.5,
-        "kl_estimator": estimator,
-        "kl_place": "reward",
+        "coefficient": 0.5,
+        "kl.estimator": estimator,
+        "place": "reward",
     }
-    algorithm, collector = set_up(control(Corridor, 4), "rloo", group_size=2, **settings)
-    rollout = algorithm.collect(collector)
-    penalised = algorithm.penalty(rollout)
-    fine = 0.5 * ESTIMATES[estimator](rollout.logp - penalised.reference_logp) * rollout.mask
+    algorithm, collector = penalised(control(Corridor, 4), "rloo", **settings)
+    rollout = rollout_of(algorithm, collector)
+    result = algorithm.body.penalty(rollout)
+    fine = 0.5 * ESTIMATES[estimator](rollout.logp - result.reference_logp) * rollout.mask
     assert fine.abs().max() > 0.01
-    torch.testing.assert_close(penalised.rollout.reward, rollout.reward - fine)
-    assert torch.equal(penalised.rollout.raw_reward, rollout.raw_reward)
-    assert algorithm.penalty.in_loss(fine).abs().max() == 0  # not twice
+    torch.testing.assert_close(result.rollout.reward, rollout.reward - fine)
+    assert torch.equal(result.rollout.raw_reward, rollout.raw_reward)
+    assert algorithm.body.penalty.in_loss(fine).abs().max() == 0  # not twice
 
 
 @every_penalised
 def test_in_the_loss_it_is_weighed_like_the_step_it_belongs_to(algo, tmp_path):
     settings = {
         "reference": moved_policy(Corridor, tmp_path),
-        "kl_coefficient": 0.5,
-        "kl_estimator": "k2",
-        "kl_place": "loss",
+        "coefficient": 0.5,
+        "kl.estimator": "k2",
+        "place": "loss",
         "epochs": 1,
         "episodes_per_minibatch": 4,
-        "adam_epsilon": 1.0,
+        "epsilon": 1.0,
         "learning_rate": 1.0,
         "max_grad_norm": float("inf"),
     }
     env = control(Corridor, 4)
-    algorithm, collector = set_up(env, algo, group_size=2, estimator=no_signal, **settings)
-    rollout = algorithm.collect(collector)
-    reference_logp = algorithm.penalty(rollout).reference_logp
-    assert torch.equal(algorithm.penalty(rollout).rollout.reward, rollout.reward)
+    algorithm, collector = penalised(env, algo, estimator=no_signal, **settings)
+    rollout = rollout_of(algorithm, collector)
+    reference_logp = algorithm.body.penalty(rollout).reference_logp
+    assert torch.equal(algorithm.body.penalty(rollout).rollout.reward, rollout.reward)
     lengths = rollout.mask.sum(0)
-    learner = algorithm.policy_learner
+    learner = algorithm.body.policy
 
     theta = learner.parameters.vector.clone().requires_grad_(True)
     named = learner.parameters.unflatten(theta)
@@ -180,11 +194,11 @@ def test_in_the_loss_it_is_weighed_like_the_step_it_belongs_to(algo, tmp_path):
 )
 def test_it_pulls_a_policy_to_the_reference(make_env, algo, estimator, place, tmp_path):
     settings = {
-        "reference": moved_policy(make_env, tmp_path, normalize_observation=False),
-        "normalize_observation": False,
-        "kl_coefficient": 10.0 if place == "reward" else 1.0,
-        "kl_estimator": estimator,
-        "kl_place": place,
+        "reference": moved_policy(make_env, tmp_path, **{"normalization.observation": False}),
+        "normalization.observation": False,
+        "coefficient": 10.0 if place == "reward" else 1.0,
+        "kl.estimator": estimator,
+        "place": place,
         "learning_rate": 1e-2,
         "episodes_per_minibatch": 8,
         "gamma": 1.0,
@@ -192,7 +206,7 @@ def test_it_pulls_a_policy_to_the_reference(make_env, algo, estimator, place, tm
     # Rewards are of no interest where the estimator does not see them, or next to a large penalty.
     signal = {"estimator": no_signal} if place == "loss" else {}
     env = control(make_env, 32)
-    algorithm, collector = set_up(env, algo, group_size=8, **signal, **settings)
+    algorithm, collector = penalised(env, algo, group_size=8, **signal, **settings)
     divergence = [m["policy/reference_kl"].item() for m in learn(algorithm, collector, 20)]
     assert divergence[0] > 0.02
     assert divergence[-1] < 0.3 * divergence[0]
@@ -201,10 +215,9 @@ def test_it_pulls_a_policy_to_the_reference(make_env, algo, estimator, place, tm
 def test_an_adapted_coefficient_follows_the_kl(tmp_path):
     path = moved_policy(Corridor, tmp_path)
     for target, grows in ((1e-6, True), (10.0, False)):
-        settings = {"kl_coefficient": 0.1, "kl_target": target, "kl_horizon": 4}
-        algorithm, collector = set_up(
-            control(Corridor, 4), "grpo", group_size=2, reference=path, **settings
-        )
+        settings = {"coefficient": 0.1, "target": target, "kl.horizon": 4}
+        env = control(Corridor, 4)
+        algorithm, collector = penalised(env, "grpo", reference=path, **settings)
         values = [m["schedule/kl_coefficient"].item() for m in learn(algorithm, collector, 3)]
         # Four episodes each time: by a fifth, from the second iteration on.
         factor = 1.2 if grows else 0.8
@@ -214,43 +227,34 @@ def test_an_adapted_coefficient_follows_the_kl(tmp_path):
 # ---------------------------------------------------------------------- what is said of it
 
 
-def said(capsys, algo: str, *, from_checkpoint: bool = False, **settings) -> str:
+def said(capsys, algo: str, *, resumed: bool = False, **settings) -> str:
     """What setting an algorithm up says on stderr."""
     env = control(Corridor, 4)
-    algorithm, _ = set_up(env, algo, group_size=2, **settings)
-    if from_checkpoint:
-        capsys.readouterr()
-        algorithm.setup(
-            problem_of(env, group_size=2),
-            hardware=HARDWARE,
-            streams=Streams.from_seed(0),
-            estimator=no_signal,
-            compiled=False,
-            from_checkpoint=True,
-        )
+    read = partial(unread_policy if resumed else load_policy, problem=problem_of(env))
+    set_up(env, algo, group_size=2, load_policy=read, **settings)
     return capsys.readouterr().err
 
 
 @pytest.mark.parametrize("algo", ["grpo", "gspo"])
 def test_a_penalty_that_may_be_divided_by_the_spread_is_pointed_out(algo, capsys, tmp_path):
     reference = moved_policy(Corridor, tmp_path)
-    settings = {"reference": reference, "kl_coefficient": 0.1}
-    warning = said(capsys, algo, kl_place="reward", **settings)
-    assert warning.startswith("warning: algo.kl_place=reward: ")
+    settings = {"reference": reference, "coefficient": 0.1}
+    warning = said(capsys, algo, place="reward", **settings)
+    assert warning.startswith("warning: algo.kl.place=reward: ")
     assert "advantage=grpo" in warning
     assert warning.count("\n") == 1
-    assert said(capsys, algo, kl_place="reward", from_checkpoint=True, **settings) == ""
-    assert said(capsys, algo, kl_place="loss", kl_estimator="k3", **settings) == ""
-    assert said(capsys, algo, kl_place="reward") == ""
-    assert said(capsys, "rloo", kl_place="reward", **settings) == ""
+    assert said(capsys, algo, place="reward", resumed=True, **settings) == ""
+    assert said(capsys, algo, place="loss", **{"kl.estimator": "k3"}, **settings) == ""
+    assert said(capsys, algo, place="reward") == ""
+    assert said(capsys, "rloo", place="reward", **settings) == ""
 
 
 def test_a_reference_without_a_weight_is_pointed_out(capsys, tmp_path):
     settings = {"reference": moved_policy(Corridor, tmp_path)}
-    warning = "warning: algo.reference keeps the policy near nothing: algo.kl_coefficient is 0\n"
+    warning = "warning: algo.kl.reference keeps the policy near nothing: algo.kl.coefficient is 0\n"
     assert said(capsys, "grpo", **settings) == warning
-    assert said(capsys, "grpo", from_checkpoint=True, **settings) == ""
-    assert said(capsys, "grpo", kl_coefficient=0.1, **settings) == ""
+    assert said(capsys, "grpo", resumed=True, **settings) == ""
+    assert said(capsys, "grpo", coefficient=0.1, **settings) == ""
     assert said(capsys, "grpo") == ""
 
 
@@ -258,13 +262,13 @@ def test_a_reference_without_a_weight_is_pointed_out(capsys, tmp_path):
 
 
 # Both halves of a run of 480 steps end with an evaluation, and nothing depends on its end.
-STEADY = ("algo.anneal_learning_rate=false", "evaluation.every_steps=240")
+STEADY = ("algo.optimizer.anneal_learning_rate=false", "evaluation.every_steps=240")
 
 
 @every_penalised
 def test_a_run_goes_on_when_its_reference_is_gone(algo, copied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    penalty = (f"algo.reference={copied.name}", "algo.kl_coefficient=0.1", "algo.kl_target=0.01")
+    penalty = (f"algo.kl.reference={copied.name}", "algo.kl.coefficient=0.1", "algo.kl.target=0.01")
     words = grouped(algo, *STEADY, *penalty)
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     api.train(experiment([*words, "total_steps=480", f"run_dir={whole}"]))
@@ -284,7 +288,7 @@ def test_a_run_goes_on_when_its_reference_is_gone(algo, copied, tmp_path, monkey
 def test_a_run_is_evaluated_when_its_reference_is_gone(algo, copied, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / "run"
-    penalty = (f"algo.reference={copied.name}", "algo.kl_coefficient=0.1")
+    penalty = (f"algo.kl.reference={copied.name}", "algo.kl.coefficient=0.1")
     words = grouped(algo, *STEADY, *penalty, "total_steps=160", f"run_dir={directory}")
     api.train(experiment(words))
     before = api.evaluate_run(directory, episodes=3, seed=1, checkpoint="last")
@@ -302,7 +306,7 @@ def go_elsewhere(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_reference_that_learns_on_does_not_move_the_run(copied, tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "algo.kl_coefficient=0.1")
+    words = grouped("grpo", *STEADY, f"algo.kl.reference={copied}", "algo.kl.coefficient=0.1")
     api.train(experiment([*words, "total_steps=480", f"run_dir={whole}"]))
     api.train(experiment([*words, "total_steps=240", f"run_dir={halved}"]))
     api.resume(copied, total_steps=576)
@@ -312,7 +316,7 @@ def test_a_reference_that_learns_on_does_not_move_the_run(copied, tmp_path):
 
 def test_without_a_checkpoint_a_run_begins_again_and_reads_its_reference_again(copied, tmp_path):
     directory = tmp_path / "run"
-    words = grouped("grpo", *STEADY, f"algo.reference={copied}", "total_steps=160")
+    words = grouped("grpo", *STEADY, f"algo.kl.reference={copied}", "total_steps=160")
     api.train(experiment([*words, f"run_dir={directory}"]))
     rows = metrics(directory)
     shutil.rmtree(directory / "checkpoints")
@@ -321,6 +325,6 @@ def test_without_a_checkpoint_a_run_begins_again_and_reads_its_reference_again(c
 
     shutil.rmtree(directory / "checkpoints")
     shutil.rmtree(copied)
-    with pytest.raises(UserError, match=rf"^algo\.reference={copied}: no such directory"):
+    with pytest.raises(UserError, match=rf"^algo\.kl\.reference={copied}: no such directory"):
         api.resume(directory, total_steps=None)
     assert metrics(directory) == rows

@@ -5,7 +5,7 @@ import torch
 from tiny import Corridor, control, set_up
 from torch import Tensor
 
-from rlrun.learning.reference_penalty import PenalisedBatch
+from rlrun.algos.groups.episode_update import EpisodeBatch
 from rlrun.learning.surrogates import bounded, of_each_step
 from rlrun.models.distributions import Categorical
 
@@ -15,17 +15,17 @@ COUNTS = torch.tensor([[True, True], [True, False]])
 PROBABILITY = 0.3  # of each action that was taken, under the new policy
 
 
-def batch(advantage: list[float], weight: Tensor) -> PenalisedBatch:
+def batch(advantage: list[float], weight: Tensor) -> EpisodeBatch:
     """These two episodes, whose steps have one observation and action 0."""
     zeros = torch.zeros(2, 2)
-    return PenalisedBatch(
+    return EpisodeBatch(
         obs=torch.zeros(2, 2, 1),
         action=torch.zeros(2, 2, dtype=torch.int64),
         logp=(PROBABILITY / RATIOS).log(),
         advantage=torch.tensor(advantage).expand(2, 2),
         weight=weight * COUNTS,
         reference_logp=zeros,
-        kl_coefficient=torch.tensor(0.0),
+        kl_coefficient=zeros,
     )
 
 
@@ -34,7 +34,7 @@ def policy(obs: Tensor) -> Categorical:
     return Categorical(torch.tensor([PROBABILITY, 1 - PROBABILITY]).log().expand(2, 2, 2))
 
 
-def loss_of(algo: str, batch: PenalisedBatch, **changes) -> tuple[float, dict[str, Tensor]]:
+def loss_of(algo: str, batch: EpisodeBatch, **changes) -> tuple[float, dict[str, Tensor]]:
     """The loss of an algorithm, and what it logs."""
     algorithm, _ = set_up(control(Corridor, 4), algo, group_size=2, **changes)
     loss, metrics = algorithm.policy_loss(policy, batch)

@@ -21,8 +21,8 @@ class Recorder:
     def checkpoint(self, path, aliases):
         self.calls.append(("checkpoint", path, aliases))
 
-    def close(self, status):
-        self.calls.append(("close", status))
+    def close(self, status, figures):
+        self.calls.append(("close", status, figures))
 
     def state_dict(self):
         return {"calls": len(self.calls)}
@@ -58,12 +58,12 @@ def test_every_logger_gets_every_call(tmp_path):
     loggers = Loggers({"first": first, "second": second}, {})
     loggers.log({"train/return": 1.0}, 10)
     loggers.checkpoint(tmp_path, ["last"])
-    loggers.close("finished")
+    loggers.close("finished", {"best_return": 1.0})
     assert first.calls == second.calls
     assert first.calls == [
         ("log", {"train/return": 1.0}, 10),
         ("checkpoint", tmp_path, ["last"]),
-        ("close", "finished"),
+        ("close", "finished", {"best_return": 1.0}),
     ]
 
 
@@ -73,8 +73,13 @@ def test_a_logger_that_raises_is_switched_off_with_one_warning(capsys):
     loggers = Loggers({"broken": broken, "working": working}, {})
     for step in range(3):
         loggers.log({}, step)
-    loggers.close("finished")
-    assert working.calls == [("log", {}, 0), ("log", {}, 1), ("log", {}, 2), ("close", "finished")]
+    loggers.close("finished", {})
+    assert working.calls == [
+        ("log", {}, 0),
+        ("log", {}, 1),
+        ("log", {}, 2),
+        ("close", "finished", {}),
+    ]
     assert broken.calls == []
     warnings = capsys.readouterr().err.splitlines()
     assert warnings == ["warning: logger 'broken' is switched off: OSError: disk full"]
@@ -83,9 +88,9 @@ def test_a_logger_that_raises_is_switched_off_with_one_warning(capsys):
 def test_close_reaches_every_logger_once(capsys):
     working = Recorder()
     loggers = Loggers({"broken": Raising("close", OSError("gone")), "working": working}, {})
-    loggers.close("failed")
-    loggers.close("failed")
-    assert working.calls == [("close", "failed")]
+    loggers.close("failed", {})
+    loggers.close("failed", {})
+    assert working.calls == [("close", "failed", {})]
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
@@ -126,7 +131,7 @@ def test_a_users_mistake_stops_the_run_before_it_starts(info):
     loggers = Loggers({}, {})
     with pytest.raises(UserError, match="no key"):
         loggers.open({"opened": Spec(opened), "mistaken": Spec(UserError("no key"))}, info)
-    assert opened.calls == [("close", "failed")]
+    assert opened.calls == [("close", "failed", {})]
 
 
 def test_a_loggers_package_is_imported_when_it_is_opened():

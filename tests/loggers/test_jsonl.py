@@ -27,13 +27,13 @@ def test_rows_come_back_as_logged(path):
         {"step": 2048, "update": 320, "time_s": 0.4, "train/return": 1 / 3},
         {"step": 2048, "eval/return": -1e-30},
     ]
-    logger.close("finished")
+    logger.close("finished", {})
 
 
 def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(path):
     logger = JsonlLogger(path, None)
     logger.log({"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.0}, 1)
-    logger.close("finished")
+    logger.close("finished", {})
     row = json.loads(path.read_text(), parse_constant=refuse)
     assert row == {"step": 1, "a": None, "b": None, "c": None, "d": 1.0}
     (row,) = read_metrics(path)
@@ -45,19 +45,19 @@ def test_resume_drops_what_was_logged_after_the_checkpoint(path):
     logger.log({"x": 1.0}, 1)
     state = logger.state_dict()
     logger.log({"x": 2.0}, 2)
-    logger.close("interrupted")
+    logger.close("interrupted", {})
 
     resumed = JsonlLogger(path, state["offset"])
     assert resumed.state_dict() == state
     resumed.log({"x": 3.0}, 2)
     assert resumed.state_dict() == {"offset": path.stat().st_size}
-    resumed.close("finished")
+    resumed.close("finished", {})
     assert read_metrics(path) == [{"step": 1, "x": 1.0}, {"step": 2, "x": 3.0}]
 
 
 def test_a_run_without_a_checkpoint_starts_its_record_again(path):
     path.write_text('{"step": 1}\n')
-    JsonlLogger(path, None).close("finished")
+    JsonlLogger(path, None).close("finished", {})
     assert path.read_bytes() == b""
 
 
@@ -65,7 +65,7 @@ def test_a_file_shorter_than_the_offset_is_not_filled_with_zeros(path):
     path.write_text('{"step": 1}\n')
     logger = JsonlLogger(path, 10_000)
     logger.log({}, 2)
-    logger.close("finished")
+    logger.close("finished", {})
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
 
 

@@ -24,13 +24,15 @@ def test_without_a_terminal_evaluations_are_printed_and_iterations_are_not():
     for step in range(1, 1001):
         progress.log({"train/return": 2_345.6}, step)
     progress.log({"eval/return": 2781.4}, 250_000)
-    progress.close("finished")
+    progress.close("finished", {"time_s": 67.4, "compile_s": 12.3})
     start, evaluation, end = console.file.getvalue().splitlines()
     assert start == "  0 %          0 of 1,000,000 steps"
     assert evaluation.startswith(" 25 %    250,000 of 1,000,000 steps · ")
     assert " steps/s · " in evaluation
     assert evaluation.endswith(" left · return 2,346 · evaluation 2,781")
-    assert end.endswith("finished after 0:00 · return 2,346 · evaluation 2,781")
+    assert end.endswith(
+        "finished after 1:07, compiling (0:12) apart · return 2,346 · evaluation 2,781"
+    )
 
 
 def test_without_a_terminal_there_is_a_line_every_ten_seconds(monkeypatch):
@@ -91,7 +93,7 @@ def test_the_live_display_fits_the_terminal(width):
     progress = Progress(1_000_000_000, 0, console)
     progress.log({"train/return": -12_345.6}, 1)
     progress.log({"eval/return": -12_345.6}, 999_999_999)
-    progress.close("interrupted")
+    progress.close("interrupted", {})
     lines = Text.from_ansi(console.file.getvalue()).plain.splitlines()
     assert max(cell_len(line) for line in lines) <= width
     bar, measures = lines[-2:]
@@ -106,7 +108,7 @@ def test_the_live_display_is_not_drawn_for_every_iteration():
     for step in range(10_000):
         progress.log({"train/return": 1.0}, step)
     seconds = time.perf_counter() - start
-    progress.close("finished")
+    progress.close("finished", {})
     frames = console.file.getvalue().count(" of 10,000 steps")
     assert frames <= 3 + seconds / 0.25
     assert seconds / 10_000 < 100e-6
@@ -118,7 +120,7 @@ def test_the_time_of_a_phase_is_drawn_while_the_main_thread_is_busy():
     with progress.status("compiling the update"):
         time.sleep(1.2)
     text = console.file.getvalue()
-    progress.close("finished")
+    progress.close("finished", {})
     assert "compiling the update  0:00" in text
     assert "compiling the update  0:01" in text
 
@@ -129,7 +131,7 @@ def test_the_display_survives_an_error_in_a_phase():
     with pytest.raises(RuntimeError), progress.status("compiling"):
         raise RuntimeError
     progress.message("[not markup] a path")
-    progress.close("failed")
+    progress.close("failed", {})
     lines = Text.from_ansi(console.file.getvalue()).plain.splitlines()
     assert "[not markup] a path" in lines
     assert lines[-1].startswith("failed after 0:00")
@@ -140,7 +142,7 @@ def test_a_run_that_is_killed_leaves_the_terminal_its_cursor():
     progress = Progress(1_000, 0, console)
     with progress.status("compiling"):
         text = console.file.getvalue()
-    progress.close("finished")
+    progress.close("finished", {})
     hide, show = "\x1b[?25l", "\x1b[?25h"
     assert text.rfind(show) > text.rfind(hide) >= 0
 

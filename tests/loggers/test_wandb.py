@@ -1,8 +1,10 @@
 """Real offline W&B runs, read back from the .wandb file that they leave."""
 
 import http.server
+import json
 import os
 import pty
+import signal
 import sys
 import threading
 import time
@@ -10,9 +12,13 @@ import time
 import pytest
 import wandb
 import wandb_file
+from running import Process, small
 
 from rlrun.errors import UserError
+from rlrun.loggers.jsonl import JsonlLogger
 from rlrun.loggers.wandb import WandbLogger
+from rlrun.loggers.wandb_file import last_row
+from rlrun.runs import api
 
 KEY = "0123456789" * 4
 
@@ -59,10 +65,12 @@ def test_an_offline_run_holds_everything_that_was_logged(info, capsys):
         logger.log(values, row["step"])
     # An evaluation at the step of the last iteration joins its row.
     logger.log({"eval/return": 7.5}, rows[-1]["step"])
-    logger.close("finished")
+    logger.close("finished", {"best_return": 9.5, "final_return": 7.0})
 
     (file,) = run_files(info)
     assert file.logged() == [*rows[:-1], {**rows[-1], "eval/return": 7.5}]
+    assert file.summary["best_return"] == 9.5
+    assert file.summary["final_return"] == 7.0
     assert [row["_step"] for row in file.rows] == [row["step"] for row in rows]
     assert file.exit_codes == [0]
 
@@ -73,7 +81,8 @@ def test_an_offline_run_holds_everything_that_was_logged(info, capsys):
     assert file.run.display_name == "ppo-hopper-s3"
     assert file.run.notes == "a note"
     assert list(file.run.tags) == ["paper", "v1"]
-    assert {name: file.config[name] for name in info.config} == info.config
+    assert {name: file.config[name] for name in info.facts} == info.facts
+    assert file.config["settings"] == info.config
 
     # Everything is drawn against the environment steps.
     assert [metric.name for metric in file.metrics if metric.name] == ["step"]
@@ -89,7 +98,7 @@ def test_an_offline_run_holds_everything_that_was_logged(info, capsys):
 def test_how_the_run_ended_is_its_exit_code(info, status, code):
     logger = spec(mode="offline").open(info, None)
     logger.log({"train/return": 1.0}, 1)
-    logger.close(status)
+    logger.close(status, {})
     (file,) = run_files(info)
     assert file.exit_codes == [code]
     assert file.logged() == [{"step": 1, "train/return": 1.0}]
@@ -98,23 +107,140 @@ def test_how_the_run_ended_is_its_exit_code(info, status, code):
 def test_a_resumed_run_has_the_same_id(info):
     logger = spec().open(info, None)
     logger.log({"x": 1.0}, 1)
+    (info.directory / "metrics.jsonl").write_text('{"step": 1, "x": 1.0}\n')
     state = logger.state_dict()
-    logger.close("interrupted")
+    logger.close("interrupted", {})
     resumed = spec().open(info, state)
     assert resumed.state_dict() == state
     resumed.log({"x": 2.0}, 2)
-    resumed.close("finished")
+    resumed.close("finished", {})
     first, second = run_files(info)
     assert first.run.run_id == second.run.run_id == state["id"]
     assert [row["_step"] for row in first.rows + second.rows] == [1, 2]
+
+
+ROWS = [{"step": 10 * n, "update": n, "x": float(n)} for n in range(1, 7)]
+
+
+def log(logger, rows):
+    for row in rows:
+        logger.log({name: value for name, value in row.items() if name != "step"}, row["step"])
+
+
+@pytest.mark.parametrize(
+    ("had", "checkpoint"),
+    [
+        (2, 4),  # killed: W&B has less than metrics.jsonl has at the checkpoint
+        (5, 3),  # W&B has what is logged again from the checkpoint on
+        (4, 4),
+        (0, 4),  # nothing but the file's header
+    ],
+)
+def test_a_resumed_run_sends_what_wandb_has_not_and_nothing_twice(info, had, checkpoint):
+    logger = spec().open(info, None)
+    log(logger, ROWS[:had])
+    state = logger.state_dict()
+    logger.close("interrupted", {})
+    wandb.teardown()
+    record = JsonlLogger(info.directory / "metrics.jsonl", None)
+    log(record, ROWS[:checkpoint])
+    record.close("interrupted", {})
+
+    resumed = spec().open(info, state)
+    log(resumed, ROWS[checkpoint:])
+    resumed.log({"update": 6, "eval/return": 7.5}, 60)
+    resumed.close("finished", {})
+    files = run_files(info)
+    assert {file.run.run_id for file in files} == {state["id"]}
+    assert [row for file in files for row in file.logged()] == [
+        *ROWS[:-1],
+        {**ROWS[-1], "eval/return": 7.5},
+    ]
+
+
+def test_an_evaluation_at_the_step_where_wandb_ends_is_added(info):
+    logger = spec().open(info, None)
+    log(logger, ROWS[:2])
+    state = logger.state_dict()
+    logger.close("interrupted", {})
+    wandb.teardown()
+    (info.directory / "metrics.jsonl").write_text('{"step": 20, "update": 2, "x": 2.0}\n')
+    resumed = spec().open(info, state)
+    resumed.log({"update": 2, "eval/return": 7.5}, 20)
+    resumed.close("finished", {})
+    first, second = run_files(info)
+    assert first.logged() == ROWS[:2]
+    assert second.logged() == [{"step": 20, "eval/return": 7.5}]
+    assert second.rows[0]["_step"] == 20
+
+
+def test_a_file_that_was_cut_anywhere_is_read_as_far_as_it_goes(info):
+    logger = spec().open(info, None)
+    for step in range(1, 2001):  # several blocks of the file
+        logger.log({"train/return": 1.0 / step, "name": 7.0}, step)
+    run_id = logger.state_dict()["id"]
+    logger.close("finished", {})
+    wandb.teardown()
+    (path,) = info.directory.glob("wandb/offline-run-*/run-*.wandb")
+    content, (file,) = path.read_bytes(), wandb_file.run_files(info.directory)
+    assert len(content) > 3 * wandb_file.BLOCK
+    assert last_row(info.directory, run_id) == file.rows[-1]
+    assert last_row(info.directory, "another") == {}
+    for end in (0, 3, 7, 20, 32_768, 32_770, 40_000, 98_304, len(content) - 1):
+        path.write_bytes(content[:end])
+        (file,) = wandb_file.run_files(info.directory) if end >= 7 else [None]
+        expected = file.rows[-1] if file and file.rows else {}
+        assert last_row(info.directory, run_id) == expected
+        assert end < 32_768 or expected["_step"] > 1
+
+
+def test_kill_9_loses_no_row_of_a_run_that_is_resumed(tmp_path):
+    directory = tmp_path / "run"
+    words = [
+        "logger=wandb",
+        "logger.wandb.mode=offline",
+        "total_steps=3840",
+        f"run_dir={directory}",
+    ]
+    words += ["checkpoint.every_seconds=0", "evaluation.every_steps=960"]
+    process = Process(small("cartpole", *words), tmp_path)
+    process.wait_for_rows(directory, 20)
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    there = len((directory / "metrics.jsonl").read_text().splitlines())
+    time.sleep(1)  # W&B's own process ends after this one
+    (killed,) = wandb_file.run_files(directory)
+    assert len(killed.rows) < there - 1, "W&B has lost nothing: this test tests nothing"
+
+    api.resume(directory, total_steps=None)
+    wandb.teardown()
+    files = wandb_file.run_files(directory)
+    assert len({path.stem for path in directory.glob("wandb/offline-run-*/run-*.wandb")}) == 1
+    rows = {}
+    for line in (directory / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        rows.setdefault(row["step"], {}).update(row)
+    logged = [row for file in files for row in file.logged()]
+    assert [row["step"] for row in logged] == list(rows)
+    assert logged == [pytest.approx(row, nan_ok=True) for row in rows.values()]
+
+    resumed = files[-1]
+    assert resumed.run.display_name == "ppo_cartpole_s0"
+    assert resumed.run.run_group == "ppo_cartpole"
+    now = json.loads((directory / "run.json").read_text())
+    names = ("algo", "env", "env_id", "advantage", "seed", "git_commit", "versions")
+    assert {name: resumed.config[name] for name in names} == {name: now[name] for name in names}
+    assert resumed.config["settings"]["algo"]["gamma"] == 0.99
+    assert resumed.summary["best_return"] == now["best_return"]
+    assert resumed.summary["final_return"] == now["final_return"]
 
 
 def test_a_run_that_was_left_open_is_not_taken_for_the_next_one(info):
     left_open = spec().open(info, None)
     logger = spec(project="another").open(info, None)
     logger.log({"x": 1.0}, 1)
-    logger.close("finished")
-    left_open.close("failed")
+    logger.close("finished", {})
+    left_open.close("failed", {})
     assert sorted(file.run.project for file in run_files(info)) == ["another", "rlrun-test"]
 
 
@@ -131,7 +257,7 @@ def test_checkpoints_are_artifacts_if_asked_for(info, upload):
     logger.checkpoint(single_file, ["last"])
     (checkpoint / "weights.safetensors").unlink()  # as the store does with all but the newest
     name = f"ppo-hopper-s3-{logger.state_dict()['id']}"
-    logger.close("finished")
+    logger.close("finished", {})
 
     (file,) = run_files(info)
     found = [(a.name, a.type, set(a.aliases), a.manifest) for a in file.artifacts]
@@ -148,22 +274,44 @@ def test_checkpoints_are_artifacts_if_asked_for(info, upload):
         assert copy.read() == b"weights"
 
 
-def test_online_without_a_key_is_a_users_mistake(info):
-    with pytest.raises(UserError, match=r"mode=online needs an API key.*wandb login"):
-        spec(mode="online").open(info, None)
-    assert not (info.directory / "wandb").exists()
+UNUSABLE = {
+    "no key": ({"mode": "online"}, {}, r"mode=online needs an API key.*wandb login"),
+    "short key": ({}, {"WANDB_API_KEY": "short"}, r"WANDB_API_KEY invalid"),
+    "project": ({"project": "a/b"}, {}, r"Invalid project name"),
+    "mode": ({}, {"WANDB_MODE": "offlin"}, r"Input should be 'online', 'offline'"),
+}
 
 
-def test_a_malformed_key_is_a_users_mistake(info, monkeypatch):
-    monkeypatch.setenv("WANDB_API_KEY", "short")
-    with pytest.raises(UserError, match="WANDB_API_KEY invalid"):
-        spec().open(info, None)
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_cannot_work_is_known_before_anything_is_written(info, monkeypatch, case):
+    changes, environment, message = UNUSABLE[case]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for use in (lambda: spec(**changes).check(), lambda: spec(**changes).open(info, None)):
+        with pytest.raises(UserError, match=message) as raised:
+            use()
+        assert "\n" not in str(raised.value)
+    assert list(info.directory.iterdir()) == []
+
+
+def test_a_missing_package_is_named_with_its_remedy(info, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="logger=wandb needs a package: pip install wandb"):
+        spec().check()
+
+
+def test_what_can_work_passes_the_check(info, monkeypatch):
+    spec().check()
+    spec(mode="offline", notes="a note", entity="a-team").check()
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    spec(mode="online").check()
+    assert list(info.directory.iterdir()) == []
 
 
 def test_the_environment_variable_keeps_wandb_off_the_network(info, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    spec(mode="online").open(info, None).close("finished")
+    spec(mode="online").open(info, None).close("finished", {})
     assert len(run_files(info)) == 1
     assert "as WANDB_MODE says" in capsys.readouterr().err
 
@@ -184,7 +332,7 @@ def test_a_server_that_refuses_the_run_leaves_an_offline_one(info, monkeypatch, 
 
     logger = spec().open(info, None)
     logger.log({"train/return": 1.0}, 1)
-    logger.close("finished")
+    logger.close("finished", {})
     server.shutdown()
     server.server_close()
 
@@ -201,8 +349,8 @@ from rlrun.loggers.wandb import WandbLogger
 
 stopped = []
 signal.signal(signal.SIGINT, lambda *_: stopped.append(True))
-info = RunInfo(directory=Path(sys.argv[1]), name="n", algo="a", env="e", seed=0, total_steps=1,
-               config={}, group="g", tags=[])
+info = RunInfo(directory=Path(sys.argv[1]), name="n", facts={}, config={},
+               group="g", tags=[])
 logger = WandbLogger(project="p", entity=None, mode="auto", notes=None, upload_checkpoints=False,
                      finish_seconds=60).open(info, None)
 step = 0
@@ -212,7 +360,7 @@ while not stopped:
     logger.log({"x": 1.0}, step)
     signal.sigtimedwait([], 0.001)
 logger.log({"x": 2.0}, step + 1)
-logger.close("interrupted")
+logger.close("interrupted", {})
 print(f"logged {step + 1} rows", flush=True)
 """
 

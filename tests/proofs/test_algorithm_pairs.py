@@ -9,8 +9,10 @@ from one_update import Case, ascent, set_up, side_by_side
 from tabular_mdp import LOGITS, true_critic, wrong_critic
 from torch import Tensor
 
+from rlrun.collectors.contract import Actor
+from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
 from rlrun.config.experiment import conf_directory
-from rlrun.data.rollout import Rollout
+from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.errors import UserError
 
 # Their loss is a mean over a given number of rows: 1/T of the gradient, if episodes have T steps.
@@ -92,11 +94,17 @@ def process(algo: str) -> tuple[Tensor, float]:
 def expected(algo: str, case: Case, transition: Tensor, gamma: float = 1.0, **changes) -> Tensor:
     """What an algorithm expects to ascend, [S, A]."""
     episodes = case.episodes(transition)
-    rollout = side_by_side(episodes, case.values(gamma, transition))
-    algorithm = set_up(algo, case, rollout.mask.shape[1], gamma=gamma, **changes)
-    if algo == "dapo":
-        algorithm.sampling = {}  # as if no group had been dropped
-    return ascent(algorithm, rollout, len(episodes.chance) * episodes.probability(LOGITS))
+    transitions = side_by_side(episodes)
+    algorithm = set_up(
+        algo,
+        case,
+        transitions.mask.shape[1],
+        critic=case.values(gamma, transition),
+        often=len(episodes.chance) * episodes.probability(LOGITS),
+        gamma=gamma,
+        **changes,
+    )
+    return ascent(algorithm, transitions)
 
 
 def known_sum(
@@ -203,11 +211,17 @@ def test_a_mean_over_the_steps_of_each_episode_biases(algo):
 class Played:
     """A collector whose episodes are there already."""
 
-    def __init__(self, rollout: Rollout):
-        self.rollout = rollout
+    def __init__(self, transitions: Transitions):
+        self.transitions = transitions
 
-    def collect(self, agent: Any) -> Rollout:
-        return self.rollout
+    def collect(self, actor: Actor) -> Transitions:
+        return self.transitions
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -220,21 +234,31 @@ class Played:
         pytest.param(Case("total_return", size=2, grouped=True), 1.0, False, id="total_return"),
     ],
 )
-def test_dapo_may_drop_groups_only_if_they_have_no_gradient(case, gamma, exact):
+def test_dynamic_sampling_may_drop_groups_only_if_they_have_no_gradient(case, gamma, exact):
     # Played until there is a spread: E[g | spread] = E[g 1{spread}] / P(spread), which is the
     # gradient over P(spread) where groups of equal rewards have no advantage at any step.
     episodes = case.episodes(mdp.TRANSITION)
-    rollout = side_by_side(episodes, true_critic(gamma))
-    num_envs = rollout.mask.shape[1]
-    algorithm = set_up(
-        "dapo", case, num_envs, gamma=gamma, max_refills=0, episodes_per_minibatch=num_envs
-    )
-    returns = rollout.raw_reward.sum(0).view(-1, 2)
+    played = side_by_side(episodes)
+    returns = played.reward.sum(0).view(-1, 2)
     spread = returns[:, 0] != returns[:, 1]
-    sampled = algorithm.collect(Played(rollout))
-    assert sampled.mask.shape[1] == 2 * spread.sum() < num_envs
     probability = episodes.probability(LOGITS)[spread]
-    ours = ascent(algorithm, sampled, spread.sum() * probability / probability.sum())
+    kept = 2 * int(spread.sum())
+    algorithm = set_up(
+        "dapo",
+        case,
+        kept,
+        critic=true_critic(gamma),
+        often=spread.sum() * probability / probability.sum(),
+        gamma=gamma,
+        episodes_per_minibatch=kept,
+    )
+    shape = RolloutShape(
+        num_envs=played.mask.shape[1], longest=mdp.HORIZON, whole_episodes=True, group_size=2
+    )
+    collector = DynamicSamplingCollector(Played(played), shape, max_refills=0, spread_tolerance=0.0)
+    sampled = collector.collect(algorithm.agent.actor)
+    assert sampled.mask.shape[1] == kept < shape.num_envs
+    ours = ascent(algorithm, sampled)
     known = case.scale * mdp.true_gradient(gamma) / probability.sum()
     difference = (ours - known).abs().max()
     assert difference < 1e-6 if exact else difference > 0.005
@@ -253,5 +277,5 @@ def test_every_algorithm_and_estimator_has_its_place():
 def test_an_algorithm_without_a_critic_refuses_the_other_estimators(algo):
     for case in FROM_THE_STEP.values():
         if case.critic is not None:
-            with pytest.raises(UserError, match=f"which {algo} has not"):
+            with pytest.raises(UserError, match="which this algorithm has not"):
                 set_up(algo, case, 4)

@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pickle
 import random
 import resource
+import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -62,17 +65,12 @@ def test_what_is_saved_comes_back_bit_for_bit(store):
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, STATE, MANIFEST])
-@pytest.mark.parametrize("damage", ["corrupted", "cut", "gone"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store, capsys, name, damage):
+@pytest.mark.parametrize("kind", ["corrupted", "cut", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(store, capsys, name, kind):
     for step in (1, 2, 3):
         save(store, step)
     file = store.steps()[-1] / name
-    if damage == "corrupted":
-        corrupt(file)
-    elif damage == "cut":
-        file.write_bytes(file.read_bytes()[:-5])
-    else:
-        file.unlink()
+    damage(file.parent, name, kind)
     assert store.load_last().info["step"] == 2
     warning = capsys.readouterr().err
     assert warning.startswith(f"warning: {file.parent} is passed over: ")
@@ -110,6 +108,82 @@ def test_a_damaged_best_is_not_replaced_by_another(store):
     corrupt(store.directory / "best" / WEIGHTS)
     with pytest.raises(UserError, match=r"step-000000000001 cannot be read: .* its checksum"):
         store.load_best()
+
+
+def damage(path, name, kind):
+    """Do to a checkpoint's file what a disk does."""
+    if kind == "corrupted":
+        corrupt(path / name)
+    elif kind == "cut":
+        (path / name).write_bytes((path / name).read_bytes()[:-5])
+    else:
+        (path / name).unlink()
+
+
+STEPS = (10, 20, 30, 40)
+ORDERS = [subset for n in range(4) for subset in itertools.combinations(STEPS, n)]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_no_damaged_checkpoint_counts_as_one_that_is_kept(tmp_path, capsys, keep):
+    four = CheckpointStore(tmp_path / "four", keep=4)
+    for step in STEPS:
+        save(four, step)
+    kinds = itertools.product([WEIGHTS, STATE, MANIFEST], ["corrupted", "cut", "gone"])
+    for damaged, (name, kind) in zip(ORDERS, itertools.cycle(kinds), strict=False):
+        shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+        shutil.copytree(four.directory, tmp_path / "checkpoints")
+        store = CheckpointStore(tmp_path / "checkpoints", keep=keep)
+        for step in damaged:
+            damage(store.directory / f"step-{step:012d}", name, kind)
+        last = store.load_last().info["step"]
+        whole = [step for step in STEPS if step not in damaged]
+        assert last == whole[-1]
+        for _ in range(2):  # the run goes on from there, in steps that no damaged one has
+            last += 1
+            save(store, last)
+            whole.append(last)
+            assert names(store) == [f"step-{step:012d}" for step in whole[-keep:]], damaged
+            assert store.has(last)
+            assert store.load_last().info["step"] == last
+        # What the disk does to one of this process's own is noticed, too.
+        damage(store.steps()[-1], name, kind)
+        assert not store.has(last)
+        kept = [step for step in whole[-keep:] if step != last]
+        save(store, last + 1)
+        expected = [*kept, last + 1][-keep:]
+        assert names(store) == [f"step-{step:012d}" for step in expected], damaged
+
+
+def test_checkpoints_of_a_future_that_was_given_up_are_removed(store):
+    # They could not be read for a moment, so the run went on from an earlier one.
+    for step in (10, 20, 30):
+        save(store, step)
+    save(CheckpointStore(store.directory, keep=1), 11)
+    assert names(store) == ["step-000000000011"]
+
+
+def test_a_damaged_best_stays_while_it_is_the_best(store):
+    for step in (1, 2):
+        save(store, step)
+    store.mark_best(store.steps()[0])
+    corrupt(store.steps()[0] / STATE)
+    for step in (3, 4, 5):
+        save(store, step)
+    assert names(store) == ["best", *(f"step-{step:012d}" for step in (1, 3, 4, 5))]
+    store.mark_best(store.steps()[-1])
+    assert names(store) == ["best", *(f"step-{step:012d}" for step in (3, 4, 5))]
+
+
+def test_nothing_is_read_twice_to_know_that_it_is_whole(store):
+    for step in (1, 2, 3):
+        save(store, step)
+    again = CheckpointStore(store.directory, keep=3)
+    read = []
+    sys.addaudithook(lambda event, arguments: event == "open" and read.append(str(arguments[0])))
+    save(again, 4)
+    save(again, 5)
+    assert sum(name.endswith(f"{2:012d}/{STATE}") for name in read) == 1
 
 
 def test_the_same_step_again_replaces_what_was_there(store):

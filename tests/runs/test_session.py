@@ -1,8 +1,13 @@
-import pytest
-from running import experiment, record, small
+import signal
 
+import pytest
+from running import checkpoints, experiment, metrics, record, small
+
+from rlrun.errors import Interrupted
 from rlrun.hardware.spec import Hardware
 from rlrun.runs import api
+from rlrun.runs.files.checkpoint import load
+from rlrun.runs.run import Run
 
 WHOLE_EPISODES = ["env.group_size=1", "algo.horizon=null"]
 
@@ -31,3 +36,21 @@ def test_compiling_is_announced_where_something_is_compiled(
     assert bool(compiled) is compiles
     assert ("compiling the update" in capfd.readouterr().err) is compiles
     assert ("compile_s" in record(tmp_path / "run")) is compiles
+
+
+def test_a_signal_after_the_last_look_at_it_costs_no_step(monkeypatch, tmp_path, capsys):
+    save_if_due = Run.save_if_due
+
+    def stopped(run):
+        save_if_due(run)
+        if run.counters.step >= 128:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "save_if_due", stopped)
+    directory = tmp_path / "run"
+    words = ["total_steps=640", "checkpoint.every_seconds=3600", "evaluation.every_steps=640"]
+    with pytest.raises(Interrupted):
+        api.train(experiment(small("cartpole", *words, f"run_dir={directory}")))
+    assert metrics(directory)[-1]["step"] == record(directory)["step"] == 128
+    assert load(checkpoints(directory)[-1]).info["step"] == 128
+    assert "Stopped after 128 steps, which are saved in" in capsys.readouterr().out

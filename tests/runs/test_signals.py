@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import Process, checkpoints, experiment, fragile, metrics, record, small
+from running import SERVER, Process, checkpoints, experiment, fragile, metrics, record, small
 from wandb_file import run_files
 
 from rlrun.errors import Interrupted
@@ -22,8 +24,11 @@ RLRUN = Path(sys.executable).with_name("rlrun")
 
 @pytest.fixture
 def handlers():
-    """Puts the handlers back that a test changes."""
+    """Sets what a shell starts a command with, whoever started this; puts the handlers back."""
     before = {number: signal.getsignal(number) for number in HANDLED}
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -48,13 +53,75 @@ def test_the_handler_that_was_there_is_called_too(handlers):
     assert calls == [signal.SIGTERM]
 
 
-def test_a_signal_that_is_ignored_stays_ignored(handlers):
-    # As SIGINT is in a background job of a shell script: Ctrl-C is for the foreground.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", HANDLED)
+def test_a_signal_that_is_ignored_stays_ignored(handlers, number):
+    # As SIGINT is in a background job of a shell script (Ctrl-C is for the foreground), and SIGHUP
+    # under nohup.
+    signal.signal(number, signal.SIG_IGN)
     with StopFlag() as stop:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
     assert stop.signal is None
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def _receive(numbers):
+    with StopFlag() as stop:
+        for number in numbers:
+            signal.raise_signal(number)
+    os._exit(128 + stop.signal)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        (["SIGHUP", "SIGHUP"], 128 + signal.SIGHUP),  # of the terminal, and of its shell
+        (["SIGUSR1", "SIGTERM"], 128 + signal.SIGTERM),  # Slurm's, before the limit and at it
+        (["SIGTERM", "SIGHUP", "SIGUSR1"], 128 + signal.SIGTERM),
+        (["SIGUSR1", "SIGTERM", "SIGTERM"], -signal.SIGTERM),
+        (["SIGINT", "SIGINT"], -signal.SIGINT),
+        (["SIGINT", "SIGTERM"], -signal.SIGTERM),
+    ],
+)
+def test_which_second_signal_ends_the_process_at_once(handlers, numbers, code):
+    numbers = [signal.Signals[name] for name in numbers]
+    process = SERVER.Process(target=_receive, args=(numbers,), daemon=True)
+    process.start()
+    process.join(60)
+    assert process.exitcode == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_closed_session_and_a_schedulers_warning_end_a_run_after_a_checkpoint(tmp_path, number):
+    directory = tmp_path / "run"
+    words = ["total_steps=10_000_000", "checkpoint.every_seconds=3600", f"run_dir={directory}"]
+    process = Process(small("cartpole", *words), tmp_path)
+    process.wait_for_rows(directory, 4)
+    process.send(number)
+    assert process.wait() == 128 + number
+    assert record(directory)["status"] == "interrupted"
+    assert load(checkpoints(directory)[-1]).info["step"] == metrics(directory)[-1]["step"]
+
+
+def test_a_terminal_that_is_closed_costs_no_step(tmp_path):
+    directory = tmp_path / "run"
+    words = ["total_steps=10_000_000", "checkpoint.every_seconds=3600", f"run_dir={directory}"]
+    arguments = [str(RLRUN), *small("cartpole", *words)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        for number in HANDLED:
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(RLRUN, arguments, environment)
+    deadline = time.monotonic() + 60
+    while not directory.exists() or len(metrics(directory)) < 4:
+        assert time.monotonic() < deadline
+        if select.select([terminal], [], [], 0.02)[0]:
+            os.read(terminal, 65_536)  # or its process would wait for a reader
+    os.close(terminal)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 128 + signal.SIGHUP
+    assert record(directory)["status"] == "interrupted"
+    assert load(checkpoints(directory)[-1]).info["step"] == metrics(directory)[-1]["step"]
 
 
 def test_a_second_ctrl_c_ends_the_run_at_once_and_costs_no_checkpoint(tmp_path):
@@ -107,7 +174,7 @@ def test_ctrl_c_for_every_process_leaves_a_complete_wandb_run(tmp_path):
     process = subprocess.Popen(
         [RLRUN, *words, "logger.wandb.mode=offline"],
         cwd=tmp_path,
-        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
         start_new_session=True,
         preexec_fn=_as_a_shell_starts_it,
         stdout=subprocess.PIPE,

@@ -31,7 +31,6 @@ as from any other (``time_group``). An entropy bonus; the details of PPO in cont
 falling step size, a bounded gradient norm.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -39,17 +38,16 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.contract import Context
-from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
+from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate, compare
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError, warn
 from rlrun.learning.aggregation import Aggregation
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import clipped_surrogate
-from rlrun.models.distributions import Distribution
 
 # Iterations in a row without an update after which a run says so.
 MANY_SKIPPED = 10
@@ -58,6 +56,8 @@ MANY_SKIPPED = 10
 @dataclass(kw_only=True, eq=False)
 class DAPO:
     """Hyperparameters (explained in ``conf/algo/dapo.yaml``), and the loss."""
+
+    loop: ClassVar = staticmethod(loops.on_policy)
 
     num_envs: Count
     clip_low: PositiveOrInfinite
@@ -72,8 +72,6 @@ class DAPO:
     entropy_coefficient: NonNegative
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
         """Build the policy and what fits it (see ``algos/contract.py``)."""
         self.longest = context.shape.longest
@@ -87,7 +85,7 @@ class DAPO:
         self.body = EpisodeUpdate(context, self, self.policy_loss)
         self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve the policy on groups of episodes, if there are any (``algos/contract.py``)."""
         rollout = self.agent.rollout(transitions)
         if not rollout.mask.any():
@@ -119,19 +117,21 @@ class DAPO:
         share = torch.where(rollout.done, 1.0, (1.0 - self.gamma) * rollout.mask)
         return replace(rollout, reward=rollout.reward + share * penalty)
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: EpisodeBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
         """L(θ) = −Σ w {min(ρ Â, clip(ρ, 1 − ε_low, 1 + ε_high) Â) + c H(π)}."""
-        distribution, counts = policy(batch.obs), batch.weight > 0
-        logp, entropy = distribution.log_prob(batch.action), distribution.entropy()
-        log_ratio = torch.where(counts, logp - batch.logp, 0.0)  # log ρ_it, [T, n]
-        surrogate = clipped_surrogate(log_ratio, batch.advantage, self.clip_low, self.clip_high)
-        gain = surrogate + self.entropy_coefficient * entropy
+        steps = compare(policy, batch)
+        surrogate = clipped_surrogate(
+            steps.log_ratio, batch.advantage, self.clip_low, self.clip_high
+        )
+        gain = surrogate + self.entropy_coefficient * steps.entropy
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
             **policy_metrics(
-                log_ratio, entropy, clip=self.clip_low, clip_high=self.clip_high, mask=counts
+                steps.log_ratio,
+                steps.entropy,
+                clip=self.clip_low,
+                clip_high=self.clip_high,
+                mask=steps.counts,
             ),
         }
 

@@ -1,17 +1,18 @@
 """The body of the algorithms on groups: several passes over episodes, in minibatches of them."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
-from rlrun.data.rollout import Rollout
+from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.learner import Loss, gradient_learner
+from rlrun.learning.contract import Context, Metrics, PolicyFunction
+from rlrun.learning.learner import GradientLearner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -42,6 +43,34 @@ class EpisodeBatch(NamedTuple):
     weight: Tensor
     reference_logp: Tensor
     kl_coefficient: Tensor
+
+
+class Steps(NamedTuple):
+    """What a policy says of the steps of a minibatch, each [T, n].
+
+    Attributes:
+        counts: steps that are not behind the end of an episode.
+        log_ratio: log π_θ(a|s) − log π_old(a|s), 0 where a step does not count.
+        reference_log_ratio: log π_θ(a|s) − log π_ref(a|s), likewise.
+        entropy: H(π_θ).
+    """
+
+    counts: Tensor
+    log_ratio: Tensor
+    reference_log_ratio: Tensor
+    entropy: Tensor
+
+
+def compare(policy: PolicyFunction, batch: EpisodeBatch) -> Steps:
+    """Compare a policy with the one that collected a minibatch, and with the reference."""
+    distribution, counts = policy(batch.obs), batch.weight > 0
+    logp = distribution.log_prob(batch.action)
+    return Steps(
+        counts,
+        torch.where(counts, logp - batch.logp, 0.0),
+        torch.where(counts, logp - batch.reference_logp, 0.0),
+        distribution.entropy(),
+    )
 
 
 class EpisodeSettings(Protocol):
@@ -109,11 +138,11 @@ class EpisodeUpdate:
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
         warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
-        self.policy = gradient_learner(self.agent.networks.policy, policy_loss, settings.optimizer)
+        self.policy = GradientLearner(self.agent.networks.policy, policy_loss, settings.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
 
-    def update(self, rollout: Rollout, progress: float) -> dict[str, Tensor]:
+    def update(self, rollout: Rollout, progress: float) -> Metrics:
         """Take the steps of an iteration, in several passes over its episodes.
 
         Args:
@@ -150,3 +179,14 @@ class EpisodeUpdate:
             **penalised.metrics,
             "schedule/learning_rate": learning_rate,
         }
+
+
+def setup(self: Any, context: Context) -> None:
+    """Build the policy and what fits it: the `setup` of every algorithm here."""
+    self.body = EpisodeUpdate(context, self, self.policy_loss, kl=self.kl)
+    self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
+
+
+def update(self: Any, transitions: Transitions, *, progress: float) -> Metrics:
+    """Improve the policy on groups of episodes: the `update` of every algorithm here."""
+    return self.body.update(self.agent.rollout(transitions), progress)

@@ -17,64 +17,47 @@ initialisation, normalised observations, Adam with ε = 1e-5, a falling step siz
 norm.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from rlrun import loops
-from rlrun.algos.contract import Context
-from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate
+from rlrun.algos.groups import episode_update
+from rlrun.algos.groups.episode_update import EpisodeBatch, compare
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
-from rlrun.data.rollout import Transitions
 from rlrun.learning.aggregation import Aggregation
+from rlrun.learning.contract import LossAndMetrics, PolicyFunction
 from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import ReferenceKL
 from rlrun.learning.surrogates import clipped_surrogate
-from rlrun.models.distributions import Distribution
 
 
 @dataclass(kw_only=True, eq=False)
 class GRPO:
     """Hyperparameters (explained in ``conf/algo/grpo.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+    setup, update = episode_update.setup, episode_update.update
+
     num_envs: Count
+    epochs: Count
+    episodes_per_minibatch: Count
     clip: PositiveOrInfinite
     kl: ReferenceKL
     aggregation: Aggregation
-    epochs: Count
-    episodes_per_minibatch: Count
     optimizer: Adam
     gamma: Fraction
     entropy_coefficient: NonNegative
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
-    def setup(self, context: Context) -> None:
-        """Build the policy and what fits it (see ``algos/contract.py``)."""
-        self.body = EpisodeUpdate(context, self, self.policy_loss, kl=self.kl)
-        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
-
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
-        """Improve the policy on groups of episodes (see ``algos/contract.py``)."""
-        return self.body.update(self.agent.rollout(transitions), progress)
-
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: EpisodeBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
         """L(θ) = −Σ w {min(ρ Â, clip(ρ, 1 ± ε) Â) + c H(π) − β k(π, π_ref)}."""
-        distribution, counts = policy(batch.obs), batch.weight > 0
-        logp, entropy = distribution.log_prob(batch.action), distribution.entropy()
-        log_ratio = torch.where(counts, logp - batch.logp, 0.0)  # log ρ_it, [T, n]
-        surrogate = clipped_surrogate(log_ratio, batch.advantage, self.clip)
-        penalty = self.body.penalty.in_loss(torch.where(counts, logp - batch.reference_logp, 0.0))
-        gain = surrogate + self.entropy_coefficient * entropy - batch.kl_coefficient * penalty
+        steps = compare(policy, batch)
+        surrogate = clipped_surrogate(steps.log_ratio, batch.advantage, self.clip)
+        penalty = self.kl.in_loss(steps.reference_log_ratio)
+        gain = surrogate + self.entropy_coefficient * steps.entropy - batch.kl_coefficient * penalty
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
-            **policy_metrics(log_ratio, entropy, clip=self.clip, mask=counts),
+            **policy_metrics(steps.log_ratio, steps.entropy, self.clip, mask=steps.counts),
         }

@@ -13,67 +13,55 @@ theirs); observations and rewards are normalised and the weights orthogonal (Wen
 norm of their own; a truncated episode is bootstrapped.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative
-from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import RMSprop
 from rlrun.learning.surrogates import standardize
-from rlrun.models.distributions import Distribution
 
 
 @dataclass(kw_only=True, eq=False)
 class A2C:
     """Hyperparameters (explained in ``conf/algo/a2c.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
-    gamma: Fraction
     optimizer: RMSprop
+    gamma: Fraction
     entropy_coefficient: NonNegative
     normalize_advantage: bool
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
-        self.body = ActorCriticUpdate(
-            self.agent, context, self.policy_loss, optimizer=self.optimizer
-        )
-        self.learners, self.parts = self.body.learners, self.agent.parts
+        self.body = ActorCriticUpdate(context, self)
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.parts = self.agent.parts
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of policy and critic on all of a rollout."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
         whole = self.body.whole(rollout)
-        columns = (rollout.obs, rollout.action, rollout.logp, whole.advantage)
-        batch = PolicyBatch(*take(whole.rows, *columns))
-        metrics = self.body.fit(batch, rollout, whole, learning_rate=learning_rate)
+        metrics = self.body.fit(rollout, whole, progress)
         return {
             **summarize([metrics]),
             **explained_variance(rollout, whole.target),
-            "schedule/learning_rate": learning_rate,
+            **self.body.schedule(progress),
         }
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: PolicyBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Â log π(a|s)] − c E[H(π)]."""
         distribution = policy(batch.obs)
         advantage = batch.advantage

@@ -17,71 +17,54 @@ of one; Adam instead of plain ascent; the factor γ^t of a state is left out, as
 truncated episode is bootstrapped; observations and rewards are normalised, unless switched off.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction
-from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
-from rlrun.models.distributions import Distribution
 
 
 @dataclass(kw_only=True, eq=False)
 class ActorCritic:
     """Hyperparameters (explained in ``conf/algo/actor_critic_*.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
     gamma: Fraction
-    actor: Adam
-    critic: Adam
+    optimizer: Adam
+    critic_optimizer: Adam
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.agent = Agent(context, self, critics=True)
-        self.body = ActorCriticUpdate(
-            self.agent,
-            context,
-            self.actor_loss,
-            optimizer=self.actor,
-            critic_optimizer=self.critic,
-        )
-        self.learners, self.parts = self.body.learners, self.agent.parts
+        self.body = ActorCriticUpdate(context, self, critic_optimizer=self.critic_optimizer)
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.parts = self.agent.parts
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of actor and critic on all of a rollout."""
-        rates = [
-            torch.tensor(optimizer.rate(progress), device=self.agent.device)
-            for optimizer in (self.actor, self.critic)
-        ]
         rollout = self.agent.rollout(transitions)
         # Both from the critic as it was; the target is held constant (semi-gradient).
         whole = self.body.whole(rollout)
-        columns = (rollout.obs, rollout.action, rollout.logp, whole.advantage)
-        batch = PolicyBatch(*take(whole.rows, *columns))
-        metrics = self.body.fit(
-            batch, rollout, whole, learning_rate=rates[0], critic_learning_rate=rates[1]
-        )
-        return {**summarize([metrics]), **explained_variance(rollout, whole.target)}
+        metrics = self.body.fit(rollout, whole, progress)
+        return {
+            **summarize([metrics]),
+            **explained_variance(rollout, whole.target),
+            **self.body.schedule(progress),
+        }
 
-    def actor_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: PolicyBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Ψ log π(a|s)]."""
         distribution = policy(batch.obs)
         loss = -(batch.advantage * distribution.log_prob(batch.action)).mean()

@@ -1,17 +1,17 @@
 """The body of actor-critic methods: policy and critics take their steps on the same minibatches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
-from rlrun.data.minibatches import all_rows, minibatches
+from rlrun.data.minibatches import all_rows, minibatches, take
 from rlrun.data.rollout import Rollout
+from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
-from rlrun.learning.learner import Loss, gradient_learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.optimizers import Optimizer
 
 
@@ -31,6 +31,12 @@ class PolicyBatch(NamedTuple):
     advantage: Tensor
 
 
+def policy_example(agent: Agent, size: int) -> PolicyBatch:
+    """Return a minibatch of B rows to compile for."""
+    obs, action, zeros = agent.example(size)
+    return PolicyBatch(obs, action, zeros, zeros)
+
+
 class Pass(NamedTuple):
     """One pass over a rollout.
 
@@ -45,72 +51,84 @@ class Pass(NamedTuple):
     target: Tensor
 
 
+class ActorCriticAlgorithm(AgentSettings, Protocol):
+    """What an algorithm brings to its body.
+
+    Attributes:
+        optimizer: of the policy.
+    """
+
+    @property
+    def optimizer(self) -> Optimizer: ...  # noqa: D102
+
+    def policy_loss(self, policy: PolicyFunction, batch: Any) -> LossAndMetrics:
+        """Return the loss of a minibatch."""
+        ...
+
+
 class ActorCriticUpdate:
     """Fits a policy and its critics, which share no parameters, at the same time.
 
     Attributes:
+        agent: whose networks they are.
         learners: of the policy and of the critics.
     """
 
     def __init__(
         self,
-        agent: Agent,
         context: Context,
-        policy_loss: Loss,
-        *,
-        optimizer: Optimizer,
-        critic_optimizer: Optimizer | None = None,
-        epochs: int = 1,
+        algorithm: ActorCriticAlgorithm,
         minibatch_size: int | None = None,
+        *,
+        epochs: int = 1,
+        critic_optimizer: Optimizer | None = None,
         value_clip: float | None = None,
-        example: Any = None,
+        recompute: bool = False,
+        example: Callable[[Agent, int], Any] = policy_example,
     ):
-        """Make the learners.
+        """Make the agent and its learners.
 
         Args:
-            agent: whose networks are fitted.
             context: the other parts of the run.
-            policy_loss: the policy with its parameters, and a minibatch -> loss and metrics.
-            optimizer: of the policy.
-            critic_optimizer: of the critics; None: one like the policy's.
-            epochs: passes over a rollout.
+            algorithm: its hyperparameters and its loss.
             minibatch_size: rows of a step; None: all of a rollout.
+            epochs: passes over a rollout.
+            critic_optimizer: of the critics; None: one like the policy's.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
-            example: a minibatch of the loss's kind; None: it is a `PolicyBatch`.
+            recompute: judge a rollout and estimate Ψ anew before each further pass.
+            example: agent, size -> a minibatch of the loss's kind, to compile for.
 
         Raises:
-            UserError: some rows of a segment would be left out of its minibatches.
+            UserError: some rows of a segment would be left out of its minibatches, or a recomputed
+                Ψ would weigh each step twice.
         """
         shape, hardware = context.shape, context.hardware
         size = minibatch_size or shape.rows
-        self._agent = agent
+        self.agent = agent = Agent(context, algorithm, critics=True)
+        if recompute:
+            refuse_second_ratio(agent)
+        self._minibatch_size, self._recompute = size, recompute
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
-        self.policy = gradient_learner(agent.networks.policy, policy_loss, optimizer)
+        policy = agent.networks.policy
+        self.policy = GradientLearner(policy, algorithm.policy_loss, algorithm.optimizer)
         self.critics = Critics(
-            agent.networks, optimizer=critic_optimizer or optimizer, value_clip=value_clip
+            agent.networks,
+            optimizer=critic_optimizer or algorithm.optimizer,
+            value_clip=value_clip,
         )
         self.learners = {"policy": self.policy, "critics": self.critics}
         count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.
         if minibatch_size is not None or not shape.whole_episodes:
-            obs, action, zeros = agent.example(size)
-            if example is None:
-                example = PolicyBatch(obs, action, zeros, zeros)
             rate = epochs / size
-            self.policy.expect(example, rate=rate, minibatches=count)
-            self.critics.expect(
-                CriticBatch(obs, action, zeros, zeros), rate=rate, minibatches=count
-            )
+            self.policy.expect(example(agent, size), rate=rate, minibatches=count)
+            obs, action, zeros = agent.example(size)
+            batch = CriticBatch(obs, action, zeros, zeros)
+            self.critics.expect(batch, rate=rate, minibatches=count)
 
     def passes(
-        self,
-        rollout: Rollout,
-        estimate: tuple[Tensor, Tensor],
-        *,
-        epochs: int,
-        minibatch_size: int,
-        recompute: bool = False,
+        self, rollout: Rollout, estimate: tuple[Tensor, Tensor], *, epochs: int
     ) -> Iterator[Pass]:
         """Go over a rollout several times, in minibatches that are shuffled anew.
 
@@ -118,45 +136,40 @@ class ActorCriticUpdate:
             rollout: as it was judged at collection.
             estimate: its Ψ and value target.
             epochs: passes.
-            minibatch_size: B, rows of a step.
-            recompute: judge the rollout and estimate Ψ anew before each further pass.
         """
         for epoch in range(epochs):
-            if recompute and epoch > 0:
-                estimate = self._agent.estimate(self._agent.judge(rollout))
-            rows = minibatches(rollout.mask, size=minibatch_size, generator=self._shuffle)
+            if self._recompute and epoch > 0:
+                estimate = self.agent.estimate(self.agent.judge(rollout))
+            rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
             yield Pass(rows, *estimate)
 
     def whole(self, rollout: Rollout) -> Pass:
         """Take all rows of a rollout at once, in their order."""
-        return Pass(all_rows(rollout.mask), *self._agent.estimate(rollout))
+        return Pass(all_rows(rollout.mask), *self.agent.estimate(rollout))
 
-    def fit(
-        self,
-        batches: Any,
-        rollout: Rollout,
-        over: Pass,
-        *,
-        learning_rate: Tensor,
-        critic_learning_rate: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def fit(self, rollout: Rollout, over: Pass, progress: float, *, batches: Any = None) -> Metrics:
         """Take one step of policy and critics on each minibatch of a pass.
 
         Args:
-            batches: what the policy learns from, [M, B, …].
             rollout: as it was judged at collection.
-            over: the pass, whose rows and targets the critics take.
-            learning_rate: step size, [].
-            critic_learning_rate: step size of the critics, []; None: the same.
+            over: the pass.
+            progress: share of the run's steps done, for the step sizes.
+            batches: what the policy learns from, [M, B, …]; None: a `PolicyBatch` of the pass.
 
         Returns:
             What the losses log, each [M].
         """
+        if batches is None:
+            columns = (rollout.obs, rollout.action, rollout.logp, over.advantage)
+            batches = PolicyBatch(*take(over.rows, *columns))
         targets = critic_batches(rollout, over.target, over.rows)
-        critic_rate = learning_rate if critic_learning_rate is None else critic_learning_rate
         policy_metrics, critic_metrics = self._run_both(
-            partial(self.policy.fit, batches, learning_rate),
-            partial(self.critics.fit, targets, critic_rate),
+            partial(self.policy.fit, batches, self.policy.rate(progress)),
+            partial(self.critics.fit, targets, self.critics.rate(progress)),
             compiled=self.policy.is_compiled,
         )
         return policy_metrics | critic_metrics
+
+    def schedule(self, progress: float) -> Metrics:
+        """Return the policy's step size, for the logs."""
+        return {"schedule/learning_rate": self.policy.rate(progress)}

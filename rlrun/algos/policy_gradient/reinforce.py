@@ -19,7 +19,6 @@ discounted return, for estimators that discount from the step (``reward_to_go``,
 ``discount_states``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -27,21 +26,20 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import all_rows, take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, step_weights
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.kl import approximate_kl
-from rlrun.learning.learner import gradient_learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import standardize
-from rlrun.models.distributions import Distribution
 
 
 class WeightedBatch(NamedTuple):
@@ -57,6 +55,8 @@ class WeightedBatch(NamedTuple):
 class REINFORCE:
     """Hyperparameters (explained in ``conf/algo/reinforce.yaml``), and the loss."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     gamma: Fraction
     discount_states: bool
@@ -67,8 +67,6 @@ class REINFORCE:
     entropy_coefficient: NonNegative
     normalization: Normalization
 
-    loop: ClassVar = staticmethod(loops.on_policy)
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         if not context.shape.whole_episodes:
@@ -76,13 +74,13 @@ class REINFORCE:
         self.longest, self.shuffle = context.shape.longest, context.streams.minibatch
         self.agent = Agent(context, self, critics=True)
         networks = self.agent.networks
-        self.policy_learner = gradient_learner(networks.policy, self.policy_loss, self.optimizer)
+        self.policy_learner = GradientLearner(networks.policy, self.policy_loss, self.optimizer)
         self.critics = Critics(networks, optimizer=self.critic.optimizer)
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
         self.parts = self.agent.parts
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of the policy, and fit the critics if there are any."""
         learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
         rollout = self.agent.rollout(transitions)
@@ -119,9 +117,7 @@ class REINFORCE:
             advantage = self.gamma ** step.unsqueeze(-1) * advantage
         return advantage
 
-    def policy_loss(
-        self, policy: Callable[[Tensor], Distribution], batch: WeightedBatch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, policy: PolicyFunction, batch: WeightedBatch) -> LossAndMetrics:
         """L(θ) = −Σ w (Ψ log π(a|s) + c H(π))."""
         distribution = policy(batch.obs)
         entropy = distribution.entropy()

@@ -14,17 +14,15 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.agent import Agent
-from rlrun.algos.contract import Context
 from rlrun.config.types import Count, Fraction
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.learning.agent import Agent
+from rlrun.learning.contract import Context, Metrics, Trainable
 from rlrun.learning.critics import CriticBatch, CriticFit, Critics
 from rlrun.learning.metrics import explained_variance
-from rlrun.learning.protocols import Trainable
 from rlrun.learning.surrogates import standardize
 from rlrun.learning.trust_region import TrustRegion, TrustRegionBatch, TrustRegionStep
 
@@ -33,6 +31,8 @@ from rlrun.learning.trust_region import TrustRegion, TrustRegionBatch, TrustRegi
 class TRPO:
     """Hyperparameters (explained in ``conf/algo/trpo.yaml``), and the order of work."""
 
+    loop: ClassVar = staticmethod(loops.on_policy)
+
     num_envs: Count
     horizon: Count
     gamma: Fraction
@@ -40,8 +40,6 @@ class TRPO:
     critic: CriticFit
     normalize_advantage: bool
     normalization: Normalization
-
-    loop: ClassVar = staticmethod(loops.on_policy)
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
@@ -65,7 +63,7 @@ class TRPO:
             )
 
     @torch.no_grad()
-    def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
+    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve the policy by one step, and fit the critic, on one rollout."""
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)

@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from rlrun.config import schema
+from rlrun.envs.actions import ActionUnits
 from rlrun.envs.mujoco.tasks import TASKS
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import UserError, did_you_mean
@@ -24,11 +25,14 @@ class MujocoEnv:
         max_episode_steps: steps after which an episode is truncated; None: as registered.
         options: keyword arguments of Gymnasium's class ("forward_reward_weight"); one that is not
             given has Gymnasium's default.
+        action_units: "box": a policy's −1…1 stands for the control range; "raw": its numbers are
+            the controls (see :class:`~rlrun.envs.actions.ActionAdapter`).
     """
 
     id: str
     max_episode_steps: int | None
     options: dict[str, Any]
+    action_units: ActionUnits
 
     def __post_init__(self):
         """Check the id, the ranges and the options.
@@ -42,7 +46,7 @@ class MujocoEnv:
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
         options = schema.check_arguments(
-            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options", packages=[]
+            TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )
         _check_values(options)
         self._task = TASKS[self.id](**options)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rlrun.envs.mujoco.contact import STATE_FIELDS, ContactForceBatch
 from rlrun.envs.mujoco.tasks.task import Bools, Floats, State, Task
+from rlrun.envs.resets import seed_of_each, take_reset_mask
 from rlrun.errors import EnvironmentFailure
 
 # The kinds of warning, the last of MuJoCo's, after which it has reset the simulation (bad position,
@@ -117,33 +118,36 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Floats, dict[str, Any]]:
-        """Begin an episode in every environment.
+        """Begin an episode in every environment, or in some.
 
         Args:
             seed: environment i is seeded with ``seed + i``, or with ``seed[i]``; None goes on with
                 the environment's random numbers.
-            options: none are known.
+            options: those that ``reset_mask``, [N] bool, leaves out go on with their episodes, as
+                Gymnasium's do. No others are known.
 
         Returns:
             The first observations [N, D] float64, and no infos.
 
         Raises:
             EnvironmentFailure: a simulation failed.
-            ValueError: wrong number of seeds, or options.
+            gymnasium.error.ResetNeeded: the first reset, or that after a failure, leaves some out.
+            TypeError, ValueError: wrong number of seeds, a mask that is none, or other options.
         """
-        if options:
-            raise ValueError(f"MujocoVectorEnv has no reset options, got {options}")
-        if seed is None or isinstance(seed, (int, np.integer)):
-            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
-        else:
-            seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
-        for index, value in enumerate(seeds):
+        seeds = seed_of_each(seed, self.num_envs)
+        rows, others = take_reset_mask(options, self.num_envs)
+        if others:
+            raise ValueError(f"MujocoVectorEnv has no reset options but reset_mask, got {others}")
+        if rows is None:
+            rows = np.arange(self.num_envs)
+            self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)  # clears the warnings
+        elif self._reset_needed:
+            raise gym.error.ResetNeeded("the first reset must be of all environments")
+        for index in rows.tolist():
+            value = seeds[index]
             if value is not None:
                 self._generators[index], self._seeds[index] = seeding.np_random(value)
-        self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)  # clears the warnings
-        self._begin_episodes(np.arange(self.num_envs))
+        self._begin_episodes(rows)
         self._remember()
         self._reset_needed = False
         return self.task.observe(self._state), {}

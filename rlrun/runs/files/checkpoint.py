@@ -10,17 +10,20 @@ import hashlib
 import json
 import os
 import pickle
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from rlrun.config.files import open_regular, read_json
 from rlrun.errors import CheckpointNotWritten, UserError, warn
+from rlrun.runs.files.disk import BEST, STEPS, best_of, remove, sync
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+FILES = (WEIGHTS, STATE, MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,12 @@ class CheckpointStore:
     def __init__(self, directory: Path, *, keep: int):
         self.directory = directory
         self.keep = keep
+        self._whole: dict[Path, list[tuple[int, int, int]]] = {}
 
     def save(self, step: int, *, weights: dict[str, Tensor], state: dict, info: dict) -> Path:
         """Publish a checkpoint whole, or not at all.
+
+        Those of later steps are removed: the run did not go on from them, since they are damaged.
 
         Args:
             step: environment steps so far; names the directory.
@@ -68,11 +74,16 @@ class CheckpointStore:
             CheckpointNotWritten: the disk is full, say; earlier checkpoints are as before.
         """
         self.repair()
-        final = self.directory / f"step-{step:012d}"
+        if self._whole and not self.directory.exists():
+            warn(f"{self.directory} was deleted: the checkpoints before step {step} are gone")
+            self._whole.clear()
+        final = self._path(step)
         temporary = self.directory / f".writing-{final.name}"
         replaced = self.directory / f".replaced-{final.name}"
         try:
-            temporary.mkdir(parents=True)
+            # The run's own directory is not made again: somebody has deleted it.
+            self.directory.mkdir(exist_ok=True)
+            temporary.mkdir()
             contiguous = {
                 name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()
             }
@@ -82,13 +93,15 @@ class CheckpointStore:
             digests = {name: _sha256(temporary / name) for name in (WEIGHTS, STATE)}
             manifest = {"step": step, **info, "sha256": digests}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            for name in (WEIGHTS, STATE, MANIFEST):
-                _fsync(temporary / name)
-            _fsync(temporary)
-            if final.exists():  # this step was saved before, or is a damaged one's second try
+            for name in FILES:
+                sync(temporary / name)
+            sync(temporary)
+            if os.path.lexists(
+                final
+            ):  # this step was saved before, or is a damaged one's second try
                 final.rename(replaced)
             temporary.rename(final)
-            _fsync(self.directory)
+            sync(self.directory)
         except (OSError, RuntimeError) as error:
             # torch.save hides the disk's answer behind an error of its own.
             answer = error if isinstance(error, OSError) else error.__context__
@@ -96,36 +109,54 @@ class CheckpointStore:
                 raise
             raise CheckpointNotWritten(f"{final} could not be written: {answer}") from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
-        self._rotate()
+            remove(temporary)
+        remove(replaced)
+        self._rotate(final)
         return final
 
     def repair(self) -> None:
         """Clear up after a process that was killed while it wrote here.
 
         For the run's own process only: it holds the run's lock, so nobody else is writing.
+
+        Raises:
+            UserError: the directory is a link.
         """
-        for replaced in self.directory.glob(".replaced-step-*"):
+        self._require_own()
+        for replaced in self.directory.glob(f".replaced-{STEPS}"):
             original = self.directory / replaced.name.removeprefix(".replaced-")
-            if not original.exists():  # killed between the two renames
-                replaced.rename(original)
-        for leftover in self.directory.glob(".*-step-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if not os.path.lexists(original) and not replaced.is_symlink():
+                replaced.rename(original)  # killed between the two renames
+        for leftover in self.directory.glob(f".*-{STEPS}"):
+            remove(leftover)
 
     def mark_best(self, checkpoint: Path) -> None:
-        """Make a checkpoint the one that ``best`` stands for."""
-        link = self.directory / "best"
-        temporary = self.directory / ".best"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(checkpoint.name)
-        temporary.replace(link)
-        _fsync(self.directory)
-        self._rotate()
+        """Make a checkpoint the one that ``best`` stands for.
+
+        Raises:
+            CheckpointNotWritten: the disk is full, say; the best one is that of before.
+        """
+        link = self.directory / BEST
+        temporary = self.directory / f".{BEST}"
+        try:
+            remove(temporary)
+            temporary.symlink_to(checkpoint.name)
+            if not link.is_symlink():  # what `scp -r` makes of a link
+                remove(link)
+            temporary.replace(link)
+            sync(self.directory)
+        except OSError as error:
+            raise CheckpointNotWritten(f"{link} could not be written: {error}") from error
+        self._rotate(checkpoint)
 
     def steps(self) -> list[Path]:
         """Return the directories of all checkpoints, oldest first."""
-        return sorted(self.directory.glob("step-*"))
+        self._require_own()
+        return sorted(path for path in self.directory.glob(STEPS) if not path.is_symlink())
+
+    def has(self, step: int) -> bool:
+        """Tell whether there is a whole checkpoint of this step."""
+        return self._is_whole(self._path(step))
 
     def load_last(self) -> Checkpoint:
         """Read the newest checkpoint that is whole.
@@ -146,20 +177,52 @@ class CheckpointStore:
         Raises:
             UserError: no evaluation has been made yet, or the checkpoint is damaged.
         """
-        link = self.directory / "best"
-        if not link.exists():
+        self._require_own()
+        path = best_of(self.directory)
+        if path is None:
             raise UserError(f"no best checkpoint yet in {self.directory}; use --checkpoint last")
         try:
-            return load(link.resolve())
+            return load(path)
         except ValueError as error:
-            raise UserError(f"{link.resolve()} cannot be read: {error}") from error
+            raise UserError(f"{path} cannot be read: {error}") from error
 
-    def _rotate(self) -> None:
-        """Remove all but the newest ``keep`` and the best; what resists, at a later call."""
-        best = (self.directory / "best").resolve()
-        for path in self.steps()[: -self.keep]:
-            if path.resolve() != best:
-                shutil.rmtree(path, ignore_errors=True)
+    def _path(self, step: int) -> Path:
+        return self.directory / f"step-{step:012d}"
+
+    def _require_own(self) -> None:
+        """Refuse to work where a link leads; deleting there would be the worst of it."""
+        if self.directory.is_symlink():
+            raise UserError(
+                f"{self.directory} is a link, and could lead out of the run's directory"
+            )
+
+    def _rotate(self, present: Path) -> None:
+        """Remove all but the newest ``keep`` that are whole, and the best.
+
+        Args:
+            present: the checkpoint of where the run is. It is the newest one: the run passed over
+                those of later steps when it went on from an earlier one.
+        """
+        best = best_of(self.directory)
+        kept = 0
+        for path in reversed(self.steps()):
+            if path.name <= present.name and kept < self.keep and self._is_whole(path):
+                kept += 1
+            elif path != best:
+                remove(path)  # what resists, at a later call
+                self._whole.pop(path, None)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Tell whether a checkpoint's files match its manifest; read once, until they change."""
+        try:
+            stats = [(path / name).stat() for name in FILES]
+            stamps = [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+            if self._whole.get(path) != stamps:
+                _read_manifest(path)
+                self._whole[path] = stamps
+        except (OSError, ValueError):
+            return False
+        return True
 
 
 def load(path: Path) -> Checkpoint:
@@ -171,11 +234,8 @@ def load(path: Path) -> Checkpoint:
     Raises:
         ValueError: a file is missing, damaged, or holds more than data.
     """
+    manifest = _read_manifest(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        for name in (WEIGHTS, STATE):
-            if _sha256(path / name) != manifest["sha256"][name]:
-                raise ValueError(f"{name} does not match its checksum")
         weights = safetensors.torch.load_file(path / WEIGHTS)
         # weights_only: a checkpoint from elsewhere cannot run code.
         state = torch.load(path / STATE, weights_only=True, map_location="cpu")
@@ -186,15 +246,22 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(path, manifest, weights, state)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's manifest, after comparing the files with their checksums in it.
 
-
-def _fsync(path: Path) -> None:
-    """Wait until a file's contents, or a directory's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        manifest = read_json(path / MANIFEST)
+        for name in (WEIGHTS, STATE):
+            if _sha256(path / name) != manifest["sha256"][name]:
+                raise ValueError(f"{name} does not match its checksum")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

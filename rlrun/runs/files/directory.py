@@ -1,60 +1,135 @@
 """A run's directory: made for one run alone, locked while it runs, with a record of its state."""
 
+import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from rlrun import __version__
+from rlrun.config.files import open_regular
 from rlrun.errors import UserError, warn
+from rlrun.runs.files.disk import remove, replacing, sync
+
+LOCK = ".lock"
+
+# How the name of a directory begins that is not yet a run's. A process that was killed may leave
+# one; it is nothing to anybody.
+UNFINISHED = ".unfinished-"
+
+# What flock says on a file system without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "hydra-core", "omegaconf", "wandb")
 
 
-def make_directory(parent: Path, run_dir: str | None, name: str) -> Path:
-    """Make a directory that no other run has.
+@contextmanager
+def new_directory(
+    parent: Path,
+    run_dir: str | None,
+    name: str,
+    *,
+    config: dict[str, Any],
+    overrides: list[str],
+    record: dict[str, Any],
+) -> Iterator[Path]:
+    """Make a directory that no other run has, and lock it.
+
+    It gets its name when it holds the files that a run is resumed from: whenever the process is
+    killed, there is a run to resume, or the name is free.
 
     Args:
         parent: where a new one goes.
         run_dir: the directory that the user asked for, or None for one named after the time.
         name: what the run is, at the end of the directory's name.
+        config: the resolved configuration.
+        overrides: the words that led to it.
+        record: the first content of ``run.json``.
+
+    Yields:
+        The directory, locked until the block ends.
 
     Raises:
-        UserError: the directory asked for exists, or none can be made there.
+        UserError: the directory asked for exists, or none can be made there; nothing is left.
     """
+    place = parent if run_dir is None else Path(run_dir).parent
+    temporary = place / f"{UNFINISHED}{secrets.token_hex(8)}"
+    try:
+        with _explained():
+            if run_dir is not None:
+                _require_free(Path(run_dir))
+            temporary.mkdir(parents=True)
+            write_config(temporary, config, overrides)
+            write_record(temporary, record)
+        with lock(temporary):
+            with _explained():
+                directory = _publish(temporary, parent, run_dir, name)
+            yield directory
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"the run's directory cannot be made: {error}") from error
+
+
+def _publish(temporary: Path, parent: Path, run_dir: str | None, name: str) -> Path:
+    """Give a directory its name, which no other run has."""
     while True:
         directory = Path(run_dir or parent / f"{datetime.now():%H-%M-%S-%f}_{name}")
         try:
-            directory.mkdir(parents=True)
-        except FileExistsError as error:
-            if run_dir is None:
-                continue  # another run began in this very microsecond
-            is_run = (directory / "run.json").exists()
-            remedy = f"continue it with `rlrun resume {run_dir}`" if is_run else "choose a new name"
-            raise UserError(f"run_dir={run_dir} exists: {remedy}") from error
-        except OSError as error:
-            raise UserError(f"the run's directory cannot be made: {error}") from error
+            temporary.rename(directory)  # onto nothing, or onto an empty directory
+        except OSError:
+            if not _is_taken(directory):
+                raise
+            if run_dir is not None:
+                _require_free(directory)
+            continue  # another run began in this very microsecond
+        sync(directory.parent)
         return directory
+
+
+def _is_taken(directory: Path) -> bool:
+    """Tell whether a name stands for something that a new run would have to replace."""
+    if directory.is_dir() and not directory.is_symlink():
+        return any(directory.iterdir())
+    return os.path.lexists(directory)
+
+
+def _require_free(directory: Path) -> None:
+    """Refuse a name that the user asked for, and that is taken."""
+    if _is_taken(directory):
+        is_run = (directory / "run.json").exists()
+        remedy = f"continue it with `rlrun resume {directory}`" if is_run else "choose a new name"
+        raise UserError(f"run_dir={directory} exists: {remedy}")
 
 
 def write_config(directory: Path, config: dict[str, Any], overrides: list[str]) -> None:
     """Write the resolved configuration, and the words that led to it."""
     for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        _replace(directory / name, text)
+        with replacing(directory / name) as file:
+            yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True, encoding="utf-8")
 
 
 def write_record(directory: Path, record: dict[str, Any]) -> None:
     """Write ``run.json`` whole: a reader sees the old one or the new one."""
-    _replace(directory / "run.json", json.dumps(record, indent=2) + "\n")
+    with replacing(directory / "run.json") as file:
+        file.write((json.dumps(record, indent=2) + "\n").encode())
 
 
 def provenance() -> dict[str, Any]:
@@ -73,28 +148,49 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def lock(directory: Path) -> IO[str]:
+def lock(directory: Path) -> AbstractContextManager:
     """Lock a run's directory for this process; the lock ends with it, however it ends.
 
     Returns:
-        The open lock file, to be kept and closed.
+        The lock, which is held until its block or the process ends.
 
     Raises:
         UserError: another process runs there, or the directory cannot be written to.
     """
+    import filelock  # takes 0.2 s, which `rlrun list` need not wait for
+
+    # Without flock, filelock's other way is a file that outlives a killed process. Were the file
+    # removed with the lock, two processes could lock two files of this name.
+    file = filelock.FileLock(directory / LOCK, fallback_to_soft=False, preserve_lock_file=True)
     try:
-        file = (directory / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{directory} cannot be written to: {error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
+        # `is_locked` takes the lock for a moment, too.
+        return file.acquire(timeout=0.5)
+    except filelock.Timeout as error:
         raise UserError(f"{directory} is in use by a process that is still running") from error
     except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"{directory} cannot be written to: {error}") from error
         # Some clusters' file systems have no locks; that is no reason not to train there.
-        warn(f"{directory} cannot be locked: {error}")
-    return file
+        warn(f"the run's directory cannot be locked: {error}")
+        return nullcontext()
+
+
+def is_locked(directory: Path) -> bool:
+    """Tell whether a process runs in a run's directory: it holds the lock as long as it lives.
+
+    Written by hand, since filelock can only tell by locking: that takes the right to write, makes
+    the file where there is none, and excludes other readers.
+    """
+    try:
+        with open_regular(directory / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (FileNotFoundError, ValueError):
+        return False
+    except OSError:  # no locks on this file system, or no permission: nobody can tell
+        return True
+    return False
 
 
 def _git_commit() -> str | None:
@@ -116,15 +212,3 @@ def _git_commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave an empty file of that name
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,16 +1,18 @@
 """What a run leaves for people: metrics, loggers, curves and ``run.json``."""
 
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from rlrun.config.experiment import Experiment
-from rlrun.errors import warn
+from rlrun.errors import CheckpointNotWritten, DirectoryLost, warn
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
 from rlrun.loggers.progress import Progress, StandardError
 from rlrun.runs.counters import Counters
+from rlrun.runs.evaluate import final_return
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.reports.curves import draw_curves
 
@@ -50,14 +52,18 @@ class Record:
         self._experiment = experiment
         self._counters = counters
         self._drawn, self._drawing_s = -math.inf, 0.0
+        self._evaluations: list[tuple[int, float]] = []
         # First of all, so that a run can be resumed from its first moment.
         self.write("running")
         offset = logger_states["jsonl"]["offset"] if logger_states else None
         self.progress = Progress(experiment.total_steps, counters.step, StandardError())
+        path = directory / "metrics.jsonl"
         self.loggers = Loggers(
-            {"jsonl": JsonlLogger(directory / "metrics.jsonl", offset), "progress": self.progress},
-            logger_states,
+            {"jsonl": JsonlLogger(path, offset), "progress": self.progress}, logger_states
         )
+        # Held open, so that no other directory can get its number.
+        self._opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._evaluations += evaluations(read_metrics(path))  # those before a resumed run's point
 
     def open_loggers(self) -> None:
         """Open the loggers that the user asked for.
@@ -68,15 +74,13 @@ class Record:
         experiment = self._experiment
         if not experiment.loggers:
             return
+        code = {key: self.facts[key] for key in ("git_commit", "versions")}
         info = RunInfo(
             directory=self.directory,
             name=experiment.name,
-            algo=experiment.algo_name,
-            env=experiment.env_name,
-            seed=experiment.seed,
-            total_steps=experiment.total_steps,
+            facts={**experiment.identity, **code},
             config=experiment.config,
-            group=experiment.group or f"{experiment.algo_name}_{experiment.env_name}",
+            group=experiment.group or experiment.label,
             tags=experiment.tags,
         )
         # A server out of reach can take minutes to say so.
@@ -84,31 +88,70 @@ class Record:
             self.loggers.open(experiment.loggers, info)
 
     def log(self, values: dict[str, float]) -> None:
-        """Give numbers to the loggers, with the three axes: step, update and time."""
+        """Give numbers to the loggers, with the three axes: step, update and time.
+
+        Raises:
+            DirectoryLost: the run's directory is not there any more.
+        """
+        self.require_directory()
         counters = self._counters
         axes = {"update": counters.update, "time_s": counters.time_s}
-        self.loggers.log({**axes, **values}, counters.step)
+        row = {**axes, **values}
+        self._evaluations += evaluations([{"step": counters.step, **row}])
+        self.loggers.log(row, counters.step)
 
     def write(self, status: str, error: str | None = None) -> None:
-        """Write ``run.json``, which `rlrun list` shows."""
-        experiment, counters = self._experiment, self._counters
-        run_directory.write_record(
-            self.directory,
-            {
-                "status": status,
-                "algo": experiment.algo_name,
-                "env": experiment.env_name,
-                "env_id": experiment.env.id,
-                "seed": experiment.seed,
-                "total_steps": experiment.total_steps,
-                "step": counters.step,
-                "return": finite_or_none(counters.last_return),
-                "best_return": finite_or_none(counters.best_return),
-                "time_s": round(counters.time_s, 2),
-                "error": error,
-                **self.facts,
-            },
+        """Write ``run.json``, which `rlrun list` shows.
+
+        Raises:
+            CheckpointNotWritten: the disk is full, say; it is as it was.
+        """
+        content = summary(
+            self._experiment,
+            self._counters,
+            self.facts,
+            status,
+            error,
+            final_return=self.final_return,
         )
+        try:
+            run_directory.write_record(self.directory, content)
+        except OSError as full:
+            raise CheckpointNotWritten(f"run.json could not be written: {full}") from full
+
+    def require_directory(self) -> None:
+        """Stop a run whose files nobody would find.
+
+        Raises:
+            DirectoryLost: the run's directory is not there any more.
+        """
+        if not self._is_there():
+            raise DirectoryLost(
+                f"{self.directory} was deleted or moved while the run was in it; the run has ended "
+                "and nothing more of it is saved"
+            )
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._opened), os.stat(self.directory))
+        except OSError:
+            return False
+
+    @property
+    def final_return(self) -> float:
+        """The figure of the run, as far as there is one: else NaN."""
+        return final_return(self._evaluations, self._experiment.total_steps)
+
+    def figures(self) -> dict[str, float]:
+        """Return what the run comes to, for the loggers' summaries."""
+        figures = {
+            "best_return": self._counters.best_return,
+            "final_return": self.final_return,
+            "time_s": self._counters.time_s,
+        }
+        if "compile_s" in self.facts:
+            figures["compile_s"] = self.facts["compile_s"]
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def draw_if_due(self) -> None:
         """Draw the learning curves, unless drawing would take more than its share of the time."""
@@ -123,7 +166,7 @@ class Record:
         try:
             rows = read_metrics(self.directory / "metrics.jsonl")
             if rows:
-                draw_curves(rows, self.directory / "curves.png", title=self._experiment.name)
+                draw_curves(rows, self.directory / "curves.png", title=title(self._experiment))
         except Exception as error:
             warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
 
@@ -134,12 +177,59 @@ class Record:
             status: ``finished``, ``interrupted`` or ``failed``.
             error: what ended the run, or None.
         """
-        try:
-            self.write(status, error)
-        except OSError as full:
-            warn(f"run.json does not say '{status}': {full}")
-        self.draw()
-        self.loggers.close(status)
+        if self._is_there():
+            try:
+                self.write(status, error)
+            except CheckpointNotWritten as full:
+                warn(f"run.json does not say '{status}': {full}")
+            self.draw()
+        self.loggers.close(status, self.figures())
+        os.close(self._opened)
+
+
+def summary(
+    experiment: Experiment,
+    counters: Counters,
+    facts: dict[str, Any],
+    status: str,
+    error: str | None = None,
+    *,
+    final_return: float = math.nan,
+) -> dict[str, Any]:
+    """Return the content of ``run.json``.
+
+    Args:
+        experiment: what is run.
+        counters: how far it is.
+        facts: where its numbers come from.
+        status: ``running``, ``finished``, ``interrupted`` or ``failed``.
+        error: what ended it, or None.
+        final_return: the figure of the run, as far as there is one; else NaN.
+    """
+    return {
+        "status": status,
+        "label": experiment.label,
+        **experiment.identity,
+        "total_steps": experiment.total_steps,
+        "step": counters.step,
+        "return": finite_or_none(counters.last_return),
+        "best_return": finite_or_none(counters.best_return),
+        "final_return": finite_or_none(final_return),
+        "time_s": round(counters.time_s, 2),
+        "error": error,
+        **facts,
+    }
+
+
+def title(experiment: Experiment) -> str:
+    """Return what the run is in a reader's words: ``ppo · Hopper-v5 · gae · mlp · seed 0``."""
+    names = {**experiment.identity, "seed": f"seed {experiment.seed}"}
+    return " · ".join(name for key, name in names.items() if key not in ("env", "hardware"))
+
+
+def evaluations(rows: list[dict[str, float]]) -> list[tuple[int, float]]:
+    """Return the evaluations among rows of metrics.jsonl: environment step and mean return."""
+    return [(int(row["step"]), row["eval/return"]) for row in rows if "eval/return" in row]
 
 
 def finite_or_none(value: float) -> float | None:

@@ -1,12 +1,12 @@
 """The picture of a run: return against environment steps and against time."""
 
 import math
-import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from rlrun.runs.files.disk import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
 
     The band around the evaluations is one standard deviation over the episodes of an evaluation,
     not an uncertainty of the mean. The file is replaced in one step, so a viewer never reads half
-    of it. May be called from any thread.
+    of it.
 
     Args:
         metrics: rows of ``metrics.jsonl`` with ``step``, ``time_s`` in seconds, and some of
@@ -59,13 +59,8 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
             text = "no episode has ended yet"
             axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", color="gray")
 
-    # One name per thread: a run's last drawing may overlap one that is still in the background.
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
-    try:
-        FigureCanvasAgg(figure).print_png(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        FigureCanvasAgg(figure).print_png(file)
 
 
 def columns(metrics: list[dict[str, float]], names: list[str]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,8 @@ def check_video(path: Path) -> None:
 def film(run: Run, *, seed: int, path: Path) -> None:
     """Write a video of one episode of the greedy policy, up to the last state it acts in.
 
+    One that goes on after ``evaluation.max_length`` steps is over there, as in an evaluation.
+
     Args:
         run: with the policy to show.
         seed: of the environment.
@@ -43,28 +46,30 @@ def film(run: Run, *, seed: int, path: Path) -> None:
     spec = run.experiment.env
     # Wrapped as in training, so that observations and actions mean the same.
     vector_env = SerialVectorEnv([lambda: spec.make_single(render_mode="rgb_array")])
-    env = ControlEnv(vector_env)
-    obs, ended = env.reset(seed), False
-    frame = _draw(vector_env)
-    height, width, _ = frame.shape
-    writer = write_frames(
-        path,
-        (width, height),
-        fps=vector_env.metadata.get("render_fps", 30),
-        macro_block_size=2,  # H.264 wants even sizes; the default would scale to multiples of 16
-    )
-    try:
-        writer.send(None)  # starts the generator
-        while not ended:
-            writer.send(np.ascontiguousarray(frame))
-            step = env.step(run.act_greedily(obs))
-            obs, ended = step.obs, bool(step.terminated[0] or step.truncated[0])
-            frame = _draw(vector_env)  # once it has ended, of the next episode
-    except OSError as error:  # a full disk, or a directory that is read-only
-        raise UserError(f"no video: {error}") from error
-    finally:
-        writer.close()
-        env.close()
+    with closing(vector_env):
+        env = ControlEnv(vector_env, action_units=spec.action_units)
+        obs = env.reset(seed)
+        frame = _draw(vector_env)
+        height, width, _ = frame.shape
+        writer = write_frames(
+            path,
+            (width, height),
+            fps=vector_env.metadata.get("render_fps", 30),
+            macro_block_size=2,  # H.264 wants even sizes; the default: multiples of 16
+        )
+        try:
+            writer.send(None)  # starts the generator
+            for _ in range(run.experiment.evaluation.max_length):
+                writer.send(np.ascontiguousarray(frame))
+                step = env.step(run.act_greedily(obs))
+                if step.terminated[0] or step.truncated[0]:
+                    break
+                obs = step.obs
+                frame = _draw(vector_env)
+        except OSError as error:  # a full disk, or a directory that is read-only
+            raise UserError(f"no video: {error}") from error
+        finally:
+            writer.close()
 
 
 def _draw(env: SerialVectorEnv) -> NDArray[np.uint8]:

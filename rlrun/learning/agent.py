@@ -11,11 +11,10 @@ from torch import Tensor
 
 from rlrun.advantages.columns import COLUMNS, fill_in
 from rlrun.advantages.trial import made_up_rollout, prepare
-from rlrun.algos.contract import Context
 from rlrun.data.normalize import Normalization, ObservationNormalizer, RewardNormalizer
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
-from rlrun.learning.protocols import Stateful
+from rlrun.learning.contract import Context, Stateful
 from rlrun.models.actor import Actor
 from rlrun.models.networks import Networks
 
@@ -81,7 +80,10 @@ class Agent:
             problem.obs_size, clip=scales.clip, enabled=scales.observation
         )
         self.reward_normalizer = RewardNormalizer(
-            shape.num_envs, gamma=settings.gamma, clip=scales.clip, enabled=scales.reward
+            None if shape.whole_episodes else shape.num_envs,
+            gamma=settings.gamma,
+            clip=scales.clip,
+            enabled=scales.reward,
         )
         self.actor = Actor(
             self.networks.policy, self.observation_normalizer, streams.action, torch.device("cpu")

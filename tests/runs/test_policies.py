@@ -1,4 +1,4 @@
-"""A reference policy: what is read of a run, and which mistakes are named in one line."""
+"""A policy of another run: what is read of a run, and which mistakes are named in one line."""
 
 import shutil
 from pathlib import Path
@@ -13,8 +13,9 @@ from tiny import algorithm_of
 from rlrun.cli import main as cli
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.models.reference import Reference, load_reference
+from rlrun.models.reference import Reference
 from rlrun.runs import api
+from rlrun.runs.policies import load_policy, unread_policy
 
 CPU = torch.device("cpu")
 CARTPOLE = Problem(
@@ -22,7 +23,6 @@ CARTPOLE = Problem(
     obs_size=4,
     action_space=spaces.Discrete(2),
     time_limit=500,
-    group_size=2,
 )
 every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
 
@@ -31,7 +31,7 @@ every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
 def run(tmp_path_factory) -> Path:
     """PPO on CartPole for eight iterations, with an evaluation after the fourth."""
     directory = tmp_path_factory.mktemp("reference") / "run"
-    words = ("total_steps=512", "evaluation.every_steps=256", "algo.hidden_sizes=[8,8]")
+    words = ("total_steps=512", "evaluation.every_steps=256", "model.hidden_sizes=[8,8]")
     api.train(experiment(small("cartpole", *words, f"run_dir={directory}")))
     return directory
 
@@ -46,36 +46,44 @@ def copied(run, tmp_path) -> Path:
 
 
 def test_it_is_the_policy_of_the_runs_newest_checkpoint(run):
-    reference = load_reference(str(run), CARTPOLE, CPU)
+    reference = load_policy(str(run), CPU, problem=CARTPOLE)
     trained, _ = api.saved_run(run, "last", plugins=[])
     raw_obs = torch.randn(3, 2, 4)
-    policy = trained.algorithm.agent.policy(trained.observation_normalizer(raw_obs))
-    assert torch.equal(reference(raw_obs).logits, policy.logits)
+    agent = trained.algorithm.agent
+    expected = agent.networks.policy(agent.observation_normalizer(raw_obs))
+    assert torch.equal(reference(raw_obs).logits, expected.logits)
     # Its own normaliser has seen something.
-    assert not torch.equal(
-        reference(raw_obs).logits, trained.algorithm.agent.policy(raw_obs).logits
-    )
+    assert not torch.equal(reference(raw_obs).logits, agent.networks.policy(raw_obs).logits)
+
+
+def test_a_resumed_run_reads_nothing_but_its_own_state(run):
+    state = load_policy(str(run), CPU, problem=CARTPOLE).state_dict()
+    reference = unread_policy("/no/such/run", CPU, problem=CARTPOLE)
+    reference.load_state_dict(state)
+    assert differences(reference.state_dict(), state) == []
 
 
 def test_one_checkpoint_can_be_named(run):
     first, last = checkpoints(run)
     best = run / "checkpoints" / "best"
-    named = {path: load_reference(str(path), CARTPOLE, CPU).state_dict() for path in (first, last)}
+    named = {
+        path: load_policy(str(path), CPU, problem=CARTPOLE).state_dict() for path in (first, last)
+    }
     assert differences(named[first], named[last]) != []
     for path, same in ((run, last), (best, best.resolve())):
-        state = load_reference(str(path), CARTPOLE, CPU).state_dict()
+        state = load_policy(str(path), CPU, problem=CARTPOLE).state_dict()
         assert differences(state, named[same]) == []
 
 
 def test_the_directory_of_a_runs_checkpoints_means_the_run(run, monkeypatch):
     monkeypatch.chdir(run / "checkpoints")
-    state = load_reference(str(run), CARTPOLE, CPU).state_dict()
+    state = load_policy(str(run), CPU, problem=CARTPOLE).state_dict()
     for path in (str(run / "checkpoints"), "."):
-        assert differences(load_reference(path, CARTPOLE, CPU).state_dict(), state) == []
+        assert differences(load_policy(path, CPU, problem=CARTPOLE).state_dict(), state) == []
 
 
 def test_its_state_is_the_policy_and_can_be_kept_in_a_checkpoint(run, tmp_path):
-    reference = load_reference(str(run), CARTPOLE, CPU)
+    reference = load_policy(str(run), CPU, problem=CARTPOLE)
     torch.save(reference.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     other = Reference(CARTPOLE, CPU)
@@ -91,7 +99,7 @@ def test_nothing_of_the_run_is_imported(copied):
     config["algo"]["_target_"] = "os.system"
     config["plugins"] = ["no_such_package"]
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
-    load_reference(str(copied), CARTPOLE, CPU)
+    load_policy(str(copied), CPU, problem=CARTPOLE)
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -99,14 +107,14 @@ def test_nothing_of_the_run_is_imported(copied):
 
 def message(path: object, problem: Problem = CARTPOLE) -> str:
     with pytest.raises(UserError) as error:
-        load_reference(str(path), problem, CPU)
+        load_policy(str(path), CPU, problem=problem)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_a_path_that_does_not_exist(run):
     said = message(run.with_name("runs"))
-    assert said == f"algo.reference={run}s: no such directory; did you mean '{run}'?"
+    assert said == f"algo.kl.reference={run}s: no such directory; did you mean '{run}'?"
 
 
 def test_a_file(run):
@@ -115,13 +123,13 @@ def test_a_file(run):
 
 def test_an_empty_name():
     assert message("") == (
-        "algo.reference is empty: give a run's directory, a checkpoint's, or null"
+        "algo.kl.reference is empty: give a run's directory, a checkpoint's, or null"
     )
 
 
 def test_a_directory_that_is_no_run(tmp_path):
     assert message(tmp_path) == (
-        f"algo.reference={tmp_path} is no run, nor a checkpoint in one: "
+        f"algo.kl.reference={tmp_path} is no run, nor a checkpoint in one: "
         f"no config.yaml in {tmp_path}"
     )
 
@@ -151,7 +159,7 @@ def test_a_damaged_checkpoint(copied):
     (checkpoint / "weights.safetensors").write_bytes(b"damaged")
     said = message(checkpoint)
     assert said == (
-        f"algo.reference={checkpoint} cannot be read: weights.safetensors does not match its "
+        f"algo.kl.reference={checkpoint} cannot be read: weights.safetensors does not match its "
         "checksum"
     )
 
@@ -168,44 +176,39 @@ def test_a_damaged_checkpoint(copied):
 )
 def test_a_policy_for_something_else(run, changes, words):
     problem = Problem(**{**vars(CARTPOLE), **changes})
-    with pytest.raises(UserError, match=rf"^algo\.reference={run} .*{words}"):
-        load_reference(str(run), problem, CPU)
+    with pytest.raises(UserError, match=rf"^algo\.kl\.reference={run} .*{words}"):
+        load_policy(str(run), CPU, problem=problem)
 
 
 @every_penalised
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kl_coefficient": 0.1}, "kl_coefficient must be 0 without a policy to stay near"),
-        ({"kl_coefficient": -0.1}, "kl_coefficient must be at least 0"),
-        ({"kl_horizon": 0}, "kl_horizon must be at least 1"),
-        ({"kl_target": 0.0}, "kl_target must be positive"),
-        ({"kl_target": 0.1}, "kl_target multiplies kl_coefficient, which must not be 0"),
+        ({"coefficient": 0.1}, "coefficient must be 0 without a policy to stay near"),
+        ({"coefficient": -0.1}, "coefficient must be at least 0"),
+        ({"kl.horizon": 0}, "horizon must be at least 1"),
+        ({"target": 0.0}, "target must be positive"),
+        ({"target": 0.1}, "target multiplies coefficient, which must not be 0"),
         (
-            {
-                "reference": "x",
-                "kl_coefficient": 0.1,
-                "kl_estimator": "k1",
-                "kl_place": "loss",
-            },
-            "kl_estimator must be k2 or k3 with kl_place=loss",
+            {"reference": "x", "coefficient": 0.1, "estimator": "k1", "place": "loss"},
+            "estimator must be k2 or k3 with place=loss",
         ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(algo, changes, words):
-    with pytest.raises(ValueError, match=f"^{words}"):
+    with pytest.raises(UserError, match=rf"^algo\.kl\.{words}"):
         algorithm_of(algo, **changes)
 
 
 def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     for words, said in (
-        (["algo.reference=nowhere"], "algo.reference=nowhere: no such directory"),
+        (["algo.kl.reference=nowhere"], "algo.kl.reference=nowhere: no such directory"),
         (
-            ["algo.kl_coefficient=0.1"],
-            "algo.kl_coefficient must be 0 without a policy to stay near",
+            ["algo.kl.coefficient=0.1"],
+            "algo.kl.coefficient must be 0 without a policy to stay near",
         ),
-        (["algo.kl_estimator=k4"], "algo.kl_estimator"),
+        (["algo.kl.estimator=k4"], "algo.kl.estimator"),
     ):
         monkeypatch.setattr("sys.argv", ["rlrun", *small("cartpole", *words, algo="grpo")])
         with pytest.raises(SystemExit) as exit:

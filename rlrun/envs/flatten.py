@@ -1,0 +1,90 @@
+"""Observations of any of Gymnasium's plain spaces as flat float32 vectors."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rlrun.errors import UserError
+
+# An array of two or more dimensions and more values than this is taken for an image: as a flat
+# vector it would train an MLP of millions of weights, slowly and badly.
+LARGEST_FLAT_GRID = 1024
+
+# More one-hot inputs than this are refused: each is a row of weights, and a number in every row of
+# every rollout.
+LARGEST_ONE_HOT = 4096
+
+
+def check_observation_space(space: gym.Space) -> None:
+    """Refuse observations that no fixed, short vector stands for.
+
+    Raises:
+        UserError: an image, a choice among too many, or a space of no fixed size.
+    """
+    match space:
+        case spaces.Dict():
+            for subspace in space.values():
+                check_observation_space(subspace)
+        case spaces.Tuple():
+            for subspace in space.spaces:
+                check_observation_space(subspace)
+        case spaces.Box():
+            size = int(np.prod(space.shape))
+            if len(space.shape) >= 2 and size > LARGEST_FLAT_GRID:
+                shape = " x ".join(str(length) for length in space.shape)
+                raise UserError(
+                    f"observations that are images ({shape}) are not supported yet; where it is no "
+                    "image, gymnasium.wrappers.FlattenObservation makes it a vector"
+                )
+        case spaces.Discrete() | spaces.MultiDiscrete():
+            size = spaces.flatdim(space)
+            if size > LARGEST_ONE_HOT:
+                raise UserError(
+                    f"observation space {space} is {size:,} inputs as one-hot, and "
+                    f"{LARGEST_ONE_HOT:,} is the most: observe features of it, a Box"
+                )
+        case spaces.MultiBinary():
+            pass
+        case _:
+            raise UserError(
+                f"observation space {space} is not supported: use Box, Discrete, MultiDiscrete, "
+                "MultiBinary, or a Tuple or Dict of these"
+            )
+
+
+def flatten_batch(space: gym.Space, batch: Any) -> NDArray[np.float32]:
+    """Flatten a batch as ``gymnasium.spaces.flatten`` does one observation.
+
+    Args:
+        space: of one observation.
+        batch: N observations as a vector environment batches them: an array [N, ...], or a tuple
+            or dict of such.
+
+    Returns:
+        A new array [N, D].
+    """
+    match space:
+        case spaces.Box() | spaces.MultiBinary():
+            return batch.reshape(len(batch), -1).astype(np.float32)
+        case spaces.Discrete():
+            return _one_hot(batch - space.start, int(space.n))
+        case spaces.MultiDiscrete():
+            sizes = space.nvec.ravel()
+            codes = (batch - space.start).reshape(len(batch), -1)
+            parts = [_one_hot(codes[:, k], int(size)) for k, size in enumerate(sizes)]
+        case spaces.Tuple():
+            parts = [
+                flatten_batch(subspace, part)
+                for subspace, part in zip(space.spaces, batch, strict=True)
+            ]
+        case spaces.Dict():
+            parts = [flatten_batch(subspace, batch[key]) for key, subspace in space.items()]
+    return np.concatenate(parts, axis=1)
+
+
+def _one_hot(codes: NDArray, size: int) -> NDArray[np.float32]:
+    """[N] integers below ``size`` -> [N, size]."""
+    return (codes[:, None] == np.arange(size)).astype(np.float32)

@@ -1,0 +1,57 @@
+"""Memory that a machine does not have, found out before it is asked for where that is possible."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rlrun.errors import UserError
+
+# What NumPy and torch say of sizes that no machine has, each in a class that means other things
+# too, and what torch says when the CPU's memory is full.
+NO_MEMORY = re.compile(
+    r"can't allocate memory|[Ss]torage size|array is too big|[Mm]aximum allowed dimension"
+    r"|out of memory|too large to convert to C"
+)
+
+
+def physical_memory() -> int:
+    """Returns this machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def require_memory(size: int, what: str) -> None:
+    """Refuses what cannot be in memory, before the machine tries.
+
+    Args:
+        size: bytes that it takes at least.
+        what: the settings that it comes from ("algo.num_envs=10 x algo.horizon=20").
+
+    Raises:
+        UserError: it is more than this machine has.
+    """
+    memory = physical_memory()
+    if size > memory:
+        raise UserError(
+            f"{what} needs at least {size / 2**30:,.0f} GiB of memory; "
+            f"this machine has {memory / 2**30:,.0f} GiB"
+        )
+
+
+@contextmanager
+def memory_suffices(what: str) -> Iterator[None]:
+    """Says in one line that the memory did not suffice for the block.
+
+    Args:
+        what: what the block makes, with the settings that decide its size.
+
+    Raises:
+        UserError: it did not.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError, OverflowError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"not enough memory for {what}{reason and f': {reason}'}") from error

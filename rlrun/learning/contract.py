@@ -1,0 +1,72 @@
+"""What a run asks of its parts, what it asks of what fits a network, and what it gives them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rlrun.advantages.columns import Estimator
+from rlrun.data.rollout import RolloutShape
+from rlrun.data.seeding import Streams
+from rlrun.envs.problem import Problem
+from rlrun.hardware.compilable import Compilable
+from rlrun.hardware.spec import Hardware
+from rlrun.models.distributions import Distribution
+from rlrun.models.networks import Model
+from rlrun.models.reference import Reference
+
+# What an update or a loss says for the logs, by name.
+Metrics = dict[str, Tensor]
+
+# A policy with given parameters: observations -> distribution.
+PolicyFunction = Callable[[Tensor], Distribution]
+
+# The loss, [], and what it says for the logs, each [].
+LossAndMetrics = tuple[Tensor, Metrics]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What an algorithm is set up with: the other parts of the run.
+
+    Attributes:
+        problem: what is to be learned.
+        shape: of the rollouts that the collector will return.
+        model: builds networks.
+        estimator: called as ``estimator(rollout, gamma=gamma)``; None: the run has none.
+        hardware: where the learner is.
+        streams: initial weights, exploration and shuffles.
+        load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
+            reads so is part of its state from then on: a resumed run reads nothing.
+    """
+
+    problem: Problem
+    shape: RolloutShape
+    model: Model
+    estimator: Estimator | None
+    hardware: Hardware
+    streams: Streams
+    load_policy: Callable[[str, torch.device], Reference]
+
+
+class Stateful(Protocol):
+    """A part of a run that decides its future."""
+
+    def state_dict(self) -> dict:
+        """Return it as plain containers and tensors."""
+        ...
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from it."""
+        ...
+
+
+class Trainable(Stateful, Protocol):
+    """What fits a network: a :class:`~rlrun.learning.learner.Learner`, say."""
+
+    @property
+    def functions(self) -> Sequence[Compilable]:
+        """What can be compiled of it, with what it expects to be called with."""
+        ...

@@ -73,10 +73,6 @@ class Learner:
         """What there is to compile."""
         return (self.steps,)
 
-    def rate(self, progress: float) -> Tensor:
-        """Return the step size when a share of the run's steps is done, []."""
-        return self.parameters.vector.new_tensor(self.optimizer.rate(progress))
-
     @torch.no_grad()
     def fit(self, batches: Any, learning_rate: Tensor) -> dict[str, Tensor]:
         """Take one step on each of M minibatches, in their order.

@@ -3,9 +3,10 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch.utils._pytree import TreeSpec
 
 from rlrun.errors import UserError
@@ -67,7 +68,7 @@ class Compilation:
         """
         self._functions = functions
         self._hardware = hardware
-        self._on_cpu = hardware.torch_device().type == "cpu"
+        self._on_cpu = torch.device(hardware.device).type == "cpu"
         self._parts: list[Part] | None = None
         self.computations = {
             expected: round(expected.rate * total_steps)
@@ -147,8 +148,8 @@ class Compilation:
 
     def run(
         self,
-        stopped: Callable[[], bool],
-        waiting: Callable[[str], AbstractContextManager[None]],
+        stopped: Callable[[], bool] = lambda: False,
+        waiting: Callable[[str], AbstractContextManager[None]] = lambda text: nullcontext(),
     ) -> None:
         """Compile, if that is wanted; what is in the cache is only loaded.
 

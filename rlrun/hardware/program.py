@@ -154,6 +154,10 @@ def trace(
         graph = make_fx(distinct, tracing_mode="fake")(*tensors).graph
     if any(node.op == "get_attr" for node in graph.nodes):
         raise TypeError("a tensor is made from numbers: take it from another one's new_full, say")
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
+            raise TypeError("the size of a tensor depends on values: take masked means, say")
     return Program(
         source=graph.python_code("self").src,
         operations=sum(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes),

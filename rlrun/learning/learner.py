@@ -152,12 +152,17 @@ class GradientLearner(Learner):
         network: its parameters become views of one vector θ.
         loss: see :class:`GradientDescent`.
         optimizer: takes the steps.
+
+    Attributes:
+        parameters: θ.
     """
 
     def __init__(self, network: nn.Module, loss: Loss, optimizer: Optimizer):
         step = GradientDescent(network, loss, optimizer)
         super().__init__(step, step.start())
+        self.network = network
         self.optimizer = optimizer
+        self.parameters = step.parameters
 
     def rate(self, progress: float) -> Tensor:
         """Return the step size when a share of the run's steps is done, []."""

@@ -12,7 +12,7 @@ from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
 from rlrun.learning.contract import Context, Metrics, PolicyFunction
-from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.learner import GradientLearner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -140,12 +140,7 @@ class EpisodeUpdate:
         if not context.resumed:
             made_up = self.agent.made_up_rollout()
             warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
-        self.policy = Learner(
-            self.agent.networks.policy,
-            policy_loss,
-            minibatches=shape.num_envs // size,
-            optimizer=settings.optimizer,
-        )
+        self.policy = GradientLearner(self.agent.networks.policy, policy_loss, settings.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
 

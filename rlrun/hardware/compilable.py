@@ -99,7 +99,9 @@ class Compilable:
         """
 
         def call(*arguments: Any) -> Any:
-            return tree_unflatten(code(tuple(tree_flatten(arguments)[0])), results)
+            # Compiled code relies on the strides of its examples.
+            leaves = tuple(leaf.contiguous() for leaf in tree_flatten(arguments)[0])
+            return tree_unflatten(code(leaves), results)
 
         self._codes[self._shapes(expected.arguments)] = call
 

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.error import DependencyNotInstalled, Error
 
+from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, nearest
@@ -29,15 +30,13 @@ class GymEnv:
     """
 
     id: str
-    max_episode_steps: int | None
+    max_episode_steps: Count | None
     options: dict[str, Any]
     action_units: ActionUnits
     fresh_each_episode: bool
 
     def __post_init__(self):
-        """Check the ranges, and that there is such an environment."""
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
+        """Check that there is such an environment."""
         module, _, name = self.id.rpartition(":")
         if module and module not in sys.modules:
             # Not imported from here: an id that is read back from a run directory must not run

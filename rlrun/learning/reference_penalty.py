@@ -163,8 +163,6 @@ class ReferencePenalty:
         if settings.reference is None:
             return
         self._reference = load_policy(settings.reference, device)
-        if settings.coefficient == 0:
-            warn("algo.kl.reference keeps the policy near nothing: algo.kl.coefficient is 0")
         self.parts = {"reference": self._reference, "kl_coefficient": self._controller}
 
     def __call__(self, rollout: Rollout) -> Penalised:
@@ -186,16 +184,16 @@ class ReferencePenalty:
         return Penalised(replace(rollout, reward=reward), reference_logp, coefficient, metrics)
 
 
-def warn_of_the_spread(
+def warn_of_the_penalty(
     settings: ReferenceKL,
     estimate: Callable[[Rollout], tuple[Tensor, Tensor]],
     like: Rollout,
     group_size: int,
 ) -> None:
-    """Say that the penalty is in what the estimator divides by the spread of a group, if it is.
+    """Say that a reference has no weight, or that the penalty is divided by a group's spread.
 
-    It does if a group whose returns differ by a hundredth of another's has advantages of a size
-    with it.
+    The estimator divides it if a group whose returns differ by a hundredth of another's has
+    advantages of a size with it.
 
     Args:
         settings: of the penalty.
@@ -203,6 +201,8 @@ def warn_of_the_spread(
         like: whole episodes in groups, as the run's, [T, N].
         group_size: members of a group.
     """
+    if settings.reference is not None and settings.coefficient == 0:
+        warn("algo.kl.reference keeps the policy near nothing: algo.kl.coefficient is 0")
     if settings.coefficient == 0 or settings.place != "reward" or group_size < 2:
         return
     episodes = torch.arange(like.reward.shape[1], device=like.reward.device)

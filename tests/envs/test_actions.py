@@ -1,16 +1,16 @@
 """The units of a policy's numbers: a box's size must not decide whether it is learned."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny import PointMass, greedy_return, learn, set_up
+from tiny import PointMass, learn, set_up, small_model
 
 from rlrun.envs.actions import ActionAdapter, ActionUnits
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError
+from rlrun.runs.evaluate import play_episodes
 
 BOXES = [(-1.0, 1.0), (0.0, 500.0), (0.0, 1e-3)]
 
@@ -35,21 +35,15 @@ def point_masses(box: tuple[float, float], units: ActionUnits, num_envs: int) ->
 def trained(box: tuple[float, float], units: ActionUnits) -> tuple[float, float]:
     """The mean return of the first 8 episodes, and that of the greedy policy after learning."""
     env = point_masses(box, units, 4)
+    settings = {"horizon": 32, "epochs": 5, "minibatch_size": 64, "learning_rate": 1e-2}
     algorithm, collector = set_up(
-        env,
-        horizon=32,
-        epochs=5,
-        minibatch_size=64,
-        hidden_sizes=[16],
-        learning_rate=1e-2,
-        gamma=0.9,
-        time_limit=10,
+        env, model=small_model(hidden_sizes=[16]), time_limit=10, gamma=0.9, **settings
     )
     learn(algorithm, collector, 25)
-    returns = [value for value, _ in env.drain_episodes()]
-    # What is learned acts in the units of the policy: the same adapter must stand before it.
-    evaluated = greedy_return(lambda: InUnits(Rescaled(*box), units), algorithm, collector)
-    return float(np.mean(returns[:8])), evaluated
+    first = [value for value, _ in env.drain_episodes()[:8]]
+    greedy, evaluation_env = algorithm.agent.actor.act_greedily, point_masses(box, units, 20)
+    episodes = play_episodes(greedy, evaluation_env, seed=1, max_length=10)
+    return float(np.mean(first)), float(np.mean(episodes.returns))
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +52,6 @@ def as_made() -> tuple[float, float]:
     first, last = trained(BOXES[0], "raw")
     assert last > -0.1
     return first, last
-
-
-class InUnits(gym.ActionWrapper):
-    """Gives an environment its actions as the adapter does."""
-
-    def __init__(self, env: gym.Env, units: ActionUnits):
-        super().__init__(env)
-        self.adapter = ActionAdapter(env.action_space, units)
-        self.action_space = self.adapter.policy_space
-
-    def action(self, action):
-        return self.adapter(action[None])[0].astype(np.float32)
 
 
 def test_a_box_of_any_size_pays_the_same_for_the_same_numbers():

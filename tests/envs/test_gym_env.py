@@ -12,6 +12,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode
 from omegaconf import OmegaConf
+from tiny import part_of
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import FreshEachEpisode, GymEnv
@@ -27,10 +28,10 @@ NAMES = sorted(
 
 
 def config(name: str) -> dict:
-    """The values of a file in conf/env, without its target, and of what is the same for all."""
+    """The values of a file in conf/env, without its target."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert values.pop("_target_") == "rlrun.envs.gym_env.GymEnv"
-    return {**values, "group_size": None}
+    return values
 
 
 def cartpole(**changes) -> GymEnv:
@@ -142,15 +143,8 @@ def test_an_id_imports_nothing_by_itself(module):
 
 
 def test_a_limit_is_at_least_one_step():
-    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
-        cartpole(max_episode_steps=0)
-
-
-@pytest.mark.parametrize("size", [0, -3])
-def test_groups_have_at_least_one_episode(size):
-    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
-        cartpole(group_size=size)
-    assert cartpole(group_size=1).group_size == 1
+    with pytest.raises(UserError, match=r"env\.max_episode_steps must be at least 1, got 0"):
+        part_of("env", "cartpole", max_episode_steps=0)
 
 
 @pytest.mark.filterwarnings("error")

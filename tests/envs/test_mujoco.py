@@ -16,6 +16,7 @@ import yaml
 from gymnasium.envs.mujoco import mujoco_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from tiny import part_of
 
 from rlrun.config.experiment import conf_directory
 from rlrun.envs.mujoco import contact
@@ -25,11 +26,10 @@ from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 
 
-def specify(env_id, *, limit=None, group_size=None, **options) -> MujocoEnv:
+def specify(env_id, *, limit=None, **options) -> MujocoEnv:
     return MujocoEnv(
         id=env_id,
         max_episode_steps=limit,
-        group_size=group_size,
         options=options,
         action_units="raw",
     )
@@ -478,15 +478,8 @@ def test_mistakes_end_in_one_line(env_id, options, message):
 
 
 def test_the_limit_is_checked():
-    with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
-        specify("Hopper-v5", limit=0)
-
-
-@pytest.mark.parametrize("size", [0, -3])
-def test_the_size_of_groups_is_checked(size):
-    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
-        specify("Hopper-v5", group_size=size)
-    assert specify("Hopper-v5", group_size=1).group_size == 1
+    with pytest.raises(UserError, match=r"env\.max_episode_steps must be at least 1, got 0"):
+        part_of("env", "hopper", max_episode_steps=0)
 
 
 def test_the_time_limit_is_the_given_or_the_registered_one():
@@ -507,7 +500,7 @@ def test_every_yaml_has_gymnasiums_values():
         config = yaml.safe_load(path.read_text())
         if config.pop("_target_") != f"{MujocoEnv.__module__}.{MujocoEnv.__name__}":
             continue
-        spec = MujocoEnv(**config, group_size=None)
+        spec = MujocoEnv(**config)
         assert spec.max_episode_steps is None
         as_lists = {
             name: list(value) if isinstance(value, tuple) else value
@@ -530,7 +523,7 @@ def test_renders_what_gymnasium_renders():
             single.render()
         except Exception as error:
             raise SystemExit(77) from error  # there is no OpenGL
-        options = {"max_episode_steps": None, "group_size": None, "options": {}}
+        options = {"max_episode_steps": None, "options": {}}
         spec = MujocoEnv(id="Hopper-v5", action_units="raw", **options)
         env = spec.make(num_envs=2, threads=1)
         assert env.render() is None

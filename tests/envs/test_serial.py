@@ -89,7 +89,6 @@ def gym_env(env_id: str, limit: int | None) -> GymEnv:
     return GymEnv(
         id=env_id,
         max_episode_steps=limit,
-        group_size=None,
         options={},
         action_units="raw",
         fresh_each_episode=env_id.startswith("Bipedal"),

@@ -19,7 +19,7 @@ D = 3  # numbers that Counting observes
 
 
 def critics_of(
-    which: set[str], kind: str = "discrete", seed: int = 0, **settings
+    which: set[str], kind: str = "discrete", seed: int = 0, optimizer=ADAM, **settings
 ) -> tuple[Networks, Critics]:
     """A policy with these critics, and what fits them."""
     problem = problem_of(counting(1, ACTION_SPACES[kind])[0])
@@ -29,7 +29,7 @@ def critics_of(
         model.critic(problem, generator) if "value" in which else None,
         model.action_critic(problem, generator) if "q" in which else None,
     ).requires_grad_(False)
-    return networks, Critics(networks, minibatches=3, optimizer=ADAM, **settings)
+    return networks, Critics(networks, optimizer=optimizer, **settings)
 
 
 def batches_of(kind: str) -> CriticBatch:
@@ -61,7 +61,9 @@ def test_each_critic_that_there_is_takes_each_minibatch(columns, names):
     assert list(critics.learners) == names
     assert list(metrics) == [f"loss/{name}" for name in names]
     assert all(values.shape == (3,) for values in metrics.values())
-    assert [int(learner.state.t) for learner in critics.learners.values()] == [3] * len(names)
+    assert [int(learner.state.optimizer.t) for learner in critics.learners.values()] == [3] * len(
+        names
+    )
     # The policy is no business of theirs.
     for name, weight in networks.state_dict().items():
         assert torch.equal(weight, before[name]) is name.startswith("policy"), name
@@ -134,7 +136,9 @@ def whole_rollout():
 def test_passes_take_their_steps_at_the_rate_of_the_schedule(progress, anneal):
     optimizer = algorithm_of("ppo", anneal_learning_rate=anneal, learning_rate=1e-2).optimizer
     fit = CriticFit(epochs=2, minibatch_size=5, optimizer=optimizer)
-    (networks, critics), (by_hand, theirs) = (critics_of({"value"}) for _ in range(2))
+    (networks, critics), (by_hand, theirs) = (
+        critics_of({"value"}, optimizer=optimizer) for _ in range(2)
+    )
     rollout, target = whole_rollout(), torch.ones(5, 3)
     metrics = critics.fit_epochs(
         rollout,
@@ -164,7 +168,7 @@ def test_without_critics_there_is_nothing_to_fit():
     )
     assert metrics == {"updates": torch.tensor(0)}
     assert torch.equal(generator.get_state(), before)
-    assert not critics.is_compiled
+    assert not critics.functions
 
 
 def test_minibatches_are_rows_of_the_rollout():

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 from running import assert_same_run, experiment, metrics, small
-from tiny import Corridor, PointMass, control, learn, problem_of, set_up, small_model
+from tiny import Corridor, PointMass, control, learn, problem_of, rollout_of, set_up, small_model
 from torch import Tensor
 
-from rlrun.data.rollout import Rollout
+from rlrun.data.rollout import Rollout, Transitions
 from rlrun.envs.control import ControlEnv
 from rlrun.errors import UserError
 from rlrun.runs import api
@@ -71,9 +71,10 @@ def penalised(env: ControlEnv, algo: str, *, group_size: int = 2, **settings):
     return set_up(env, algo, group_size=group_size, load_policy=read, **settings)
 
 
-def rollout_of(algorithm, collector) -> Rollout:
-    """The next rollout."""
-    return algorithm.agent.rollout(collector.collect(algorithm.agent.actor))
+def collected(algorithm, collector) -> tuple[Transitions, Rollout]:
+    """What is collected next, and the rollout that the update makes of it."""
+    transitions = collector.collect(algorithm.agent.actor)
+    return transitions, rollout_of(algorithm, transitions)
 
 
 def no_signal(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
@@ -84,7 +85,7 @@ def no_signal(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
 def moved_policy(make_env, tmp_path: Path, **settings) -> str:
     """A reference policy far from a new one."""
     algorithm, collector = set_up(control(make_env, 4), "grpo", seed=5, group_size=2, **settings)
-    rollout_of(algorithm, collector)
+    algorithm.agent.rollout(collector.collect(algorithm.agent.actor))
     theta = algorithm.body.policy.parameters.vector
     theta.add_(0.3 * torch.randn(len(theta), generator=torch.Generator().manual_seed(0)))
     return tiny_run(tmp_path / "moved", algorithm)
@@ -107,7 +108,7 @@ def test_the_kl_to_oneself_is_zero_and_then_grows(algo, make_env, tmp_path):
 def test_the_kl_is_the_exact_one_of_the_steps_that_count(tmp_path):
     path = moved_policy(Corridor, tmp_path)
     algorithm, collector = penalised(control(Corridor, 4), "grpo", reference=path)
-    rollout = rollout_of(algorithm, collector)
+    _, rollout = collected(algorithm, collector)
     assert not rollout.mask.all()
     reference = load_policy(path, CPU, problem=problem_of(collector.env))
     policy = algorithm.agent.networks.policy(rollout.obs).logits.softmax(-1)
@@ -136,13 +137,13 @@ def test_in_the_reward_it_is_taken_from_each_step_that_counts(estimator, tmp_pat
         "place": "reward",
     }
     algorithm, collector = penalised(control(Corridor, 4), "rloo", **settings)
-    rollout = rollout_of(algorithm, collector)
+    _, rollout = collected(algorithm, collector)
     result = algorithm.body.penalty(rollout)
     fine = 0.5 * ESTIMATES[estimator](rollout.logp - result.reference_logp) * rollout.mask
     assert fine.abs().max() > 0.01
     torch.testing.assert_close(result.rollout.reward, rollout.reward - fine)
     assert torch.equal(result.rollout.raw_reward, rollout.raw_reward)
-    assert algorithm.body.penalty.in_loss(fine).abs().max() == 0  # not twice
+    assert algorithm.kl.in_loss(fine).abs().max() == 0  # not twice
 
 
 @every_penalised
@@ -160,7 +161,7 @@ def test_in_the_loss_it_is_weighed_like_the_step_it_belongs_to(algo, tmp_path):
     }
     env = control(Corridor, 4)
     algorithm, collector = penalised(env, algo, estimator=no_signal, **settings)
-    rollout = rollout_of(algorithm, collector)
+    transitions, rollout = collected(algorithm, collector)
     reference_logp = algorithm.body.penalty(rollout).reference_logp
     assert torch.equal(algorithm.body.penalty(rollout).rollout.reward, rollout.reward)
     lengths = rollout.mask.sum(0)
@@ -178,7 +179,7 @@ def test_in_the_loss_it_is_weighed_like_the_step_it_belongs_to(algo, tmp_path):
     assert gradient.norm() > 0.01
 
     expected = theta.detach() - gradient / (gradient.abs() + 1.0)  # Adam's first step
-    algorithm.update(rollout, progress=0.0)
+    algorithm.update(transitions, progress=0.0)
     torch.testing.assert_close(learner.parameters.vector, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -231,7 +232,7 @@ def said(capsys, algo: str, *, resumed: bool = False, **settings) -> str:
     """What setting an algorithm up says on stderr."""
     env = control(Corridor, 4)
     read = partial(unread_policy if resumed else load_policy, problem=problem_of(env))
-    set_up(env, algo, group_size=2, load_policy=read, **settings)
+    set_up(env, algo, group_size=2, load_policy=read, resumed=resumed, **settings)
     return capsys.readouterr().err
 
 
@@ -241,7 +242,7 @@ def test_a_penalty_that_may_be_divided_by_the_spread_is_pointed_out(algo, capsys
     settings = {"reference": reference, "coefficient": 0.1}
     warning = said(capsys, algo, place="reward", **settings)
     assert warning.startswith("warning: algo.kl.place=reward: ")
-    assert "advantage=grpo" in warning
+    assert "advantage=rloo does not" in warning
     assert warning.count("\n") == 1
     assert said(capsys, algo, place="reward", resumed=True, **settings) == ""
     assert said(capsys, algo, place="loss", **{"kl.estimator": "k3"}, **settings) == ""

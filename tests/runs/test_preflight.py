@@ -27,10 +27,18 @@ def test_runs_with_the_same_environment_share_a_single_one(monkeypatch):
 
 def test_the_settings_of_the_environment_count():
     rehearsal = Rehearsal()
+    words = [*small("cartpole", algo="dapo"), "algo.overlong_buffer=100"]
+    rehearsal.check(experiment(words))
+    with pytest.raises(UserError, match=r"overlong_buffer"):
+        rehearsal.check(experiment([*words, "env.max_episode_steps=50"]))
+
+
+def test_the_settings_of_the_collector_count():
+    rehearsal = Rehearsal()
     words = small("cartpole", algo="grpo")
     rehearsal.check(experiment(words))
-    with pytest.raises(UserError, match=r"env\.group_size=8, say"):
-        rehearsal.check(experiment([*words, "env.group_size=1"]))
+    with pytest.raises(UserError, match=r"from one start: collector=groups"):
+        rehearsal.check(experiment([*words, "collector.group_size=1"]))
 
 
 def test_a_run_needs_its_device():

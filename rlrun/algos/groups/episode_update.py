@@ -12,14 +12,14 @@ from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
 from rlrun.learning.contract import Context, Metrics, PolicyFunction
-from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.learner import GradientLearner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
     NO_PENALTY,
     ReferenceKL,
     ReferencePenalty,
-    warn_of_the_spread,
+    warn_of_the_penalty,
 )
 
 
@@ -137,13 +137,10 @@ class EpisodeUpdate:
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
-        warn_of_the_spread(kl, self.agent.estimate, self.agent.made_up_rollout(), shape.group_size)
-        self.policy = Learner(
-            self.agent.networks.policy,
-            policy_loss,
-            minibatches=shape.num_envs // size,
-            optimizer=settings.optimizer,
-        )
+        if not context.resumed:
+            made_up = self.agent.made_up_rollout()
+            warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
+        self.policy = GradientLearner(self.agent.networks.policy, policy_loss, settings.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
 
@@ -155,8 +152,11 @@ class EpisodeUpdate:
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
+            Means over the minibatches, each [], and ``updates``, their number: 0 where every
+            episode was dropped (``collectors/dynamic_sampling.py``).
         """
+        if not rollout.mask.any():
+            return {"updates": torch.tensor(0)}
         settings = self._settings
         learning_rate = rollout.reward.new_tensor(settings.optimizer.rate(progress))
         penalised = self.penalty(rollout)

@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 
 from rlrun.config import schema
+from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.mujoco.tasks import TASKS
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
@@ -30,21 +31,18 @@ class MujocoEnv:
     """
 
     id: str
-    max_episode_steps: int | None
+    max_episode_steps: Count | None
     options: dict[str, Any]
     action_units: ActionUnits
 
     def __post_init__(self):
-        """Check the id, the ranges and the options.
+        """Check the id and the options.
 
         Raises:
             UserError: no such task or option, or an option's value does not fit.
-            ValueError: the limit is out of range.
         """
         if self.id not in TASKS:
             raise UserError(f"env.id: '{self.id}' is no MuJoCo task{did_you_mean(self.id, TASKS)}")
-        if self.max_episode_steps is not None and self.max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {self.max_episode_steps}")
         options = schema.check_arguments(
             TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )

@@ -67,10 +67,8 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     run = Run(experiment, store.load_last())
     algorithm, agent = run.algorithm, run.algorithm.agent
-    if run.compiled:
-        for learner in algorithm.learners.values():
-            learner.warm_up()
-    collector = run.make_collector()
+    run.compilation.run()
+    collector = run.open_collector()
     vector_env = run.env._vector_env
 
     watches = Stopwatches()
@@ -80,23 +78,23 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     else:
         watches.watch(vector_env, "step", "Gymnasium's environments")
     watches.watch(run.env, "step", "flattening, checks, episode statistics")
-    watches.watch(agent, "act", "policy")
-    watches.watch(agent, "log_prob", "log-probabilities and values of the rollout")
-    watches.watch(agent, "judge", "log-probabilities and values of the rollout")
-    watches.watch(collector, "collect", "rest of collecting: normalisation, buffers")
-    watches.watch(algorithm, "estimate", "advantages")
+    watches.watch(agent.actor, "act", "policy")
+    watches.watch(collector, "collect", "rest of collecting: buffers, snapshots")
+    watches.watch(agent, "rollout", "normalisation, and what the critics say of the rollout")
+    watches.watch(agent, "judge", "normalisation, and what the critics say of the rollout")
+    watches.watch(agent, "estimate", "advantages")
     watches.watch(algorithm, "update", UPDATES)
-    updates = 0
+    steps, updates = 0, 0
     for iteration in range(iterations + 1):
-        metrics = algorithm.update(algorithm.collect(collector), progress=run.progress)
-        agent.send_to_actor()
+        transitions = collector.collect(agent.actor)
+        metrics = algorithm.update(transitions, progress=run.progress)
+        agent.publish()
         if iteration == 0:
             watches.reset()
-            collector.steps = 0
         else:
+            steps += transitions.steps
             updates += int(metrics["updates"])
 
-    steps = collector.steps
     evaluation_env = run.make_evaluation_env(experiment.evaluation.episodes)
     start = time.perf_counter()
     evaluation = run.play(evaluation_env, seed=0)
@@ -106,7 +104,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
         "evaluation_s": time.perf_counter() - start,
         "evaluation_episodes": experiment.evaluation.episodes,
         "evaluation_length": sum(evaluation.lengths) / len(evaluation.lengths),
-        "compiled": run.compiled,
+        "compiled": run.compilation.wanted,
         "physics_threads": experiment.hardware.physics_threads,
         "iterations": iterations,
     }

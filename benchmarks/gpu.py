@@ -47,8 +47,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from measure import describe_machine, split_time
+from omegaconf import OmegaConf
 
 from rlrun.config.experiment import conf_directory
 from rlrun.loggers.jsonl import read_metrics
@@ -61,7 +61,12 @@ TOLERANCE = 1e-4
 CLOCKS = ("time", "speed")
 # Settings that make an iteration of few updates, as far as an algorithm has them: rounding errors
 # grow with every update.
-FEW_UPDATES = {"epochs": 1, "critic_epochs": 1, "minibatch_size": 1024}
+FEW_UPDATES = {
+    "epochs": 1,
+    "minibatch_size": 1024,
+    "critic.epochs": 1,
+    "critic.minibatch_size": 1024,
+}
 CHECKED_STEPS = 8_000
 TIMED_STEPS = 40_000
 COMMON = ("env=hopper", "logger=none", "seed=0")
@@ -147,8 +152,12 @@ def resume_from_the_middle(run: Path) -> dict[str, Any]:
 
 def check(algo: str, *, device: str, compile_: str, scratch: Path) -> dict[str, Any]:
     """Compare an algorithm's first update with the CPU's, and a resumed run with the whole one."""
-    known = yaml.safe_load((conf_directory() / "algo" / f"{algo}.yaml").read_text())
-    few = [f"algo.{name}={n}" for name, n in FEW_UPDATES.items() if known.get(name) is not None]
+    known = OmegaConf.load(conf_directory() / "algo" / f"{algo}.yaml")
+    few = [
+        f"algo.{name}={value}"
+        for name, value in FEW_UPDATES.items()
+        if OmegaConf.select(known, name) is not None
+    ]
     words = [f"algo={algo}", *COMMON, *CHECKS, *few, f"total_steps={CHECKED_STEPS}"]
     words += ["hardware.threads=1"]
     on_cpu, on_device = scratch / f"{algo}_cpu", scratch / f"{algo}_device"

@@ -34,10 +34,10 @@ SETTINGS = {
         f"algo.minibatch_size={PPO['batch_size']}",
     ),
     "trpo": (
-        f"algo.cg_iterations={TRPO['cg_max_steps']}",
-        f"algo.line_search_steps={TRPO['line_search_max_iter']}",
-        f"algo.critic_epochs={TRPO['n_critic_updates']}",
-        f"algo.minibatch_size={TRPO['batch_size']}",
+        f"algo.trust_region.cg_iterations={TRPO['cg_max_steps']}",
+        f"algo.trust_region.line_search_steps={TRPO['line_search_max_iter']}",
+        f"algo.critic.epochs={TRPO['n_critic_updates']}",
+        f"algo.critic.minibatch_size={TRPO['batch_size']}",
     ),
     "a2c": (f"algo.entropy_coefficient={A2C['ent_coef']}",),
 }
@@ -49,7 +49,7 @@ def settings(algo: str) -> tuple[str, ...]:
         f"algo={algo}",
         f"algo.num_envs={NUM_ENVS}",
         f"algo.horizon={STEPS_PER_ITERATION[algo] // NUM_ENVS}",
-        f"algo.hidden_sizes={HIDDEN_SIZES}".replace(" ", ""),
+        f"model.hidden_sizes={HIDDEN_SIZES}".replace(" ", ""),
         *SETTINGS[algo],
     )
 

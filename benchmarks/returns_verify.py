@@ -108,7 +108,8 @@ def replay(method: str, run: dict[str, Any], directory: Path, count: int) -> Ver
     """
     words = in_present_words(w for w in run["overrides"] if not w.startswith("run_dir="))
     job = Job(directory, (*words, f"run_dir={directory}"))
-    then = tuple((step, value) for step, value in run["evaluations"][:count])
+    # That of the untrained policy says nothing of the learning.
+    then = tuple((step, value) for step, value in run["evaluations"] if step > 0)[:count]
     last = then[-1][0]
     process = start(list(job.overrides), job.log)
     try:

@@ -127,11 +127,11 @@ def compare(one: Path, other: Path, *, tolerance: float, count: int | None) -> s
         )
         for path in (one, other)
     ]
-    same = [
+    same = len(weights[0]) == len(weights[1]) and all(
         a.shape == b.shape and bool(((a - b).abs() <= tolerance).all())
         for a, b in zip(*weights, strict=True)
-    ]
-    return "" if all(same) else "the weights differ"
+    )
+    return "" if same else "the weights differ"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ follow from linear algebra (the lines), and are measured on rollouts by rlrun's 
 dots). On Hopper, PPO is trained with each λ.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -160,7 +161,7 @@ def measured_moments(
 ) -> Moments:
     """Measure the moments of rlrun's GAE on a rollout, whose states are [T + 1, N]."""
     value = torch.from_numpy(critic[states])  # [T + 1, N]
-    judged = Rollout(**{**vars(rollout), "value": value[:-1], "next_value": value[1:]})
+    judged = replace(rollout, columns={"value": value[:-1], "next_value": value[1:]})
     advantage, _ = make_estimator("gae", lam=lam)(judged, gamma=GAMMA)
     kept = len(advantage) - FORGOTTEN
     estimate = advantage[:kept].numpy().ravel()

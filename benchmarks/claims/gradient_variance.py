@@ -20,7 +20,6 @@ from common import (
     ORANGE,
     PURPLE,
     Study,
-    load_trained,
     make_estimator,
     parse,
     side_by_side,
@@ -30,17 +29,18 @@ from common import (
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from rlrun.models.agent import Agent
 
-from rlrun.advantages.columns import ACTOR_CRITIC_COLUMNS, Estimator
-from rlrun.collectors.episodes import EpisodeCollector
+from rlrun.advantages.columns import COLUMNS, Estimator, column
+from rlrun.collectors.episodes import Episodes
+from rlrun.config.experiment import Experiment, load_run
 from rlrun.data.minibatches import minibatches
-from rlrun.data.normalize import RewardNormalizer
 from rlrun.data.rollout import Rollout
-from rlrun.envs.control import ControlEnv
+from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import step_weights
 from rlrun.learning.critics import Critics, critic_batches
 from rlrun.learning.optimizers import Adam
+from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.run import Run
 
 EPISODES, GROUP_SIZE = 64, 8
 BATCHES, CRITIC_BATCHES = 150, 20
@@ -76,65 +76,82 @@ ESTIMATORS: dict[str, tuple[str, str, dict[str, Any]]] = {
 REFERENCE = "baseline_value (gae, λ = 1)"
 
 
+def every_column(rollout: Rollout, *, gamma: float, discrete: bool) -> tuple[Any, Any]:
+    """Ask for all that networks say of a rollout, as an estimator does."""
+    for name in COLUMNS:
+        if discrete or name != "policy_q":
+            column(rollout, name)
+    return rollout.reward, rollout.reward
+
+
+def in_groups(experiment: Experiment, *, episodes: int, discrete: bool) -> Experiment:
+    """Change a run so that it collects groups of episodes, with all columns and raw rewards."""
+    algo = experiment.algo
+    normalization = replace(algo.normalization, reward=False)
+    return replace(
+        experiment,
+        algo=replace(algo, num_envs=episodes, gamma=GAMMA, normalization=normalization),
+        collector=Episodes(group_size=GROUP_SIZE),
+        advantage=partial(every_column, discrete=discrete),
+    )
+
+
 class FixedPolicy:
     """A policy that does not learn, and critics that fit it."""
 
     def __init__(self, directory: Path, *, episodes: int):
         """Load the policy of a run; its critics begin anew."""
-        trained = load_trained(directory, lambda experiment: experiment)
-        spec, algorithm = trained.experiment.env, trained.algorithm
-        self.problem = replace(trained.problem, group_size=GROUP_SIZE)
-        self.agent = Agent(
-            self.problem,
-            columns=ACTOR_CRITIC_COLUMNS,
-            hidden_sizes=trained.experiment.algo.hidden_sizes,
-            log_std=0.0,
-            hardware=trained.experiment.hardware,
-            streams=trained.streams,
+        experiment = load_run(directory)
+        trained = CheckpointStore(directory / "checkpoints", keep=1).load_last()
+        self.discrete = "policy.log_std" not in trained.weights
+        run = Run(in_groups(experiment, episodes=episodes, discrete=self.discrete), None)
+        self.agent: Agent = run.algorithm.agent
+        self.agent.networks.policy.load_state_dict(
+            {
+                name.removeprefix("policy."): weight
+                for name, weight in trained.weights.items()
+                if name.startswith("policy.")
+            }
         )
-        self.agent.policy.load_state_dict(algorithm.agent.policy.state_dict())
-        self._normalizer = trained.observation_normalizer
-        self._frozen = self._normalizer.state_dict()
-        self._shuffle = trained.streams.minibatch
-        rewards = RewardNormalizer(episodes, gamma=GAMMA, clip=np.inf, enabled=False)
-        self._episodes = EpisodeCollector(
-            ControlEnv.make(spec, num_envs=episodes, threads=1),
-            horizon=spec.time_limit,
-            group_size=GROUP_SIZE,
-            seed=0,
-            observation_normalizer=self._normalizer,
-            reward_normalizer=rewards,
-            device=torch.device("cpu"),
-        )
+        self._frozen = trained.state["algorithm.observation_normalizer"]
+        self.agent.observation_normalizer.load_state_dict(self._frozen)
+        self._shuffle = run.streams.minibatch
+        self._episodes = run.open_collector()
         self.scale = 1.0
 
     def collect(self) -> Rollout:
         """Return a batch with rewards in units of the returns' spread."""
-        rollout = self._episodes.collect(self.agent)
-        self._normalizer.load_state_dict(self._frozen)
+        rollout = self.agent.rollout(self._episodes.collect(self.agent.actor))
+        self.agent.observation_normalizer.load_state_dict(self._frozen)
         return replace(rollout, reward=rollout.reward / self.scale)
 
     def fit_critics(self, batches: int) -> None:
         """Fit V and Q to the reward-to-go of this policy."""
         returns, _ = make_estimator("reward_to_go")(self.collect(), gamma=GAMMA)
         self.scale = float(returns[0].std())
-        adam = Adam(epsilon=1e-5)
-        critics = Critics(self.agent, minibatches=1, optimizer=adam, max_grad_norm=np.inf)
+        adam = Adam(
+            learning_rate=CRITIC_LEARNING_RATE,
+            anneal_learning_rate=False,
+            epsilon=1e-5,
+            max_grad_norm=np.inf,
+        )
+        critics = Critics(self.agent.networks, minibatches=1, optimizer=adam)
         for _ in range(batches):
             rollout = self.collect()
             _, target = make_estimator("reward_to_go")(rollout, gamma=GAMMA)
             for _ in range(CRITIC_EPOCHS):
                 rows = minibatches(rollout.mask, size=CRITIC_MINIBATCH, generator=self._shuffle)
                 batch = critic_batches(rollout, target, rows)
-                critics.fit(batch, torch.tensor(CRITIC_LEARNING_RATE))
+                critics.fit(batch, critics.rate(0.0))
 
 
 def gradients(agent: Agent, rollout: Rollout, advantages: list[torch.Tensor]) -> NDArray:
     """Return (1/N) Σ_i Σ_t Ψ ∇ log π for each Ψ [T, N], as [estimators, P]."""
-    parameters = list(agent.policy.parameters())
+    policy = agent.networks.policy
+    parameters = list(policy.parameters())
     for parameter in parameters:
         parameter.requires_grad_(True)
-    log_prob = agent.policy(rollout.obs).log_prob(rollout.action)  # [T, N]
+    log_prob = policy(rollout.obs).log_prob(rollout.action)  # [T, N]
     weights = step_weights(rollout.mask, "episode_mean_step_sum", longest=len(rollout.mask))
     rows = [
         torch.autograd.grad(log_prob, parameters, weights * advantage, retain_graph=True)
@@ -195,7 +212,7 @@ def measure(item: tuple[str, Path], *, batches: int, critic_batches: int) -> dic
     estimators: dict[str, Estimator] = {
         label: make_estimator(name, **constants)
         for label, (_, name, constants) in ESTIMATORS.items()
-        if constants.get("baseline") != "policy_mean" or source.problem.discrete
+        if constants.get("baseline") != "policy_mean" or source.discrete
     }
     rows, lengths, cut = [], [], 0
     for _ in range(batches):

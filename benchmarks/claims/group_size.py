@@ -37,7 +37,7 @@ def main() -> None:
             f"{number}_{size}_s{seed}": [
                 *words,
                 f"env={ENV}",
-                f"env.group_size={size}",
+                f"collector.group_size={size}",
                 "algo.num_envs=16",
                 f"seed={seed}",
                 f"total_steps={steps}",

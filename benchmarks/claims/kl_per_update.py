@@ -23,7 +23,7 @@ ENV, STEPS, SEEDS = "hopper", 200_000, (0, 1, 2)
 METHODS = {
     "PPO without clip": ["algo=ppo", "algo.clip=1e6"],
     "PPO, clip 0.2": ["algo=ppo"],
-    "KL penalty, β = 1": ["algo=ppo_kl", "algo.target_kl=null"],
+    "KL penalty, β = 1": ["algo=ppo_kl", "algo.kl.target=null"],
     "KL penalty, target 0.01": ["algo=ppo_kl"],
     "TRPO, KL ≤ 0.01": ["algo=trpo"],
 }
@@ -40,19 +40,20 @@ def train(item: tuple[str, int], *, steps: int) -> dict[str, Any]:
     """
     method, seed = item
     run = make_run([*METHODS[method], *COMMON, f"seed={seed}", f"total_steps={steps}"])
-    algorithm, collector = run.algorithm, run.make_collector()
-    for learner in algorithm.learners.values():
-        learner.warm_up()
+    algorithm, collector = run.algorithm, run.open_collector()
+    run.compilation.run()
     agent, mean, largest = algorithm.agent, [], []
+    policy, done = agent.networks.policy, 0
     with torch.no_grad():
-        while collector.steps < steps:
-            done = collector.steps
-            rollout = algorithm.collect(collector)
+        while done < steps:
+            transitions = collector.collect(agent.actor)
+            obs = agent.observation_normalizer(transitions.obs)
             # A distribution's tensors may be the policy's parameters, which are about to change.
-            old = copy.deepcopy(agent.policy(rollout.obs))
-            algorithm.update(rollout, progress=done / steps)
-            agent.send_to_actor()
-            kl = old.kl(agent.policy(rollout.obs))
+            old = copy.deepcopy(policy(obs))
+            algorithm.update(transitions, progress=done / steps)
+            agent.publish()
+            done += transitions.steps
+            kl = old.kl(policy(obs))
             mean.append(float(kl.mean()))
             largest.append(float(kl.max()))
     env = run.make_evaluation_env(run.experiment.evaluation.episodes)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from common import COLORS, load_trained, parse, side_by_side, tidy, train
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -28,16 +29,12 @@ EPOCHS, ROLLOUTS = 30, 4
 MEASURES = ("effective_sample_size", "ratio_max", "clip_fraction")
 
 
-def one_epoch(experiment: Experiment, *, clip: float, learning_rate: float) -> Experiment:
-    """Change PPO so that each of its updates is one more epoch over the rollout it is given."""
-    algorithm = replace(
-        experiment.algo,
-        epochs=1,
-        clip=clip,
-        learning_rate=learning_rate,
-        anneal_learning_rate=False,
+def steady(experiment: Experiment, *, clip: float, learning_rate: float) -> Experiment:
+    """Change PPO's clip and its step size, which stays what it is."""
+    optimizer = replace(
+        experiment.algo.optimizer, learning_rate=learning_rate, anneal_learning_rate=False
     )
-    return replace(experiment, algo=algorithm)
+    return replace(experiment, algo=replace(experiment.algo, clip=clip, optimizer=optimizer))
 
 
 def measure(
@@ -45,9 +42,9 @@ def measure(
 ) -> dict[str, list[list[float]]]:
     """Return each measure after 0, 1, 2 … epochs, for each rollout: [rollouts, epochs + 1]."""
     clip, learning_rate, directory = item
-    run = load_trained(directory, partial(one_epoch, clip=clip, learning_rate=learning_rate))
-    algorithm, collector = run.algorithm, run.make_collector()
-    agent = algorithm.agent
+    run = load_trained(directory, partial(steady, clip=clip, learning_rate=learning_rate))
+    algorithm, collector = run.algorithm, run.open_collector()
+    agent, body = algorithm.agent, algorithm.body
     weights = copy.deepcopy(agent.weights())
     learners = {name: copy.deepcopy(x.state_dict()) for name, x in algorithm.learners.items()}
     history: dict[str, list[list[float]]] = {name: [] for name in MEASURES}
@@ -55,13 +52,16 @@ def measure(
         agent.load_weights(weights)
         for name, learner in algorithm.learners.items():
             learner.load_state_dict(copy.deepcopy(learners[name]))
-        rollout = algorithm.collect(collector)
+        rollout = agent.rollout(collector.collect(agent.actor))
+        estimate = agent.estimate(rollout)
         for values in history.values():
             values.append([])
         for epoch in range(epochs + 1):
             if epoch > 0:
-                algorithm.update(rollout, progress=0.0)
-            log_ratio = agent.log_prob(rollout.obs, rollout.action) - rollout.logp
+                (rows,) = body.passes(rollout, estimate, epochs=1)
+                with torch.no_grad():
+                    body.fit(rollout, rows, progress=0.0)
+            log_ratio = agent.networks.policy(rollout.obs).log_prob(rollout.action) - rollout.logp
             metrics = ratio_metrics(log_ratio.flatten(), CLIP)
             for name, values in history.items():
                 values[-1].append(float(metrics[f"policy/{name}"]))
@@ -120,7 +120,7 @@ def main() -> None:
                 f"env={ENV}",
                 f"seed={seed}",
                 f"total_steps={steps}",
-                "algo.anneal_learning_rate=false",
+                "algo.optimizer.anneal_learning_rate=false",
             ]
             for seed in seeds
         },

@@ -14,6 +14,8 @@ GROUPS = {
     "algo": "the algorithm",
     "env": "the environment",
     "advantage": "the advantage estimator, in place of the algorithm's own",
+    "collector": "where the data come from, in place of the algorithm's own",
+    "model": "the networks",
     "hardware": "where it runs",
     "logger": "where metrics go, besides metrics.jsonl; several: logger=[wandb,tensorboard]",
     "tuned": "values for one pair, taken by themselves",
@@ -47,7 +49,7 @@ EXAMPLES = """\
 Examples:
   rlrun algo=ppo env=hopper
   rlrun env=cartpole total_steps=200_000 seed=3
-  rlrun env=hopper advantage=td algo.learning_rate=1e-4
+  rlrun env=hopper advantage=td algo.optimizer.learning_rate=1e-4
   rlrun env=gym env.id=MountainCar-v0 logger=[wandb,tensorboard]
   rlrun -m env=hopper,walker2d seed=0,1,2,3,4
   rlrun eval outputs/<date>/<run> --episodes 20 --video hopper.mp4

@@ -25,11 +25,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlrun.config.experiment import Experiment, built_from, conf_directory, load
-from rlrun.errors import did_you_mean, near_path
+from rlrun.config.experiment import Experiment, conf_directory, load, parts_of
+from rlrun.errors import did_you_mean, near_path, nearest
 
 # Groups of which a run has one choice; of loggers it can have several.
-ONE_CHOICE = ("algo", "env", "advantage", "hardware")
+ONE_CHOICE = ("algo", "env", "collector", "model", "advantage", "hardware")
 
 
 def load_job(cfg: DictConfig, settings: HydraConf, parent: Path) -> Experiment:
@@ -82,7 +82,7 @@ def label(
     """
     id_is_given = any(word.lstrip("+").startswith("env.id=") for word in overrides)
     env = OmegaConf.select(cfg, "env.id") if id_is_given else choices["env"]
-    others = [part for part in sorted(built_from(cfg)) if part not in ("algo", "env", "hardware")]
+    others = [part for part in sorted(parts_of(cfg)) if part not in ("algo", "env", "hardware")]
     changed = [choices[part] for part in others if choices.get(part) != usual.get(part)]
     words = (str(word) for word in (choices["algo"], env, *changed))
     return "_".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
@@ -131,6 +131,25 @@ def may_be_list(key: str) -> bool:
     return not known or any(OmegaConf.is_list(value) for value in known)
 
 
+def nearest_setting(word: str, node: DictConfig) -> str:
+    """Ends a message about what is no setting of a part: the nearest one, also of those inside.
+
+    Args:
+        word: what the user wrote ("lr").
+        node: the part; the settings inside it are named from there ("optimizer.learning_rate").
+    """
+    settings = [str(key) for key in node if key != "hydra" and not str(key).startswith("_")]
+    inside = {
+        str(key): f"{name}.{key}"
+        for name in settings
+        if OmegaConf.is_dict(node._get_node(name))
+        for key in node[name]
+    }
+    if nearest(word, settings) is None and (match := nearest(word, inside)) is not None:
+        return f"; did you mean '{inside[match]}'?"
+    return did_you_mean(word, settings)
+
+
 def explain(error: Exception) -> str:
     """Says in one line why Hydra could not compose a config, with the nearest right word."""
     message = str(error).partition("\n")[0]
@@ -149,9 +168,8 @@ def explain(error: Exception) -> str:
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause):
             if cause.parent_node is None:
                 return f"{cause.full_key}: {str(cause).partition(chr(10))[0]}"
-            keys = [str(key) for key in cause.parent_node if key != "hydra"]
-            settings = [key for key in keys if not key.startswith("_")]  # _target_ is no setting
-            return f"{cause.full_key}: no such setting{did_you_mean(str(cause.key), settings)}"
+            hint = nearest_setting(str(cause.key), cast(DictConfig, cause.parent_node))
+            return f"{cause.full_key}: no such setting{hint}"
     if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):
         word, key, values = several.groups()
         as_list = f", or {key}=[{values}] for a list" if may_be_list(key) else ""

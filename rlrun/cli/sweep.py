@@ -106,7 +106,7 @@ def hold_back(words: Sequence[str]) -> list[str]:
     overrides = OverridesParser.create().parse_overrides(list(words))
     swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
     if "algo" in swept:
-        swept.add("advantage")  # an algorithm brings its own
+        swept |= {"advantage", "collector", "model"}  # an algorithm brings its own
     held_back = []
     for word, override in zip(words, overrides, strict=True):
         group, dot, _ = override.key_or_group.partition(".")

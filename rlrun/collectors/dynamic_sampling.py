@@ -16,7 +16,10 @@ from rlrun.data.groups import join, return_spreads, take_episodes
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
-from rlrun.errors import UserError
+from rlrun.errors import UserError, warn
+
+# Calls in a row that return no episode, after which a run says so.
+MANY_EMPTY = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,8 @@ class DynamicSampling:
                 "collector=dynamic_sampling drops groups without a spread: "
                 "collector.group_size=8, say"
             )
-        return Episodes(group_size=self.group_size).shape(problem, num_envs)
+        shape = Episodes(group_size=self.group_size).shape(problem, num_envs)
+        return replace(shape, may_be_empty=True)
 
     def open(
         self, env: ControlEnv, shape: RolloutShape, *, seed: int
@@ -74,6 +78,7 @@ class DynamicSamplingCollector:
         self._max_refills = max_refills
         self._spread_tolerance = spread_tolerance
         self._snapshot = Snapshot()
+        self._empty = 0
 
     def collect(self, actor: Actor) -> Transitions:
         """Return N episodes of groups with a spread, or as many as there are.
@@ -95,7 +100,18 @@ class DynamicSamplingCollector:
             "groups/dropped": torch.tensor(dropped),
             "groups/refills": torch.tensor(len(kept) - 1),
         }
+        self._say_if_there_is_nothing(dropped, of=len(kept))
         return replace(join(kept), metrics=metrics)
+
+    def _say_if_there_is_nothing(self, dropped: int, *, of: int) -> None:
+        """Warn once, when call after call has returned no episode, which skips the update."""
+        groups = of * self._shape.num_envs // self._shape.group_size
+        self._empty = self._empty + 1 if dropped == groups else 0
+        if self._empty == MANY_EMPTY:
+            warn(
+                f"nothing was learned in {MANY_EMPTY} iterations in a row: the returns of each "
+                "group are equal, the task being solved or out of reach"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the collector that it wraps."""

@@ -184,7 +184,7 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
         )
         record = read_json(directory / "run.json")
-        present = [part for part in built_from(config) if part in record]
+        present = [part for part in parts_of(config) if part in record]
         names = {
             key: schema.convert(record.get(key), str, f"run.json: {key}")
             for key in ("algo", "env", "label", *present)
@@ -241,7 +241,7 @@ def build(
     given = {
         "advantage": advantage,
         "loggers": loggers,
-        "choices": {part: str(names[part]) for part in built_from(config) if part in names},
+        "choices": {part: str(names[part]) for part in parts_of(config) if part in names},
         "label": str(names["label"]),
         "parent": parent,
         "config": config,
@@ -250,9 +250,9 @@ def build(
     return schema.call(Experiment, {**arguments, **given}, path="")
 
 
-def built_from(config: Mapping[Any, Any]) -> list[str]:
-    """Returns the groups of a config that describe a part to build: algo, env and so on."""
-    return [name for name in (*ROOMS, "advantage") if config.get(name) is not None]
+def parts_of(config: Mapping[Any, Any]) -> list[str]:
+    """Returns the groups of a config of which a run has one part each: algo, env and so on."""
+    return [part for part in (*ROOMS, "advantage") if config.get(part) is not None]
 
 
 def loggers_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,14 @@ class RolloutShape:
         longest: T, steps of the longest column.
         whole_episodes: each column is one episode from its start to its end; else all have T rows.
         group_size: episodes that begin from one start, side by side; 1: each has its own.
+        may_be_empty: episodes are dropped, and sometimes all of them.
     """
 
     num_envs: int
     longest: int
     whole_episodes: bool
     group_size: int
+    may_be_empty: bool = False
 
     @property
     def rows(self) -> int:

@@ -56,6 +56,11 @@ class Agent:
                 can use.
         """
         problem, shape, streams = context.problem, context.shape, context.streams
+        if critics and shape.may_be_empty:
+            raise UserError(
+                "collector=dynamic_sampling sometimes returns no episode, which only dapo, grpo, "
+                "gspo and rloo go on from: collector=groups"
+            )
         self._context = context
         self.device = context.hardware.torch_device()
         self.estimate, self._columns = prepare(

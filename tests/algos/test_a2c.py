@@ -98,7 +98,7 @@ def trained_return(make_env, *, estimator, iterations: int, sign: int = 1) -> fl
         advantage, target = estimator(rollout, gamma=gamma)
         return sign * advantage, target
 
-    model = small_model(hidden_sizes=[16])
+    model = small_model(hidden_sizes=[16], log_std=-0.5)
     algorithm, collector = set_up(
         control(make_env, 16), "a2c", estimator=signed, model=model, **SETTINGS
     )

@@ -126,7 +126,7 @@ def trained_return(make_env, algo: str, *, iterations: int, sign: int = 1, estim
         advantage, target = plain(rollout, gamma=gamma)
         return sign * advantage, target
 
-    model = small_model(hidden_sizes=[16])
+    model = small_model(hidden_sizes=[16], log_std=-0.5)
     algorithm, collector = set_up(
         control(make_env, 16), algo, estimator=signed, model=model, **SETTINGS
     )

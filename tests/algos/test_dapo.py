@@ -6,15 +6,16 @@ import pytest
 import torch
 from gymnasium import spaces
 from tiny import (
+    Corridor,
     algorithm_of,
     control,
     learn,
+    part_of,
     set_up,
 )
 
 from rlrun.collectors.contract import Actor
 from rlrun.collectors.dynamic_sampling import DynamicSampling, DynamicSamplingCollector
-from rlrun.data.groups import take_episodes
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
@@ -213,20 +214,26 @@ def test_a_run_that_never_learns_says_so_once(capsys):
     assert capsys.readouterr().err == ""
     learn(algorithm, collector, iterations=15)
     assert capsys.readouterr().err == (
-        "warning: dapo has learned nothing in 10 iterations in a row: the returns of each group "
-        "are equal, the task being solved or out of reach\n"
+        "warning: nothing was learned in 10 iterations in a row: the returns of each group are "
+        "equal, the task being solved or out of reach\n"
     )
 
 
-def test_an_update_now_and_then_is_enough(capsys):
-    algorithm, collector, _ = moods(4, matters=lambda seed: True, max_refills=0)
-    transitions = collector.collect(algorithm.agent.actor)
-    nothing = take_episodes(transitions, torch.arange(0))
-    for _ in range(3):
-        for _ in range(9):
-            assert algorithm.update(nothing, progress=0.0)["updates"] == 0
-        assert algorithm.update(transitions, progress=0.0)["updates"] > 0
+def test_a_group_with_a_spread_now_and_then_is_enough(capsys):
+    # One group an iteration; the seeds of the starts count up.
+    algorithm, collector, _ = moods(4, matters=lambda seed: seed % 9 == 0, max_refills=0)
+    history = learn(algorithm, collector, iterations=30)
+    assert {int(metrics["updates"]) > 0 for metrics in history} == {True, False}
     assert capsys.readouterr().err == ""
+
+
+def test_who_cannot_go_on_from_nothing_refuses_it():
+    with pytest.raises(UserError, match=r"collector=dynamic_sampling .*: collector=groups"):
+        set_up(
+            control(Corridor, 4),
+            "ppo",
+            collector=part_of("collector", "dynamic_sampling", group_size=2),
+        )
 
 
 def test_a_spread_within_the_tolerance_is_none():

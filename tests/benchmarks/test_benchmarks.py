@@ -228,10 +228,10 @@ def small_run_of_table(directory):
     """What a table has of a short run, which was stopped after its third evaluation."""
     words = [*SHORT_RUN, "total_steps=192", f"run_dir={directory}"]
     # The learning rate falls with the share of the steps: it is not to fall here.
-    api.train(experiment([*words, "algo.anneal_learning_rate=false"]))
+    api.train(experiment([*words, "algo.optimizer.anneal_learning_rate=false"]))
     rows = read_metrics(directory / "metrics.jsonl")
     evaluations = [[int(r["step"]), r["eval/return"]] for r in rows if "eval/return" in r]
-    overrides = [*SHORT_RUN, "algo.anneal_learning_rate=false", f"run_dir={directory}"]
+    overrides = [*SHORT_RUN, "algo.optimizer.anneal_learning_rate=false", f"run_dir={directory}"]
     return {"env": "cartpole", "seed": 0, "overrides": overrides, "evaluations": evaluations}
 
 

@@ -92,29 +92,28 @@ def users_conf(tmp_path):
 
 
 MISTAKES = {
-    "advantage=rloo": "this estimator compares episodes from one start: env.group_size=8",
-    "algo=grpo env.group_size=1": "compares episodes from one start",
-    "algo=dapo env.group_size=1": "dapo drops groups without a spread: env.group_size=8, say",
-    "algo=dapo advantage=gae": "advantage: it needs a critic V(s), which dapo has not",
-    "algo=reinforce env.group_size=null": "reinforce learns from whole episodes",
-    "env.group_size=2": "algo.horizon=128 is shorter than an episode, which may last 1000 steps",
-    "env.group_size=3 algo.horizon=null": "algo.num_envs=16 is not a multiple of env.group_size=3",
-    "algo=a2c algo.horizon=null": "algo.horizon=null is the length of an episode",
-    "algo=a2c algo.horizon=5 env.group_size=2": "algo.horizon=5 is shorter than an episode",
-    "algo=actor_critic_td env.group_size=3 algo.horizon=null": "not a multiple of env.group_size",
+    "advantage=rloo": "compares episodes from one start: collector=groups; got collector=segments",
+    "algo=grpo collector.group_size=1": "compares episodes from one start",
+    "algo=dapo collector.group_size=1": "drops groups without a spread: collector.group_size=8",
+    "algo=dapo advantage=gae": "advantage: it needs a critic V(s), which this algorithm has not",
+    "collector=groups collector.group_size=3": "num_envs=16 is not a multiple of collector.group_",
+    "collector.group_size=2": "collector.group_size: no such setting; there is horizon\n",
+    "model.hidden_size=3": "model.hidden_size: no such setting; did you mean 'hidden_sizes'?",
+    "collector=[groups,segments]": "a run has one collector",
+    "algo=a2c algo.horizon=null": "algo.horizon: expected a whole number, got null",
     "algo=reinforce env=blackjack": "Blackjack-v1 has no time limit, which whole episodes need",
     "algo=actor_critic_q advantage=advantage_q advantage.baseline=policy_mean": "discrete ones",
-    "algo=grpo algo.kl_coefficient=0.1": "kl_coefficient must be 0 without a policy to stay near",
-    "algo=grpo algo.reference=nowhere": "algo.reference=nowhere: no such directory",
+    "algo=grpo algo.kl.coefficient=0.1": "coefficient must be 0 without a policy to stay near",
+    "algo=grpo algo.kl.reference=nowhere": "algo.kl.reference=nowhere: no such directory",
     "algo=ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
     "logger=wandbb": "logger=wandbb: no such logger; did you mean 'wandb'?",
     "algoo=ppo": "algoo: no such setting; did you mean 'algo'?",
-    "algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
-    "+algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
+    "algo.lrr=1": "algo.lrr: no such setting; did you mean 'optimizer.learning_rate'?",
+    "+algo.optimizer.lrr=1": "algo.optimizer.lrr: no such setting; did you mean 'learning_rate'?",
     "++algo.epoch=1": "algo.epoch: no such setting; did you mean 'epochs'?",
     "advantage.n=3": "advantage.n: no such setting; there is lam\n",
-    "algo.lr=abc": "algo.lr: no such setting; did you mean 'learning_rate'?",
-    "algo.learning_rate=abc": "algo.learning_rate: expected a number, got 'abc'",
+    "algo.lr=abc": "algo.lr: no such setting; did you mean 'optimizer.learning_rate'?",
+    "algo.optimizer.learning_rate=abc": "learning_rate: expected a number, got 'abc'",
     "algo.gamma=1.5": "gamma must be in [0, 1], got 1.5",
     "advantage.lam=1.5": "advantage: lam must be in [0, 1], got 1.5",
     "advantage=nstep advantage.n=0": "advantage: n must be at least 1, got 0",
@@ -131,7 +130,7 @@ MISTAKES = {
     "--cfg job tuned=foo": "tuned=foo: no such tuned",
     "seed=1,2": "seed=1,2: several values for one run; for each: rlrun -m seed=1,2\n",
     "algo.gamma=0.9,0.99": "for each: rlrun -m algo.gamma=0.9,0.99\n",
-    "algo.hidden_sizes=64,32": "or algo.hidden_sizes=[64,32] for a list",
+    "model.hidden_sizes=64,32": "or model.hidden_sizes=[64,32] for a list",
     "plugins=[no_such_package]": "plugins: no module 'no_such_package'\n",
     "env.id=Hoper-v5": "did you mean 'Hopper-v5'?",
     "env=gym": "env.id has no value: give it as env.id=…",
@@ -145,7 +144,7 @@ MISTAKES = {
     "evla x": "no command 'evla'; did you mean 'eval'?",
     "hopper": "no command 'hopper'; there is eval, list, resume, train (settings are",
     "algo=ppo hopper": "hopper: settings are written name=value",
-    "algo.hidden_sizes=[64,": "algo.hidden_sizes=[64,:",
+    "model.hidden_sizes=[64,": "model.hidden_sizes=[64,:",
     "--seed 3": "no option --seed; settings are written seed=value",
     "--multi-run seed=1,2": "no option --multi-run; did you mean --multirun?",
     "-x": "no option -x (see rlrun --help)",
@@ -162,7 +161,7 @@ MISTAKES = {
     "--config-dir CONF algo=no_estimator advantage=td": "advantage: this algo has no advantage",
     "--config-dir CONF env=no_target": "env: its file has no _target_",
     "--config-dir CONF env=empty": "env: its file has no _target_",
-    "--config-dir CONF env=list": "In 'env/list': ConfigTypeError raised while composing config: C",
+    "--config-dir CONF env=list": "env: its file has no _target_",
     "--config-dir CONF hardware=empty": "hardware: its file has no _target_",
     "--config-dir CONF logger=no_target": "logger.mine: its file has no _target_",
     "-m algo=ppo,ppoo": "algo=ppoo: no such algo; did you mean 'ppo'?",
@@ -170,10 +169,10 @@ MISTAKES = {
     "-m total_steps=1 advantage.lam=0.9,1.5": "job 1 (advantage.lam=1.5): advantage: lam must",
     "-m total_steps=1 advantage=gae,rloo": "job 1 (advantage=rloo): advantage: this estimator",
     "-m total_steps=1 algo=dapo advantage=dr_grpo,gae": "job 1 (advantage=gae): advantage: it",
-    "-m total_steps=1 env.group_size=null,3 algo.horizon=1000": "job 1 (env.group_size=3): algo.nu",
+    "-m total_steps=1 collector=groups collector.group_size=2,3": "job 1 (collector.group_size=3)",
     "-m total_steps=1 env=hopper,blackjack algo=reinforce": "job 1 (env=blackjack): Blackjack-v1",
     "-m seed=1,2 algo.lrr=1": "algo.lrr: no such setting",
-    "-m algo.lrr=1": "algo.lrr: no such setting; did you mean 'learning_rate'?",
+    "-m algo.lrr=1": "algo.lrr: no such setting; did you mean 'optimizer.learning_rate'?",
     "-m algo=grpo,ppo total_steps=1 algo.lrr=1": "job 0 (algo=grpo): algo.lrr: no such setting",
     "-m algo=a2c,ppo advantage.lam=[0.9,": "advantage.lam=[0.9,:",
     "-m total_steps=1 algo=a2c advantage=nstep,gae advantage.n=3": "job 1 (advantage=gae): adv",
@@ -284,7 +283,7 @@ def test_info_shows_the_defaults_tree():
     words = ["env=cartpole", "--info", "defaults-tree"]
     # By itself, since Hydra prints it through the logging that pytest has taken over.
     done = subprocess.run([RLRUN, *words], capture_output=True, text=True, check=True)
-    assert re.search(r"algo: ppo:\s+advantage: gae", done.stdout)
+    assert re.search(r"algo: ppo:\s+collector: segments\s+model: mlp\s+advantage: gae", done.stdout)
 
 
 def test_config_dir_adds_choices_and_tuned_pairs(rlrun, users_conf):
@@ -573,12 +572,12 @@ def test_a_sweep_trains_each_combination(rlrun):
 @pytest.mark.parametrize(
     ("choices", "setting"),
     [
-        ("algo=rloo,grpo", "algo.kl_target=null"),
+        ("algo=rloo,grpo", "algo.kl.target=null"),
         ("algo=reinforce advantage=reinforce_pp,grpo", "advantage.epsilon=0.001"),
     ],
 )
 def test_a_sweep_takes_a_setting_that_its_choices_have(rlrun, choices, setting):
-    words = [*choices.split(), "env=cartpole", "total_steps=1", "env.group_size=4", setting]
+    words = [*choices.split(), "env=cartpole", "total_steps=1", "collector.group_size=4", setting]
     code, _, err = rlrun("-m", *words, "evaluation.episodes=1", "hardware.compile=off")
     assert code == 0, err
     for directory in run_directories():

@@ -19,6 +19,7 @@ RECORD = {
     "total_steps": 10_000,
     "return": 12.34,
     "best_return": None,
+    "final_return": None,
     "time_s": 1.0,
 }
 

@@ -14,6 +14,7 @@ NAMES = {
     "algo=ppo env=hopper advantage=td hardware=gpu": "ppo_hopper_td_s0",
     "algo=a2c env=hopper": "a2c_hopper_s0",
     "algo=grpo env=cartpole": "grpo_cartpole_s0",
+    "algo=ppo env=hopper collector=episodes model=mlp_calm": "ppo_hopper_episodes_mlp_calm_s0",
     "algo=grpo env=cartpole advantage=rloo": "grpo_cartpole_rloo_s0",
     "env=gym env.id=MountainCar-v0": "ppo_MountainCar-v0_s0",
     "env=gym env.id=tests/Some-v0 plugins=[slashed] advantage=td": "ppo_tests-Some-v0_td_s0",
@@ -55,12 +56,14 @@ def test_flat_keys_name_every_part():
         "env": "gym",
         "env_id": "CartPole-v1",
         "advantage": "td",
+        "collector": "segments",
         "hardware": "cpu",
+        "model": "mlp",
         "seed": 4,
     }
     assert described.identity == identity
     assert list(described.identity) == list(identity)
-    assert title(described) == "trpo · CartPole-v1 · td · seed 4"
+    assert title(described) == "trpo · CartPole-v1 · td · segments · mlp · seed 4"
 
 
 def test_the_names_come_back_with_the_run(tmp_path):

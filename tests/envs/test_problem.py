@@ -60,9 +60,7 @@ def test_what_kind_of_problem_it_is():
     ],
 )
 def test_the_measures_of_an_environment(name, max_episode_steps, action_units, expected):
-    spec = part_of(
-        "env", name, max_episode_steps=max_episode_steps, action_units=action_units
-    )
+    spec = part_of("env", name, max_episode_steps=max_episode_steps, action_units=action_units)
     env = ControlEnv.make(spec, num_envs=2, threads=1)
     assert Problem.of(spec, env) == expected
     env.close()

@@ -42,15 +42,12 @@ from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate, compa
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
-from rlrun.errors import UserError, warn
+from rlrun.errors import UserError
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import clipped_surrogate
-
-# Iterations in a row without an update after which a run says so.
-MANY_SKIPPED = 10
 
 
 @dataclass(kw_only=True, eq=False)
@@ -80,24 +77,12 @@ class DAPO:
                 f"algo.overlong_buffer={self.overlong_buffer} is longer than an episode, which "
                 f"may last {self.longest} steps"
             )
-        # Iterations in a row without an update.
-        self.skipped = 0
         self.body = EpisodeUpdate(context, self, self.policy_loss)
         self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
-        """Improve the policy on groups of episodes, if there are any (``algos/contract.py``)."""
-        rollout = self.agent.rollout(transitions)
-        if not rollout.mask.any():
-            self.skipped += 1
-            if self.skipped == MANY_SKIPPED:
-                warn(
-                    f"dapo has learned nothing in {MANY_SKIPPED} iterations in a row: the returns "
-                    "of each group are equal, the task being solved or out of reach"
-                )
-            return {"updates": torch.tensor(0)}
-        self.skipped = 0
-        return self.body.update(self.shaped(rollout), progress)
+        """Improve the policy on groups of episodes (see ``algos/contract.py``)."""
+        return self.body.update(self.shaped(self.agent.rollout(transitions)), progress)
 
     def shaped(self, rollout: Rollout) -> Rollout:
         """Fine overlong episodes, so that the fine is in each return of theirs in full, [T, N].

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from rlrun.data.groups import pad
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
@@ -12,7 +13,7 @@ from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
 from rlrun.learning.contract import Context, Metrics, PolicyFunction
-from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.learner import GradientLearner, Loss
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -140,11 +141,17 @@ class EpisodeUpdate:
         if not context.resumed:
             made_up = self.agent.made_up_rollout()
             warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
-        self.policy = Learner(
-            self.agent.networks.policy,
-            policy_loss,
+        self.policy = GradientLearner(self.agent.networks.policy, policy_loss, settings.optimizer)
+        # A compiled update takes episodes of these lengths; shorter ones are padded.
+        self._lengths = [-(-shape.longest // part) for part in (8, 4, 2, 1)]
+        rows = self.agent.example(shape.longest * size)
+        obs, action, zeros = (column.unflatten(0, (shape.longest, size)) for column in rows)
+        # As if all episodes were as long as can be, which makes the fewest steps.
+        self.policy.expect(
+            EpisodeBatch(obs, action, zeros, zeros, zeros, zeros, zeros),
+            rate=settings.epochs / (size * shape.longest),
             minibatches=shape.num_envs // size,
-            optimizer=settings.optimizer,
+            every_shape=True,
         )
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
@@ -157,19 +164,25 @@ class EpisodeUpdate:
             progress: share of the run's steps done before this update, for the schedule.
 
         Returns:
-            Means over the minibatches, each [], and ``updates``, their number.
+            Means over the minibatches, each [], and ``updates``, their number: 0 where every
+            episode was dropped (``collectors/dynamic_sampling.py``).
         """
+        if not rollout.mask.any():
+            return {"updates": torch.tensor(0)}
         settings = self._settings
         learning_rate = rollout.reward.new_tensor(settings.optimizer.rate(progress))
         penalised = self.penalty(rollout)
         advantage, _ = self.agent.estimate(penalised.rollout)
         weight = step_weights(rollout.mask, settings.aggregation, longest=self._shape.longest)
+        length = len(rollout.mask)
+        if self.policy.is_compiled:
+            length = next(each for each in self._lengths if each >= length)
         history = []
         for _ in range(settings.epochs):
             episodes = shuffled_episodes(
                 rollout.mask, size=settings.episodes_per_minibatch, generator=self._shuffle
             )
-            columns = EpisodeBatch(
+            whole = EpisodeBatch(
                 rollout.obs,
                 rollout.action,
                 rollout.logp,
@@ -178,6 +191,7 @@ class EpisodeUpdate:
                 penalised.reference_logp,
                 penalised.coefficient.expand_as(advantage),
             )
+            columns = [pad(column, length) for column in whole]
             batches = EpisodeBatch(*take_columns(episodes, *columns))
             history.append(self.policy.fit(batches, learning_rate))
         return {

@@ -11,7 +11,7 @@ from rlrun.data.rollout import Rollout
 from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
-from rlrun.learning.learner import Learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.optimizers import Optimizer
 
 
@@ -80,6 +80,7 @@ class ActorCriticUpdate:
         algorithm: ActorCriticAlgorithm,
         minibatch_size: int | None = None,
         *,
+        epochs: int = 1,
         critic_optimizer: Optimizer | None = None,
         value_clip: float | None = None,
         recompute: bool = False,
@@ -91,6 +92,7 @@ class ActorCriticUpdate:
             context: the other parts of the run.
             algorithm: its hyperparameters and its loss.
             minibatch_size: rows of a step; None: all of a rollout.
+            epochs: passes over a rollout.
             critic_optimizer: of the critics; None: one like the policy's.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
             recompute: judge a rollout and estimate Ψ anew before each further pass.
@@ -108,25 +110,22 @@ class ActorCriticUpdate:
         self._minibatch_size, self._recompute = size, recompute
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
-        count = shape.minibatches(size)
-        self.policy = Learner(
-            agent.networks.policy,
-            algorithm.policy_loss,
-            minibatches=count,
-            optimizer=algorithm.optimizer,
-        )
+        policy = agent.networks.policy
+        self.policy = GradientLearner(policy, algorithm.policy_loss, algorithm.optimizer)
         self.critics = Critics(
             agent.networks,
-            minibatches=count,
             optimizer=critic_optimizer or algorithm.optimizer,
             value_clip=value_clip,
         )
         self.learners = {"policy": self.policy, "critics": self.critics}
+        count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.
-        if context.compiled and not (minibatch_size is None and shape.whole_episodes):
+        if minibatch_size is not None or not shape.whole_episodes:
+            rate = epochs / size
+            self.policy.expect(example(agent, size), rate=rate, minibatches=count)
             obs, action, zeros = agent.example(size)
-            self.policy.compile(hardware.compiled, example(agent, size))
-            self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
+            batch = CriticBatch(obs, action, zeros, zeros)
+            self.critics.expect(batch, rate=rate, minibatches=count)
 
     def passes(
         self, rollout: Rollout, estimate: tuple[Tensor, Tensor], *, epochs: int

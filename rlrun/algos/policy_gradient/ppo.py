@@ -53,6 +53,7 @@ class PPO:
             context,
             self,
             self.minibatch_size,
+            epochs=self.epochs,
             value_clip=self.value_clip,
             recompute=self.recompute_advantage,
         )

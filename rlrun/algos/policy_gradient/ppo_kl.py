@@ -72,6 +72,7 @@ class PPOKL:
             context,
             self,
             self.minibatch_size,
+            epochs=self.epochs,
             recompute=self.recompute_advantage,
             example=self.example,
         )

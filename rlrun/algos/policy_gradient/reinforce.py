@@ -36,7 +36,7 @@ from rlrun.learning.aggregation import Aggregation, step_weights
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.kl import approximate_kl
-from rlrun.learning.learner import Learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import standardize
@@ -74,10 +74,8 @@ class REINFORCE:
         self.longest, self.shuffle = context.shape.longest, context.streams.minibatch
         self.agent = Agent(context, self, critics=True)
         networks = self.agent.networks
-        self.policy_learner = Learner(
-            networks.policy, self.policy_loss, minibatches=1, optimizer=self.optimizer
-        )
-        self.critics = Critics(networks, minibatches=1, optimizer=self.critic.optimizer)
+        self.policy_learner = GradientLearner(networks.policy, self.policy_loss, self.optimizer)
+        self.critics = Critics(networks, optimizer=self.critic.optimizer)
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
         self.parts = self.agent.parts
 

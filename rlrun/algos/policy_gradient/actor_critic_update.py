@@ -12,6 +12,7 @@ from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
 from rlrun.learning.learner import GradientLearner
+from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Optimizer
 
 
@@ -79,8 +80,8 @@ class ActorCriticUpdate:
         context: Context,
         algorithm: ActorCriticAlgorithm,
         minibatch_size: int | None = None,
-        *,
         epochs: int = 1,
+        *,
         critic_optimizer: Optimizer | None = None,
         value_clip: float | None = None,
         recompute: bool = False,
@@ -107,7 +108,7 @@ class ActorCriticUpdate:
         self.agent = agent = Agent(context, algorithm, critics=True)
         if recompute:
             refuse_second_ratio(agent)
-        self._minibatch_size, self._recompute = size, recompute
+        self._minibatch_size, self._epochs, self._recompute = size, epochs, recompute
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
         policy = agent.networks.policy
@@ -127,25 +128,31 @@ class ActorCriticUpdate:
             batch = CriticBatch(obs, action, zeros, zeros)
             self.critics.expect(batch, rate=rate, minibatches=count)
 
-    def passes(
-        self, rollout: Rollout, estimate: tuple[Tensor, Tensor], *, epochs: int
-    ) -> Iterator[Pass]:
+    def passes(self, rollout: Rollout, estimate: tuple[Tensor, Tensor]) -> Iterator[Pass]:
         """Go over a rollout several times, in minibatches that are shuffled anew.
 
         Args:
             rollout: as it was judged at collection.
             estimate: its Ψ and value target.
-            epochs: passes.
         """
-        for epoch in range(epochs):
+        for epoch in range(self._epochs):
             if self._recompute and epoch > 0:
                 estimate = self.agent.estimate(self.agent.judge(rollout))
             rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
             yield Pass(rows, *estimate)
 
-    def whole(self, rollout: Rollout) -> Pass:
-        """Take all rows of a rollout at once, in their order."""
-        return Pass(all_rows(rollout.mask), *self.agent.estimate(rollout))
+    def one_step(self, rollout: Rollout, progress: float) -> Metrics:
+        """Take one step of policy and critics on all rows of a rollout.
+
+        Both Ψ and the target are from the critics as they were, and held constant.
+        """
+        advantage, target = self.agent.estimate(rollout)
+        metrics = self.fit(rollout, Pass(all_rows(rollout.mask), advantage, target), progress)
+        return {
+            **summarize([metrics]),
+            **explained_variance(rollout, target),
+            **self.schedule(progress),
+        }
 
     def fit(self, rollout: Rollout, over: Pass, progress: float, *, batches: Any = None) -> Metrics:
         """Take one step of policy and critics on each minibatch of a pass.

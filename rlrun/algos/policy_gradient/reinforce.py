@@ -82,7 +82,7 @@ class REINFORCE:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of the policy, and fit the critics if there are any."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
+        learning_rate = self.policy_learner.rate(progress)
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)

@@ -67,9 +67,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     run = Run(experiment, store.load_last())
     algorithm, agent = run.algorithm, run.algorithm.agent
-    if run.compiled:
-        for learner in algorithm.learners.values():
-            learner.warm_up()
+    run.compilation.run()
     collector = run.open_collector()
     vector_env = run.env._vector_env
 
@@ -106,7 +104,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
         "evaluation_s": time.perf_counter() - start,
         "evaluation_episodes": experiment.evaluation.episodes,
         "evaluation_length": sum(evaluation.lengths) / len(evaluation.lengths),
-        "compiled": run.compiled,
+        "compiled": run.compilation.wanted,
         "physics_threads": experiment.hardware.physics_threads,
         "iterations": iterations,
     }

@@ -7,7 +7,8 @@ its functions that is entered from the moment that the loop ``on_policy`` starts
 algorithm's ``update`` returns for the first time: what a reader opens who follows the numbers from
 the loop to the optimiser's step. Left out, with all that they call, are the environment, the run
 and its loggers (`OUTSIDE`). Functions inside a function belong to it. Prints one line of JSON: for
-each function, in the order in which they are entered first, its file, its name, and how deep it is.
+each function, in the order in which they are entered first, its file, its name, how deep it is, and
+whether it calls another one of them.
 """
 
 import json
@@ -38,8 +39,9 @@ class Tracer:
     def __init__(self, package: str):
         self.package = package
         self.path: dict[tuple[str, str], int] = {}
-        # The open calls from the loop on: each frame, and whether it is outside of the path.
-        self._calls: list[tuple[FrameType, bool]] = []
+        self.callers: set[tuple[str, str]] = set()
+        # The open calls from the loop on: each frame, and its function if it is on the path.
+        self._calls: list[tuple[FrameType, tuple[str, str] | None]] = []
         self._update: FrameType | None = None
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
@@ -54,18 +56,22 @@ class Tracer:
             if frame is self._update:
                 self.finish()
         elif self._calls or (file, name) == ("loops.py", "on_policy"):
-            outside = file.startswith(OUTSIDE) or bool(self._calls and self._calls[-1][1])
-            if not outside:
-                whole_name = code.co_qualname.partition(".<locals>")[0]
-                self.path.setdefault((file, whole_name), len(self._calls))
-            self._calls.append((frame, outside))
+            caller = self._calls[-1][1] if self._calls else None
+            function = None
+            if not file.startswith(OUTSIDE) and (caller is not None or not self._calls):
+                function = (file, code.co_qualname.partition(".<locals>")[0])
+                self.path.setdefault(function, len(self._calls))
+                if caller not in (None, function):
+                    self.callers.add(caller)
+            self._calls.append((frame, function))
             if self._update is None and name == "update" and file.startswith("algos/"):
                 self._update = frame
 
     def finish(self) -> None:
         """Print the path, and end the process, whose run is of no use."""
         sys.setprofile(None)
-        print(json.dumps([[*function, depth] for function, depth in self.path.items()]), flush=True)
+        path = [[*f, depth, f in self.callers] for f, depth in self.path.items()]
+        print(json.dumps(path), flush=True)
         os._exit(0)
 
 

@@ -8,8 +8,10 @@ Code lines are lines without blanks, comments and docstrings. Measured are:
 
 - **From the loop to the optimiser step**, of PPO and GRPO on CartPole, eagerly: every function of
   rlrun that runs between the start of ``loops.on_policy`` and the end of the first ``update``, the
-  files that they stand in, and their code lines. `iteration_path.py` finds them by running the
-  command, and says what is left out: the environment, the run's own files, the loggers.
+  files that they stand in, and their code lines; and how many of them call another one, which are
+  the jumps, while the others are leaves: a formula, a copy, a look-up. `iteration_path.py` finds
+  them by running the command, and says what is left out: the environment, the run's own files, the
+  loggers.
 - **algos/**: its code lines; and the share of them that is mathematics and its order of work, which
   are losses, ``update`` and all functions and methods but those that build, save and check
   (`PLUMBING`).
@@ -67,11 +69,20 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 class Step(NamedTuple):
-    """A function on the way from the loop to the optimiser: where, its name, and how deep."""
+    """A function on the way from the loop to the optimiser.
+
+    Attributes:
+        file: where it stands, below ``rlrun/``.
+        name: with its class.
+        depth: calls between the loop and its first call.
+        jumps: whether it calls another function on the way.
+        code_lines: of its own.
+    """
 
     file: str
     name: str
     depth: int
+    jumps: bool
     code_lines: int
 
 
@@ -144,13 +155,13 @@ def path_to_the_optimizer(checkout: Path, algo: str) -> list[Step]:
     if done.returncode:
         raise RuntimeError(f"{checkout}, {algo}: {done.stderr.strip()[-1000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
-    sources = {file: Source(package / file) for file, _, _ in found}
+    sources = {file: Source(package / file) for file, *_ in found}
     lines = {
         (file, name): source.count(node)
         for file, source in sources.items()
         for name, node in source.functions()
     }
-    steps = [Step(file, name, depth, lines[file, name]) for file, name, depth in found]
+    steps = [Step(file, name, *rest, lines[file, name]) for file, name, *rest in found]
     if not any("optim" in step.file and step.name.endswith(".step") for step in steps):
         raise RuntimeError(f"{checkout}, {algo}: no optimiser's step among {steps}")
     return steps
@@ -171,6 +182,7 @@ def measure(checkout: Path) -> tuple[dict[str, float], list[str]]:
         steps = path_to_the_optimizer(checkout, algo)
         measures[f"{algo}: code lines"] = sum(step.code_lines for step in steps)
         measures[f"{algo}: functions"] = len(steps)
+        measures[f"{algo}: of them, functions that call others"] = sum(s.jumps for s in steps)
         measures[f"{algo}: files"] = len({step.file for step in steps})
         counted.append(f"\n{algo}, from the loop to the optimiser step (code lines, function):")
         counted += [f"{s.code_lines:4} {'  ' * s.depth}{s.name}  {s.file}" for s in steps]

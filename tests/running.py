@@ -31,6 +31,7 @@ PLAIN = (
     "hardware.compile=off",
     "hardware.threads=1",
     "evaluation.episodes=2",
+    "evaluation.every_steps=50_000",  # the beginning and the end, where a test says nothing else
     "log_every_steps=1",  # every iteration is a row
 )
 

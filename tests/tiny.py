@@ -24,9 +24,10 @@ from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.hardware.compile import Compilation
 from rlrun.hardware.spec import Hardware
 from rlrun.learning.contract import Context
-from rlrun.learning.learner import Learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.optimizers import Adam, RMSprop
 from rlrun.models.distributions import Categorical
 from rlrun.models.mlp import MLP
@@ -270,7 +271,6 @@ def context_of(
         hardware=hardware,
         streams=Streams.from_seed(seed),
         load_policy=load_policy,
-        compiled=hardware.compile == "on",
         resumed=resumed,
     )
 
@@ -328,6 +328,14 @@ def set_up(
     return algorithm, collector.open(env, context.shape, seed=context.streams.env)
 
 
+def compile_update(algorithm: Any, hardware: Hardware) -> Compilation:
+    """Compile what an algorithm learns with, as a run does, if the hardware says so."""
+    functions = [f for learner in algorithm.learners.values() for f in learner.functions]
+    compilation = Compilation(functions, hardware, total_steps=0)
+    compilation.run()
+    return compilation
+
+
 def rollout_of(algorithm: Any, transitions: Transitions) -> Rollout:
     """The rollout that the next update will make of these transitions; nothing is learned.
 
@@ -372,7 +380,7 @@ def greedy_return(make_env: Callable[[], gym.Env], algorithm: Any) -> float:
 
 
 def torchs_step(
-    learner: Learner, loss: Callable[[nn.Module], Tensor], learning_rate: float
+    learner: GradientLearner, loss: Callable[[nn.Module], Tensor], learning_rate: float
 ) -> tuple[Tensor, float]:
     """A step of torch's own optimiser from where a learner stands, which stays there.
 
@@ -387,7 +395,8 @@ def torchs_step(
     network = copy.deepcopy(learner.network).requires_grad_(True)
     optimizer = torchs_optimizer(learner.optimizer, list(network.parameters()), learning_rate)
     columns = [
-        learner.parameters.unflatten(column) if column.ndim else column for column in learner.state
+        learner.parameters.unflatten(column) if column.ndim else column
+        for column in learner.state.optimizer
     ]
     for name, parameter in network.named_parameters():
         values = [column[name] if isinstance(column, dict) else column for column in columns]

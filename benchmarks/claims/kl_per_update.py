@@ -41,8 +41,7 @@ def train(item: tuple[str, int], *, steps: int) -> dict[str, Any]:
     method, seed = item
     run = make_run([*METHODS[method], *COMMON, f"seed={seed}", f"total_steps={steps}"])
     algorithm, collector = run.algorithm, run.open_collector()
-    for learner in algorithm.learners.values():
-        learner.warm_up()
+    run.compilation.run()
     agent, mean, largest = algorithm.agent, [], []
     policy, done = agent.networks.policy, 0
     with torch.no_grad():

@@ -2,26 +2,17 @@
 
 import os
 import re
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import torch
 from annotated_types import Ge, Le
 
 from rlrun.errors import UserError
 from rlrun.hardware.cpu import available_cores
-
-# Measured for PPO's 64-64 networks and minibatches of 64 on two cores: an update takes 1.7 ms
-# without and 0.1 ms with the compiler, which takes most of a minute where nothing is cached.
-SECONDS_SAVED_PER_UPDATE = 1.5e-3
-SECONDS_TO_COMPILE = 45.0
-
-# Compiled variants of one function that a process may hold.
-MOST_VARIANTS = 10_000
 
 # More threads than any machine has cores, and few enough that it can start them.
 Threads = Annotated[int, Ge(1), Le(1024)]
@@ -75,41 +66,25 @@ class Hardware:
                 raise UserError(f"hardware.device={self.device}: this machine has {count} GPU(s)")
         return device
 
-    def should_compile(self, updates: int) -> bool:
-        """Decide whether a run of this many minibatch updates is worth compiling for."""
-        if self.compile != "auto":
-            return self.compile == "on"
-        if torch.device(self.device).type == "cpu" and find_compiler() is None:
-            return False
-        return updates * SECONDS_SAVED_PER_UPDATE > SECONDS_TO_COMPILE
+    def remarks(self) -> list[str]:
+        """Return what a user may not have meant: more threads than there are cores."""
+        cores = available_cores()
+        return [
+            f"hardware.{name}={count}, but this process may use {cores} core{'s' * (cores > 1)}"
+            for name, count in (
+                ("threads", self.threads),
+                ("learner_threads", self.learner_threads),
+            )
+            if count is not None and count > cores
+        ]
 
     def prepare(self) -> None:
         """Set the process up: threads, and a cache of compiled code that outlives the run."""
         torch.set_num_threads(self.learner_threads)
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "rlrun"
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
         # The learner is one function, so that worker processes have nothing to share; left
         # running, they would answer the terminal's Ctrl-C with tracebacks of their own.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Compile a function of tensors of fixed shapes; the first call does the work."""
-        # Each setting of a sweep in one process is a variant of the same code, and torch gives
-        # up after eight.
-        torch._dynamo.config.recompile_limit = MOST_VARIANTS
-        torch._dynamo.config.accumulated_recompile_limit = MOST_VARIANTS
-        if torch.device(self.device).type == "cpu":
-            # A C++ wrapper around the kernels saves the Python one's share of each call.
-            options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True}
-            return torch.compile(function, fullgraph=True, dynamic=False, options=options)
-        graph = torch.compile(function, fullgraph=True, dynamic=False, mode="reduce-overhead")
-
-        def replay(*arguments: Any) -> Any:
-            # CUDA graphs write their results to fixed memory, which the next replay overwrites.
-            torch.compiler.cudagraph_mark_step_begin()
-            return torch.utils._pytree.tree_map(torch.clone, graph(*arguments))
-
-        return replay
 
     def run_both(
         self, first: Callable[[], A], second: Callable[[], B], *, compiled: bool
@@ -133,6 +108,7 @@ class Hardware:
             wait([other])  # also when the first one raised: nothing may go on behind one's back
 
 
-def find_compiler() -> str | None:
-    """Return the C++ compiler that torch.compile would call, or None."""
-    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+def cache_directory() -> Path:
+    """Return where compiled code outlives the process."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlrun" / "inductor"
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", cache))

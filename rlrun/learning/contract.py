@@ -1,6 +1,6 @@
 """What a run asks of its parts, what it asks of what fits a network, and what it gives them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from rlrun.advantages.columns import Estimator
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams
 from rlrun.envs.problem import Problem
+from rlrun.hardware.compilable import Compilable
 from rlrun.hardware.spec import Hardware
 from rlrun.models.distributions import Distribution
 from rlrun.models.networks import Model
@@ -39,7 +40,6 @@ class Context:
         streams: initial weights, exploration and shuffles.
         load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
             reads so is part of its state from then on: a resumed run reads nothing.
-        compiled: whether to compile the update, when the run calls the learners' `warm_up`.
         resumed: whether a checkpoint is loaded after `setup`: what a new run was told is not said
             again.
     """
@@ -51,7 +51,6 @@ class Context:
     hardware: Hardware
     streams: Streams
     load_policy: Callable[[str, torch.device], Reference]
-    compiled: bool
     resumed: bool = False
 
 
@@ -71,14 +70,6 @@ class Trainable(Stateful, Protocol):
     """What fits a network: a :class:`~rlrun.learning.learner.Learner`, say."""
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether its steps run without Python, once `warm_up` has compiled them."""
-        ...
-
-    def warm_up(self) -> None:
-        """Compile what is to be compiled; nothing is learned."""
-        ...
-
-    def run_eagerly(self) -> None:
-        """Do without the compiler, which failed."""
+    def functions(self) -> Sequence[Compilable]:
+        """What can be compiled of it, with what it expects to be called with."""
         ...

@@ -1,8 +1,7 @@
 """Fitting the critics of an agent to the targets of its estimator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor
 from rlrun.config.types import Count
 from rlrun.data.minibatches import minibatches, take
 from rlrun.data.rollout import Rollout
-from rlrun.hardware.spec import Hardware
-from rlrun.learning.learner import Learner
+from rlrun.hardware.compilable import Compilable
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Adam, Optimizer
 from rlrun.learning.surrogates import clipped_value_error, squared_value_error
@@ -50,7 +49,6 @@ class Critics:
         self,
         networks: Networks,
         *,
-        minibatches: int,
         optimizer: Optimizer,
         value_clip: float | None = None,
     ):
@@ -58,39 +56,29 @@ class Critics:
 
         Args:
             networks: has the critics.
-            minibatches: how many there usually are in an epoch.
             optimizer: takes the steps.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
         """
-        self.learners: dict[str, Learner] = {}
+        self.learners: dict[str, GradientLearner] = {}
         self.value_clip = value_clip
         self.optimizer = optimizer
         self.device = next(networks.parameters()).device
-        learner = partial(Learner, minibatches=minibatches, optimizer=optimizer)
         if networks.critic is not None:
-            self.learners["value"] = learner(networks.critic, self.value_loss)
+            self.learners["value"] = GradientLearner(networks.critic, self.value_loss, optimizer)
         if networks.action_critic is not None:
-            self.learners["action_value"] = learner(networks.action_critic, self.action_value_loss)
-
-    def compile(self, hardware: Hardware, example: CriticBatch) -> None:
-        """Compile the steps, at the call of `warm_up`, for minibatches of the example's shapes."""
-        for learner in self.learners.values():
-            learner.compile(hardware.compiled, example)
+            self.learners["action_value"] = GradientLearner(
+                networks.action_critic, self.action_value_loss, optimizer
+            )
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether the steps run without Python; not where there is no critic."""
-        return any(learner.is_compiled for learner in self.learners.values())
+    def functions(self) -> Sequence[Compilable]:
+        """What there is to compile."""
+        return [function for learner in self.learners.values() for function in learner.functions]
 
-    def warm_up(self) -> None:
-        """Compile what is to be compiled; nothing is learned."""
+    def expect(self, batch: CriticBatch, *, rate: float, minibatches: int) -> None:
+        """Say what they will be fitted to (see :meth:`Learner.expect`)."""
         for learner in self.learners.values():
-            learner.warm_up()
-
-    def run_eagerly(self) -> None:
-        """Do without the compiler."""
-        for learner in self.learners.values():
-            learner.run_eagerly()
+            learner.expect(batch, rate=rate, minibatches=minibatches)
 
     def rate(self, progress: float) -> Tensor:
         """Return the step size when a share of the run's steps is done, []."""

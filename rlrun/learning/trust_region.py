@@ -6,7 +6,7 @@ the Fisher matrix, which is the Hessian of the mean KL divergence. It is never b
 gradient needs its products with vectors alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp
 
 from rlrun.config.types import Count, NonNegative, Positive
+from rlrun.hardware.compilable import Compilable
 from rlrun.learning.metrics import USUAL_CLIP, ratio_metrics
 from rlrun.models.distributions import Categorical, DiagonalGaussian
 from rlrun.models.flat_parameters import FlatParameters
@@ -88,14 +89,6 @@ class TrustRegionBatch(NamedTuple):
     advantage: Tensor
 
 
-class Pieces(NamedTuple):
-    """The parts of a step that are pure functions of tensors, as they are or compiled."""
-
-    gradient: Callable[..., Tensor]
-    product: Callable[..., Tensor]
-    trial: Callable[..., dict[str, Tensor]]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrustRegion:
     """Settings of a step.
@@ -125,7 +118,7 @@ class TrustRegionStep:
 
     Attributes:
         parameters: θ.
-        is_compiled: whether the pieces run without Python.
+        functions: what there is to compile: gradient, Fisher-vector product, trial of a length.
     """
 
     def __init__(self, policy: Policy, settings: TrustRegion):
@@ -138,46 +131,27 @@ class TrustRegionStep:
         self.policy = policy
         self.parameters = FlatParameters(policy)
         self.settings = settings
-        self.is_compiled = False
-        self._eager = self._compiled = Pieces(self._gradient, self._product, self._trial)
-        self._example: TrustRegionBatch | None = None
+        self.gradient = Compilable(self._gradient)
+        self.product = Compilable(self._product)
+        self.trial = Compilable(self._trial)
+        self.functions: Sequence[Compilable] = (self.gradient, self.product, self.trial)
 
-    def compile(
-        self,
-        compiled: Callable[[Callable[..., Any]], Callable[..., Any]],
-        example: TrustRegionBatch,
-    ) -> None:
-        """Compile the pieces, at the call of `warm_up`.
+    def expect(self, batch: TrustRegionBatch, *, rate: float) -> None:
+        """Say what it will be given, for the case that the run is compiled.
 
         Args:
-            compiled: function -> its compiled form.
-            example: a batch; those of other sizes are worked on eagerly.
+            batch: those of other sizes are worked on in Python.
+            rate: steps for each environment step, on average.
         """
-        self.is_compiled = True
-        self._compiled = Pieces(*map(compiled, self._eager))
-        self._example = example
+        theta = self.parameters.vector
+        self.gradient.expect(theta, batch, rate=rate)
+        self.product.expect(theta, theta, batch, rate=rate * self.settings.cg_iterations)
+        self.trial.expect(theta, theta, batch, rate=rate)  # mostly, the first length will do
 
-    def run_eagerly(self) -> None:
-        """Do without the compiler: the same numbers to float precision, but slower."""
-        self.is_compiled = False
-
-    @torch.no_grad()
-    def warm_up(self) -> None:
-        """Compile by calls whose results are dropped."""
-        if self.is_compiled:
-            theta, batch = self.parameters.vector, self._example
-            self._compiled.gradient(theta, batch)
-            self._compiled.product(theta, theta, batch)
-            self._compiled.trial(theta, theta, batch)
-
-    def _pieces_for(self, batch: TrustRegionBatch) -> Pieces:
-        """Choose the compiled form for the size that it was compiled for."""
-        fits = (
-            self.is_compiled
-            and self._example is not None
-            and len(batch.obs) == len(self._example.obs)
-        )
-        return self._compiled if fits else self._eager
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the pieces run without Python."""
+        return any(function.is_compiled for function in self.functions)
 
     @torch.no_grad()
     def take(self, batch: TrustRegionBatch) -> dict[str, Tensor]:
@@ -186,12 +160,12 @@ class TrustRegionStep:
         Args:
             batch: all that the present policy did in an iteration.
         """
-        pieces, old = self._pieces_for(batch), self.parameters.vector.clone()
+        old = self.parameters.vector.clone()
 
         def product(vector: Tensor) -> Tensor:
-            return pieces.product(old, vector, batch)
+            return self.product(old, vector, batch)
 
-        g = pieces.gradient(old, batch)
+        g = self.gradient(old, batch)
         x, residual = conjugate_gradient(
             product, g, iterations=self.settings.cg_iterations, tolerance=self.settings.cg_tolerance
         )
@@ -199,7 +173,7 @@ class TrustRegionStep:
         step = torch.sqrt(2 * self.settings.max_kl / (x @ (g - residual))) * x
         for tried in range(1, self.settings.line_search_steps + 1):
             candidate = old + self.settings.line_search_shrink ** (tried - 1) * step
-            metrics = pieces.trial(candidate, old, batch)
+            metrics = self.trial(candidate, old, batch)
             accepted = bool(
                 (metrics["policy/improvement"] > 0) & (metrics["policy/kl"] <= self.settings.max_kl)
             )
@@ -207,7 +181,7 @@ class TrustRegionStep:
                 self.parameters.vector.copy_(candidate)
                 break
         else:
-            metrics = pieces.trial(old, old, batch)
+            metrics = self.trial(old, old, batch)
         return {
             **metrics,
             "policy/line_search_steps": old.new_tensor(tried),

@@ -46,6 +46,7 @@ class Stopwatch:
         """Begin to count now."""
         self._counters = counters
         self._phases: dict[str, float] = {}
+        self._paused = 0.0
         self._ticked = time.perf_counter()
 
     def tick(self) -> None:
@@ -57,9 +58,19 @@ class Stopwatch:
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
         """Add the seconds spent inside to a phase."""
+        start = time.perf_counter() - self._paused
+        yield
+        elapsed = time.perf_counter() - self._paused - start
+        self._phases[phase] = self._phases.get(phase, 0.0) + elapsed
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave out what is waited for once, such as compiling."""
+        self.tick()
         start = time.perf_counter()
         yield
-        self._phases[phase] = self._phases.get(phase, 0.0) + time.perf_counter() - start
+        self._ticked = time.perf_counter()
+        self._paused += self._ticked - start
 
     def drain(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call."""

@@ -44,7 +44,6 @@ def make_context(
     streams: Streams,
     *,
     load_policy: Callable[[str, torch.device], Reference],
-    compiled: bool,
     resumed: bool = False,
 ) -> Context:
     """Put together what an algorithm is set up with.
@@ -54,7 +53,6 @@ def make_context(
         problem: the environment's measures.
         streams: of random numbers.
         load_policy: path, device -> a frozen policy.
-        compiled: whether to compile the update.
         resumed: whether a checkpoint is loaded after this.
 
     Raises:
@@ -73,7 +71,6 @@ def make_context(
         hardware=experiment.hardware,
         streams=streams,
         load_policy=load_policy,
-        compiled=compiled,
         resumed=resumed,
     )
 
@@ -167,7 +164,6 @@ class Rehearsal:
             problem,
             Streams.from_seed(experiment.seed),
             load_policy=partial(load_policy, problem=problem),
-            compiled=False,
         )
         set_up(experiment.algo, context)
 

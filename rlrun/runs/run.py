@@ -16,6 +16,7 @@ from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
+from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.contract import Stateful
 from rlrun.learning.metrics import MetricAverager
@@ -61,23 +62,23 @@ class Run:
             experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
         )
         self.problem = Problem.of(experiment.env, self.env)
-        # Decided once, so that a resumed run computes with the same code as before.
-        self.compiled = (
-            hardware.should_compile(experiment.total_steps // 6)
-            if checkpoint is None
-            else checkpoint.info["compiled"]
-        )
         read = load_policy if checkpoint is None else unread_policy
         context = make_context(
             experiment,
             self.problem,
             self.streams,
             load_policy=partial(read, problem=self.problem),
-            compiled=self.compiled,
             resumed=checkpoint is not None,
         )
         self._shape = context.shape
         set_up(algorithm, context)
+        # Decided once, so that a resumed run computes with the same code as before.
+        self.compilation = Compilation(
+            [function for each in algorithm.learners.values() for function in each.functions],
+            hardware,
+            total_steps=experiment.total_steps,
+            decided=None if checkpoint is None else checkpoint.info["compiled"],
+        )
         self._parts: dict[str, Stateful] = {}
         # What is not restored yet: the loop may want parts of its own.
         self._saved_states: dict[str, Any] = {}
@@ -148,7 +149,7 @@ class Run:
             info={
                 "update": self.counters.update,
                 "eval/return": finite_or_none(self.counters.last_return),
-                "compiled": self.compiled,
+                "compiled": self.compilation.wanted,
             },
         )
         self._saved = (self.counters.step, time.monotonic())

@@ -1,6 +1,8 @@
 """One process's stint of a run: from its directory to its end, whatever ends it."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,6 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
     with StopFlag() as stop:
         try:
             record.open_loggers()
-            compile_update(run, record, stop)
             limit = which_limit(
                 run.problem.env_id,
                 run.problem.time_limit,
@@ -55,6 +56,7 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
             if limit is not None:
                 record.progress.message(limit)
             run.begin(record, stop)
+            compile_update(run, record, stop)
             run.algorithm.loop(run)
             record.require_directory()
             if run.counters.step and not run.store.has(run.counters.step):
@@ -94,21 +96,26 @@ def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
     Raises:
         UserError: the compiler failed, and ``hardware.compile`` is on.
     """
-    learners = run.algorithm.learners.values()
-    if not any(learner.is_compiled for learner in learners):
+    compilation = run.compilation
+    for remark in (*run.experiment.hardware.remarks(), compilation.reason):
+        if remark is not None:
+            record.progress.message(remark)
+    if not compilation.wanted:
         return
     start = time.perf_counter()
+
+    @contextmanager
+    def waiting(text: str) -> Iterator[None]:
+        with record.progress.status(text), run.stopwatch.pause():
+            yield
+
     try:
-        with record.progress.status("compiling the update (under a minute once, then cached)"):
-            for learner in learners:
-                learner.warm_up()
+        compilation.run(lambda: stop.signal is not None, waiting)
     except Exception as error:
         if stop.signal is not None:
             return  # Ctrl-C in a terminal reaches the compiler, too
         if run.experiment.hardware.compile == "on":
             raise UserError(f"hardware.compile=on: {error}") from error
         record.progress.message(f"not compiled, since the compiler failed: {error}")
-        run.compiled = False
-        for learner in learners:
-            learner.run_eagerly()
+        compilation.wanted = False
     record.facts["compile_s"] = round(time.perf_counter() - start, 2)

@@ -77,9 +77,6 @@ def test_it_keeps_the_contract_of_its_loop(algo):
         members = [name for base in (protocol, Stateful) for name in vars(base) if name[0] != "_"]
         for name, part in parts.items():
             assert all(hasattr(part, member) for member in members), name
-    for learner in algorithm.learners.values():  # nothing to compile, and nothing breaks
-        learner.warm_up()
-        learner.run_eagerly()
 
 
 @every_algorithm

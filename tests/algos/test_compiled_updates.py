@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CPU, PointMass, control, learn, set_up, small_model
+from tiny import CPU, PointMass, compile_update, control, learn, set_up, small_model
 from torch import Tensor
 
-from rlrun.hardware.spec import Hardware, find_compiler
+from rlrun.hardware.compile import find_compiler
+from rlrun.hardware.spec import Hardware
 from rlrun.learning.trust_region import TrustRegionStep
 
 needs_compiler = pytest.mark.skipif(
@@ -35,9 +36,7 @@ def ready(algo: str, hardware: Hardware, **settings: Any) -> tuple[Any, Any]:
         control(PointMass, 4), algo, hardware=hardware, model=model, **settings
     )
     before = copy.deepcopy(state_of(algorithm))
-    for learner in algorithm.learners.values():
-        learner.warm_up()
-        assert learner.is_compiled is (hardware.compile == "on")
+    assert compile_update(algorithm, hardware).wanted is (hardware.compile == "on")
     assert_equal(state_of(algorithm), before)  # nothing is learned from zeros
     return algorithm, collector
 
@@ -45,7 +44,7 @@ def ready(algo: str, hardware: Hardware, **settings: Any) -> tuple[Any, Any]:
 def state_of(algorithm: Any) -> dict[str, Tensor]:
     """The weights, and how many steps the critics have taken."""
     critics = algorithm.learners["critics"].learners
-    taken = {name: learner.state[-1] for name, learner in critics.items()}
+    taken = {name: learner.state.optimizer[-1].clone() for name, learner in critics.items()}
     return {**algorithm.agent.weights(), **taken}
 
 
@@ -62,12 +61,9 @@ def refuse_eager_steps(algorithm: Any) -> None:
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a step without the compiler")
 
-    policy = algorithm.learners["policy"]
-    if isinstance(policy, TrustRegionStep):
-        policy._eager = policy._eager._make([refuse] * 3)
-    else:
-        for learner in (policy, *algorithm.learners["critics"].learners.values()):
-            learner._take_steps = refuse
+    for learner in algorithm.learners.values():
+        for function in learner.functions:
+            function.eager = refuse
 
 
 def watch_threads(algorithm: Any) -> list[int]:
@@ -121,7 +117,7 @@ def test_the_compiled_update_equals_the_eager_one(algo):
 
 
 @every_algorithm
-def test_without_the_compiler_after_all_the_update_is_eager(algo):
+def test_without_compiled_code_the_update_is_eager(algo):
     model = small_model(hidden_sizes=[4])
     (metrics, threads), (expected, _) = (
         without_compiler(algo, hardware, model) for hardware in (SIDE_BY_SIDE, CPU)
@@ -131,9 +127,7 @@ def test_without_the_compiler_after_all_the_update_is_eager(algo):
 
 
 def without_compiler(algo: str, hardware: Hardware, model: Any) -> tuple[dict, list[int]]:
-    """The numbers of an update that is not compiled after all, and its threads."""
+    """The numbers of an update that is not compiled, and its threads."""
     algorithm, collector = set_up(control(PointMass, 4), algo, hardware=hardware, model=model)
-    for learner in algorithm.learners.values():
-        learner.run_eagerly()
     threads = watch_threads(algorithm)
     return learn(algorithm, collector, iterations=1)[0], threads

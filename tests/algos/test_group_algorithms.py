@@ -10,6 +10,7 @@ from tiny import (
     CPU,
     Corridor,
     PointMass,
+    compile_update,
     control,
     counting,
     learn,
@@ -53,8 +54,7 @@ def test_it_runs_where_compiling_was_asked_for(algo):
     # Where dapo does not drop a group: no two of its returns are equal.
     env = control(PointMass, 4)
     algorithm, collector = set_up(env, algo, group_size=2, hardware=hardware)
-    algorithm.learners["policy"].warm_up()
-    assert not algorithm.learners["policy"].is_compiled
+    compile_update(algorithm, hardware)
     assert learn(algorithm, collector, iterations=1)[0]["updates"] > 0
 
 

@@ -30,7 +30,7 @@ def optimizer_steps(algorithm) -> list[int]:
     """How many steps each optimiser has taken."""
     critics = algorithm.learners["critics"].learners.values()
     learners = [algorithm.learners["policy"], *critics]
-    return [int(learner.state.t) for learner in learners]
+    return [int(learner.state.optimizer.t) for learner in learners]
 
 
 # ---------------------------------------------------------------------- the update

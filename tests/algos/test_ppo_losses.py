@@ -9,7 +9,7 @@ from rlrun.advantages.columns import column
 from rlrun.algos.policy_gradient.actor_critic_update import PolicyBatch
 from rlrun.algos.policy_gradient.ppo import PPO
 from rlrun.learning.critics import CriticBatch
-from rlrun.learning.learner import Learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.models.distributions import Categorical
 
 ENVS = {"discrete": Corridor, "continuous": PointMass}
@@ -17,7 +17,7 @@ both = pytest.mark.parametrize("make_env", ENVS.values(), ids=ENVS)
 RATE = torch.tensor(1e-3)
 
 
-def critic_learner(algorithm: PPO) -> Learner:
+def critic_learner(algorithm: PPO) -> GradientLearner:
     """What fits V(s)."""
     return algorithm.learners["critics"].learners["value"]
 
@@ -44,14 +44,16 @@ def ready(make_env, **settings) -> tuple[PPO, PolicyBatch, CriticBatch]:
     )
 
 
-def assert_one_step(learner: Learner, loss, batch: PolicyBatch | CriticBatch) -> dict[str, Tensor]:
+def assert_one_step(
+    learner: GradientLearner, loss, batch: PolicyBatch | CriticBatch
+) -> dict[str, Tensor]:
     """Check a step against autograd and torch's Adam; return its metrics."""
     expected, norm = torchs_step(learner, loss, RATE.item())
     assert norm > 0.01  # which is the bound in one of the cases
-    t = learner.state.t.item()
+    t = learner.state.optimizer.t.item()
     metrics = learner.fit(batch._make(column[None] for column in batch), RATE)
     torch.testing.assert_close(learner.parameters.vector, expected, atol=2e-6, rtol=1e-4)
-    assert learner.state.t == t + 1
+    assert learner.state.optimizer.t == t + 1
     return {name: values[0] for name, values in metrics.items()}
 
 

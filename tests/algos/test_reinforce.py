@@ -12,6 +12,7 @@ from tiny import (
     TIME_LIMIT,
     Corridor,
     PointMass,
+    compile_update,
     control,
     counting,
     estimator_of,
@@ -243,7 +244,5 @@ def test_nothing_is_compiled():
     algorithm, collector = set_up(
         control(Corridor, 4), "reinforce", group_size=1, hardware=replace(CPU, compile="on")
     )
-    for learner in algorithm.learners.values():
-        learner.warm_up()
-        assert not learner.is_compiled
+    assert not compile_update(algorithm, replace(CPU, compile="on")).wanted
     learn(algorithm, collector, iterations=1)

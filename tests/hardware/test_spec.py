@@ -1,7 +1,6 @@
 import math
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,17 +9,9 @@ from tiny import CPU
 from rlrun.config.schema import convert
 from rlrun.errors import UserError
 from rlrun.hardware.cpu import available_cores
-from rlrun.hardware.spec import (
-    SECONDS_SAVED_PER_UPDATE,
-    SECONDS_TO_COMPILE,
-    Hardware,
-    find_compiler,
-)
+from rlrun.hardware.spec import Hardware
 
-AUTO = replace(CPU, compile="auto")
 TWO_THREADS = replace(CPU, threads=2)
-# Updates after which compiling has paid for itself.
-BREAK_EVEN = round(SECONDS_TO_COMPILE / SECONDS_SAVED_PER_UPDATE)
 
 
 @pytest.mark.parametrize(
@@ -37,56 +28,6 @@ BREAK_EVEN = round(SECONDS_TO_COMPILE / SECONDS_SAVED_PER_UPDATE)
 def test_what_no_machine_has_is_refused(changes, message):
     with pytest.raises(UserError, match=f"^{message}"):
         convert(vars(CPU) | changes, Hardware, "hardware")
-
-
-# ---------------------------------------------------------------------- compiling
-
-
-@pytest.fixture
-def programs(tmp_path, monkeypatch):
-    """The only directory in PATH, which is empty; nor does CXX name a compiler."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    return tmp_path
-
-
-def install(programs: Path, name: str) -> str:
-    program = programs / name
-    program.touch(mode=0o755)
-    return str(program)
-
-
-def test_a_compiler_is_found_where_torch_looks_for_it(programs, monkeypatch):
-    assert find_compiler() is None
-    for name in ("clang++", "g++"):  # g++ comes first, if both are there
-        path = install(programs, name)
-        assert find_compiler() == path
-    monkeypatch.setenv("CXX", "my-compiler")
-    assert find_compiler() == "my-compiler"
-
-
-def test_long_runs_are_compiled_and_short_ones_are_not(programs):
-    install(programs, "g++")
-    assert not AUTO.should_compile(BREAK_EVEN - 1)
-    assert AUTO.should_compile(BREAK_EVEN + 1)
-    # A million steps of Hopper, and the ten thousand of a first try, at 10 epochs of 64 rows.
-    assert AUTO.should_compile(1_000_000 * 10 // 64)
-    assert not AUTO.should_compile(10_000 * 10 // 64)
-
-
-def test_without_a_compiler_no_run_is_compiled_on_the_cpu(programs):
-    assert not AUTO.should_compile(100 * BREAK_EVEN)
-    # Triton, which compiles for GPUs, needs none.
-    assert replace(AUTO, device="cuda").should_compile(100 * BREAK_EVEN)
-
-
-@pytest.mark.parametrize("updates", [0, 100 * BREAK_EVEN])
-@pytest.mark.parametrize(("compile", "expected"), [("on", True), ("off", False)])
-@pytest.mark.parametrize("compiler", [True, False])
-def test_the_user_has_the_last_word_on_compiling(programs, compiler, compile, updates, expected):
-    if compiler:
-        install(programs, "g++")
-    assert replace(CPU, compile=compile).should_compile(updates) is expected
 
 
 # ---------------------------------------------------------------------- devices and cores
@@ -114,6 +55,16 @@ def test_a_gpu_beyond_the_last_one_is_refused():
 def test_physics_has_the_threads_that_it_is_given_or_all_cores():
     assert replace(CPU, threads=3).physics_threads == 3
     assert replace(CPU, threads=None).physics_threads == available_cores()
+
+
+def test_more_threads_than_cores_are_remarked_upon():
+    cores = available_cores()
+    assert replace(CPU, threads=None, learner_threads=cores).remarks() == []
+    assert replace(CPU, threads=cores + 1, learner_threads=cores + 2).remarks() == [
+        f"hardware.threads={cores + 1}, but this process may use {cores} core{'s' * (cores > 1)}",
+        f"hardware.learner_threads={cores + 2}, but this process may use {cores} "
+        f"core{'s' * (cores > 1)}",
+    ]
 
 
 # ---------------------------------------------------------------------- two at a time
@@ -170,21 +121,3 @@ def test_an_error_in_either_is_raised(hardware, failing):
         hardware.run_both(*functions, compiled=True)
     # The next time is unharmed.
     assert hardware.run_both(lambda: 1, lambda: 2, compiled=True) == (1, 2)
-
-
-class Shift:
-    def __init__(self, amount: float):
-        self.amount = amount
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.amount
-
-
-@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler (g++ or clang++)")
-def test_a_process_can_compile_more_variants_than_torch_allows(pytestconfig, monkeypatch):
-    # A sweep over `algo.clip`, say: torch's own limit is eight.
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pytestconfig.cache.mkdir("inductor")))
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    for amount in range(9):
-        compiled = replace(CPU, compile="on").compiled(Shift(amount + 0.5).__call__)
-        assert compiled(torch.zeros(2)).tolist() == [amount + 0.5] * 2

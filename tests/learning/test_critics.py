@@ -29,7 +29,7 @@ def critics_of(
         model.critic(problem, generator) if "value" in which else None,
         model.action_critic(problem, generator) if "q" in which else None,
     ).requires_grad_(False)
-    return networks, Critics(networks, minibatches=3, optimizer=optimizer, **settings)
+    return networks, Critics(networks, optimizer=optimizer, **settings)
 
 
 def batches_of(kind: str) -> CriticBatch:
@@ -61,7 +61,9 @@ def test_each_critic_that_there_is_takes_each_minibatch(columns, names):
     assert list(critics.learners) == names
     assert list(metrics) == [f"loss/{name}" for name in names]
     assert all(values.shape == (3,) for values in metrics.values())
-    assert [int(learner.state.t) for learner in critics.learners.values()] == [3] * len(names)
+    assert [int(learner.state.optimizer.t) for learner in critics.learners.values()] == [3] * len(
+        names
+    )
     # The policy is no business of theirs.
     for name, weight in networks.state_dict().items():
         assert torch.equal(weight, before[name]) is name.startswith("policy"), name
@@ -166,7 +168,7 @@ def test_without_critics_there_is_nothing_to_fit():
     )
     assert metrics == {"updates": torch.tensor(0)}
     assert torch.equal(generator.get_state(), before)
-    assert not critics.is_compiled
+    assert not critics.functions
 
 
 def test_minibatches_are_rows_of_the_rollout():

@@ -157,7 +157,6 @@ def set_up(
             hardware=CPU,
             streams=Streams.from_seed(0),
             load_policy=no_policy,
-            compiled=False,
         )
     )
     return algorithm

@@ -34,8 +34,9 @@ from rlrun.runs.run import Run
 
 WORDS = small("cartpole", "total_steps=576", "seed=3", "checkpoint.keep=2", "tags=[a,b]")
 EVERY = 150
-# Iterations have 64 steps: the first ends of one after 150, 300 and 450 steps, and the last of all.
-EVALUATED = [192, 320, 512, 576]
+# Iterations have 64 steps: the beginning, the first ends of one after 150, 300 and 450 steps, and
+# the last of all.
+EVALUATED = [0, 192, 320, 512, 576]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_the_config_makes_the_same_run_again(finished):
     assert config == experiment(words).config
     assert config["seed"] == 3
     assert config["tags"] == ["a", "b"]
-    assert config["algo"]["learning_rate"] == 3e-4
+    assert config["algo"]["optimizer"]["learning_rate"] == 3e-4
     again = load_run(directory)
     assert again.config == config
     assert again.identity == experiment(words).identity
@@ -222,7 +223,7 @@ def test_evaluation_does_not_touch_training(finished, tmp_path):
     # And an evaluation depends on its step, not on the evaluations before it.
     at_same_steps = [row for row in rows(often, "eval/return") if row["step"] in EVALUATED]
     assert at_same_steps == rows(directory, "eval/return")
-    assert len(rows(often, "eval/return")) == 9
+    assert len(rows(often, "eval/return")) == 10
     last, other = (content(checkpoints(path)[-1]) for path in (often, directory))
     del last["counters"], other["counters"]
     assert differences(last, other) == []
@@ -232,9 +233,9 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
     directory = finished[2]
     run = Run(load_run(directory), load(checkpoints(directory)[-1]))
     parts = {
-        "normalizer": run.observation_normalizer,
         "streams": run.streams,
         **run.algorithm.learners,
+        **run.algorithm.parts,
     }
 
     def state():
@@ -242,7 +243,7 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
         return states | run.algorithm.agent.weights()
 
     before = copy.deepcopy(state())
-    assert before["normalizer"]["count"] == 576
+    assert before["observation_normalizer"]["count"] == 576
     first = run.play(run.make_evaluation_env(3), seed=1)
     assert differences(state(), before) == []
     assert run.play(run.make_evaluation_env(3), seed=1) == first
@@ -250,22 +251,26 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
 
 # ---------------------------------------------------------------------- what goes wrong
 
+# A step so long that nothing is a number afterwards.
+LOST = "algo.optimizer.learning_rate=1e30"
+
 
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
     words, first = small("cartpole", "total_steps=128"), tmp_path / "first"
     with pytest.raises(
         NonFiniteError,
-        match=r"loss/\w+ is not finite after update 4 \(step 64\); .* checkpoint is none",
+        match=r"loss/\w+ is not finite after update 4 \(step 64\); .* checkpoint is "
+        rf"{first}/checkpoints/step-0+$",
     ):
-        api.train(experiment([*words, f"run_dir={first}", "algo.learning_rate=1e30"]))
-    assert checkpoints(first) == []
+        api.train(experiment([*words, f"run_dir={first}", LOST]))
+    assert [load(path).info["step"] for path in checkpoints(first)] == [0]
 
     # In the middle of a run.
     directory = tmp_path / "run"
     api.train(experiment([*words, f"run_dir={directory}"]))
     files = {path: path.read_bytes() for path in checkpoints(directory)[-1].iterdir()}
     config = yaml.safe_load((directory / "config.yaml").read_text())
-    config["algo"]["learning_rate"] = 1e30
+    config["algo"]["optimizer"]["learning_rate"] = 1e30
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(NonFiniteError, match=r"\(step 192\)") as raised:
         api.resume(directory, total_steps=256)
@@ -275,7 +280,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(tmp_path):
     assert {path: path.read_bytes() for path in last.iterdir()} == files
     assert record(directory)["status"] == "failed"
     assert record(directory)["error"] == str(raised.value)
-    assert len(read_metrics(directory / "metrics.jsonl")) == 3
+    assert len(read_metrics(directory / "metrics.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
@@ -285,59 +290,72 @@ def test_what_is_lost_in_the_middle_of_a_row_is_not_saved(tmp_path, often):
     # A row of ten iterations, of which the first breaks the weights.
     directory = tmp_path / "run"
     words = small("cartpole", "total_steps=640", "log_every_steps=640", often)
-    with pytest.raises(NonFiniteError, match="the last good checkpoint is none"):
-        api.train(experiment([*words, f"run_dir={directory}", "algo.learning_rate=1e30"]))
-    assert checkpoints(directory) == []
-    assert metrics(directory) == []
-    assert record(directory)["best_return"] is None
+    with pytest.raises(NonFiniteError, match="the last good checkpoint is .*/step-0+$"):
+        api.train(experiment([*words, f"run_dir={directory}", LOST]))
+    assert [load(path).info["step"] for path in checkpoints(directory)] == [0]
+    (first,) = metrics(directory)
+    assert first["step"] == 0
+    assert record(directory)["best_return"] == first["eval/return"]
 
 
 def test_a_number_that_was_lost_once_in_a_row_ends_the_run(tmp_path, monkeypatch):
     # The weights are well again afterwards, and the next iterations' numbers finite.
-    log_iteration = Run.log_iteration
+    log = Run.log
 
-    def losing(run, metrics, *, steps):
-        if run.counters.step == 128:
+    def losing(run, metrics):
+        if run.counters.step == 192:
             metrics["loss/policy"] = torch.tensor(math.nan)
-        log_iteration(run, metrics, steps=steps)
+        log(run, metrics)
 
-    monkeypatch.setattr(Run, "log_iteration", losing)
+    monkeypatch.setattr(Run, "log", losing)
     directory = tmp_path / "run"
     words = small("cartpole", "total_steps=640", "log_every_steps=320")
     saved = ["checkpoint.every_seconds=0", f"run_dir={directory}"]
     with pytest.raises(NonFiniteError, match=r"^loss/policy is not finite .*\(step 192\)"):
         api.train(experiment([*words, *saved]))
-    assert [load(path).info["step"] for path in checkpoints(directory)] == [64, 128]
+    assert [load(path).info["step"] for path in checkpoints(directory)] == [0, 64, 128]
 
 
-def test_an_evaluation_that_fails_costs_no_step(tmp_path):
+def test_a_first_evaluation_that_fails_leaves_nothing(tmp_path):
     directory = tmp_path / "run"
-    words = fragile(
-        tmp_path, "total_steps=192", "evaluation.every_steps=128", f"run_dir={directory}"
-    )
+    words = fragile(tmp_path, "total_steps=192", f"run_dir={directory}")
     Fragile.instances = 0
     with pytest.raises(UserError, match="no licence left for another simulator"):
         api.train(experiment([*words, "+env.options.most_instances=2"]))
-    assert record(directory)["status"] == "failed"
-    assert [path.name for path in checkpoints(directory)] == ["step-000000000128"]
-
-    Fragile.instances = -10
-    api.resume(directory, total_steps=None, plugins=["fragile"])
-    evaluated = [row["step"] for row in metrics(directory) if "eval/return" in row]
-    assert evaluated == [192]
-    assert record(directory)["status"] == "finished"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_last_evaluation_that_failed_is_made_up_for(tmp_path):
+@pytest.mark.parametrize(
+    ("every", "failed", "evaluated"),
+    [
+        (128, 128, [0, 64, 128, 192]),
+        (192, 192, [0, 64, 192]),  # the last one
+    ],
+)
+def test_an_evaluation_that_fails_costs_no_step_and_is_made_up_for(
+    tmp_path, every, failed, evaluated
+):
     directory = tmp_path / "run"
-    words = fragile(tmp_path, "total_steps=128", f"run_dir={directory}")
+    words = fragile(
+        tmp_path, "total_steps=64", f"evaluation.every_steps={every}", f"run_dir={directory}"
+    )
+    Fragile.instances = -10
+    api.train(experiment([*words, "+env.options.most_instances=2"]))
+
     Fragile.instances = 0
-    with pytest.raises(UserError, match="no licence"):
-        api.train(experiment([*words, "+env.options.most_instances=2"]))
+    with pytest.raises(UserError, match="no licence left for another simulator"):
+        api.resume(directory, total_steps=192, plugins=["fragile"])
+    assert record(directory)["status"] == "failed"
+    steps = [load(path).info["step"] for path in checkpoints(directory)]
+    assert steps[-1] == record(directory)["step"] == failed
+
     Fragile.instances = -10
     final_return = api.resume(directory, total_steps=None, plugins=["fragile"])
-    assert [row["step"] for row in metrics(directory)] == [64, 128, 128]
-    assert metrics(directory)[-1]["eval/return"] == final_return
+    evaluations = [row for row in metrics(directory) if "eval/return" in row]
+    assert [row["step"] for row in evaluations] == evaluated
+    assert evaluations[-1]["eval/return"] == final_return
+    iterations = [row["step"] for row in metrics(directory) if "train/episodes" in row]
+    assert iterations == [64, 128, 192]
     assert record(directory)["status"] == "finished"
 
 

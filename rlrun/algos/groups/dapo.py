@@ -77,7 +77,7 @@ class DAPO:
                 f"algo.overlong_buffer={self.overlong_buffer} is longer than an episode, which "
                 f"may last {self.longest} steps"
             )
-        self.body = EpisodeUpdate(context, self, self.policy_loss)
+        self.body = EpisodeUpdate(context, self)
         self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:

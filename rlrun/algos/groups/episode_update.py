@@ -5,14 +5,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from rlrun.data.groups import pad
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.contract import Context, Metrics, PolicyFunction
-from rlrun.learning.learner import Learner, Loss
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -73,8 +74,8 @@ def compare(policy: PolicyFunction, batch: EpisodeBatch) -> Steps:
     )
 
 
-class EpisodeSettings(Protocol):
-    """The hyperparameters of these algorithms that concern what they share.
+class EpisodeAlgorithm(Protocol):
+    """What an algorithm on groups brings to its body: hyperparameters, and its loss.
 
     Attributes:
         num_envs: N, episodes of an iteration.
@@ -94,6 +95,10 @@ class EpisodeSettings(Protocol):
     optimizer: Adam
     normalization: Normalization
 
+    def policy_loss(self, policy: PolicyFunction, batch: EpisodeBatch) -> LossAndMetrics:
+        """Return the loss of a minibatch of episodes."""
+        ...
+
 
 class EpisodeUpdate:
     """Improves a policy on groups of whole episodes; there is no critic.
@@ -107,8 +112,7 @@ class EpisodeUpdate:
     def __init__(
         self,
         context: Context,
-        settings: EpisodeSettings,
-        policy_loss: Loss,
+        algorithm: EpisodeAlgorithm,
         *,
         kl: ReferenceKL = NO_PENALTY,
     ):
@@ -116,35 +120,42 @@ class EpisodeUpdate:
 
         Args:
             context: the other parts of the run.
-            settings: the algorithm's hyperparameters.
-            policy_loss: the policy with its parameters, and an `EpisodeBatch` -> loss and metrics.
+            algorithm: its hyperparameters and its loss.
             kl: the penalty for leaving a reference policy.
 
         Raises:
             UserError: rollouts are not whole episodes, or some would be left out.
         """
-        shape, size = context.shape, settings.episodes_per_minibatch
+        shape, size = context.shape, algorithm.episodes_per_minibatch
         if not shape.whole_episodes:
             raise UserError("this algorithm learns from whole episodes: collector=groups")
         if shape.num_envs % size:
             raise UserError(
                 f"algo.episodes_per_minibatch must divide num_envs={shape.num_envs}, got {size}"
             )
-        self._settings = settings
+        self._algorithm = algorithm
         self._shape = shape
         self._shuffle = context.streams.minibatch
-        self.agent = Agent(context, settings, critics=False)
+        self.agent = Agent(context, algorithm, critics=False)
         self.penalty = ReferencePenalty(
             kl, self.agent.networks.policy, context.load_policy, self.agent.device
         )
         if not context.resumed:
             made_up = self.agent.made_up_rollout()
             warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
-        self.policy = Learner(
-            self.agent.networks.policy,
-            policy_loss,
+        self.policy = GradientLearner(
+            self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
+        )
+        # A compiled update takes episodes of these lengths; shorter ones are padded.
+        self._lengths = [-(-shape.longest // part) for part in (8, 4, 2, 1)]
+        rows = self.agent.example(shape.longest * size)
+        obs, action, zeros = (column.unflatten(0, (shape.longest, size)) for column in rows)
+        # As if all episodes were as long as can be, which makes the fewest steps.
+        self.policy.expect(
+            EpisodeBatch(obs, action, zeros, zeros, zeros, zeros, zeros),
+            rate=algorithm.epochs / (size * shape.longest),
             minibatches=shape.num_envs // size,
-            optimizer=settings.optimizer,
+            every_shape=True,
         )
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
@@ -162,17 +173,20 @@ class EpisodeUpdate:
         """
         if not rollout.mask.any():
             return {"updates": torch.tensor(0)}
-        settings = self._settings
-        learning_rate = rollout.reward.new_tensor(settings.optimizer.rate(progress))
+        algorithm = self._algorithm
+        learning_rate = self.policy.rate(progress)
         penalised = self.penalty(rollout)
         advantage, _ = self.agent.estimate(penalised.rollout)
-        weight = step_weights(rollout.mask, settings.aggregation, longest=self._shape.longest)
+        weight = step_weights(rollout.mask, algorithm.aggregation, longest=self._shape.longest)
+        length = len(rollout.mask)
+        if self.policy.is_compiled:
+            length = next(each for each in self._lengths if each >= length)
         history = []
-        for _ in range(settings.epochs):
+        for _ in range(algorithm.epochs):
             episodes = shuffled_episodes(
-                rollout.mask, size=settings.episodes_per_minibatch, generator=self._shuffle
+                rollout.mask, size=algorithm.episodes_per_minibatch, generator=self._shuffle
             )
-            columns = EpisodeBatch(
+            whole = EpisodeBatch(
                 rollout.obs,
                 rollout.action,
                 rollout.logp,
@@ -181,6 +195,7 @@ class EpisodeUpdate:
                 penalised.reference_logp,
                 penalised.coefficient.expand_as(advantage),
             )
+            columns = [pad(column, length) for column in whole]
             batches = EpisodeBatch(*take_columns(episodes, *columns))
             history.append(self.policy.fit(batches, learning_rate))
         return {
@@ -193,7 +208,7 @@ class EpisodeUpdate:
 
 def setup(self: Any, context: Context) -> None:
     """Build the policy and what fits it: the `setup` of every algorithm here."""
-    self.body = EpisodeUpdate(context, self, self.policy_loss, kl=self.kl)
+    self.body = EpisodeUpdate(context, self, kl=self.kl)
     self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
 

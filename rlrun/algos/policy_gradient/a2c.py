@@ -24,7 +24,6 @@ from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import RMSprop
 from rlrun.learning.surrogates import standardize
 
@@ -52,14 +51,7 @@ class A2C:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of policy and critic on all of a rollout."""
-        rollout = self.agent.rollout(transitions)
-        whole = self.body.whole(rollout)
-        metrics = self.body.fit(rollout, whole, progress)
-        return {
-            **summarize([metrics]),
-            **explained_variance(rollout, whole.target),
-            **self.body.schedule(progress),
-        }
+        return self.body.one_step(self.agent.rollout(transitions), progress)
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Â log π(a|s)] − c E[H(π)]."""

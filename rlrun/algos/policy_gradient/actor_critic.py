@@ -28,7 +28,6 @@ from rlrun.config.types import Count, Fraction
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
 
 
@@ -54,15 +53,7 @@ class ActorCritic:
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of actor and critic on all of a rollout."""
-        rollout = self.agent.rollout(transitions)
-        # Both from the critic as it was; the target is held constant (semi-gradient).
-        whole = self.body.whole(rollout)
-        metrics = self.body.fit(rollout, whole, progress)
-        return {
-            **summarize([metrics]),
-            **explained_variance(rollout, whole.target),
-            **self.body.schedule(progress),
-        }
+        return self.body.one_step(self.agent.rollout(transitions), progress)
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Ψ log π(a|s)]."""

@@ -11,7 +11,8 @@ from rlrun.data.rollout import Rollout
 from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
-from rlrun.learning.learner import Learner
+from rlrun.learning.learner import GradientLearner
+from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Optimizer
 
 
@@ -79,6 +80,7 @@ class ActorCriticUpdate:
         context: Context,
         algorithm: ActorCriticAlgorithm,
         minibatch_size: int | None = None,
+        epochs: int = 1,
         *,
         critic_optimizer: Optimizer | None = None,
         value_clip: float | None = None,
@@ -91,6 +93,7 @@ class ActorCriticUpdate:
             context: the other parts of the run.
             algorithm: its hyperparameters and its loss.
             minibatch_size: rows of a step; None: all of a rollout.
+            epochs: passes over a rollout.
             critic_optimizer: of the critics; None: one like the policy's.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
             recompute: judge a rollout and estimate Ψ anew before each further pass.
@@ -105,48 +108,51 @@ class ActorCriticUpdate:
         self.agent = agent = Agent(context, algorithm, critics=True)
         if recompute:
             refuse_second_ratio(agent)
-        self._minibatch_size, self._recompute = size, recompute
+        self._minibatch_size, self._epochs, self._recompute = size, epochs, recompute
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
-        count = shape.minibatches(size)
-        self.policy = Learner(
-            agent.networks.policy,
-            algorithm.policy_loss,
-            minibatches=count,
-            optimizer=algorithm.optimizer,
-        )
+        policy = agent.networks.policy
+        self.policy = GradientLearner(policy, algorithm.policy_loss, algorithm.optimizer)
         self.critics = Critics(
             agent.networks,
-            minibatches=count,
             optimizer=critic_optimizer or algorithm.optimizer,
             value_clip=value_clip,
         )
         self.learners = {"policy": self.policy, "critics": self.critics}
+        count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.
-        if context.compiled and not (minibatch_size is None and shape.whole_episodes):
+        if minibatch_size is not None or not shape.whole_episodes:
+            rate = epochs / size
+            self.policy.expect(example(agent, size), rate=rate, minibatches=count)
             obs, action, zeros = agent.example(size)
-            self.policy.compile(hardware.compiled, example(agent, size))
-            self.critics.compile(hardware, CriticBatch(obs, action, zeros, zeros))
+            batch = CriticBatch(obs, action, zeros, zeros)
+            self.critics.expect(batch, rate=rate, minibatches=count)
 
-    def passes(
-        self, rollout: Rollout, estimate: tuple[Tensor, Tensor], *, epochs: int
-    ) -> Iterator[Pass]:
+    def passes(self, rollout: Rollout, estimate: tuple[Tensor, Tensor]) -> Iterator[Pass]:
         """Go over a rollout several times, in minibatches that are shuffled anew.
 
         Args:
             rollout: as it was judged at collection.
             estimate: its Ψ and value target.
-            epochs: passes.
         """
-        for epoch in range(epochs):
+        for epoch in range(self._epochs):
             if self._recompute and epoch > 0:
                 estimate = self.agent.estimate(self.agent.judge(rollout))
             rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
             yield Pass(rows, *estimate)
 
-    def whole(self, rollout: Rollout) -> Pass:
-        """Take all rows of a rollout at once, in their order."""
-        return Pass(all_rows(rollout.mask), *self.agent.estimate(rollout))
+    def one_step(self, rollout: Rollout, progress: float) -> Metrics:
+        """Take one step of policy and critics on all rows of a rollout.
+
+        Both Ψ and the target are from the critics as they were, and held constant.
+        """
+        advantage, target = self.agent.estimate(rollout)
+        metrics = self.fit(rollout, Pass(all_rows(rollout.mask), advantage, target), progress)
+        return {
+            **summarize([metrics]),
+            **explained_variance(rollout, target),
+            **self.schedule(progress),
+        }
 
     def fit(self, rollout: Rollout, over: Pass, progress: float, *, batches: Any = None) -> Metrics:
         """Take one step of policy and critics on each minibatch of a pass.

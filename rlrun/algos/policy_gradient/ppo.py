@@ -53,6 +53,7 @@ class PPO:
             context,
             self,
             self.minibatch_size,
+            self.epochs,
             value_clip=self.value_clip,
             recompute=self.recompute_advantage,
         )
@@ -65,7 +66,7 @@ class PPO:
         rollout = self.agent.rollout(transitions)
         estimate = self.agent.estimate(rollout)
         history = []
-        for epoch in self.body.passes(rollout, estimate, epochs=self.epochs):
+        for epoch in self.body.passes(rollout, estimate):
             history.append(self.body.fit(rollout, epoch, progress))
             # The policy has gone far enough from the one that collected the data.
             if self.stop_kl is not None and history[-1]["policy/kl"].mean() > 1.5 * self.stop_kl:

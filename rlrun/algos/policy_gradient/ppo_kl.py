@@ -72,8 +72,9 @@ class PPOKL:
             context,
             self,
             self.minibatch_size,
-            recompute=self.recompute_advantage,
+            self.epochs,
             example=self.example,
+            recompute=self.recompute_advantage,
         )
         self.agent, self.learners = self.body.agent, self.body.learners
         self.controller = self.kl.controller(self.agent.device)
@@ -92,7 +93,7 @@ class PPOKL:
         estimate, policy = self.agent.estimate(rollout), self.agent.networks.policy
         kl_coefficient, old = self.controller.value, policy(rollout.obs).parameters
         history = []
-        for epoch in self.body.passes(rollout, estimate, epochs=self.epochs):
+        for epoch in self.body.passes(rollout, estimate):
             beta = kl_coefficient.expand_as(epoch.advantage)
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
             batches = PenalisedBatch(*take(epoch.rows, *columns))

@@ -36,7 +36,7 @@ from rlrun.learning.aggregation import Aggregation, step_weights
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.kl import approximate_kl
-from rlrun.learning.learner import Learner
+from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import standardize
@@ -74,17 +74,15 @@ class REINFORCE:
         self.longest, self.shuffle = context.shape.longest, context.streams.minibatch
         self.agent = Agent(context, self, critics=True)
         networks = self.agent.networks
-        self.policy_learner = Learner(
-            networks.policy, self.policy_loss, minibatches=1, optimizer=self.optimizer
-        )
-        self.critics = Critics(networks, minibatches=1, optimizer=self.critic.optimizer)
+        self.policy_learner = GradientLearner(networks.policy, self.policy_loss, self.optimizer)
+        self.critics = Critics(networks, optimizer=self.critic.optimizer)
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
         self.parts = self.agent.parts
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of the policy, and fit the critics if there are any."""
-        learning_rate = torch.tensor(self.optimizer.rate(progress), device=self.agent.device)
+        learning_rate = self.policy_learner.rate(progress)
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)

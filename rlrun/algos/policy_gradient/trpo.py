@@ -45,21 +45,22 @@ class TRPO:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         self.agent = Agent(context, self, critics=True)
         self.shuffle, self.run_both = context.streams.minibatch, context.hardware.run_both
-        shape, size = context.shape, self.critic.minibatch_size
         self.policy_step = TrustRegionStep(self.agent.networks.policy, self.trust_region)
-        self.critics = Critics(
-            self.agent.networks,
-            minibatches=shape.minibatches(size),
-            optimizer=self.critic.optimizer,
-        )
+        self.critics = Critics(self.agent.networks, optimizer=self.critic.optimizer)
         self.learners: dict[str, Trainable] = {"policy": self.policy_step, "critics": self.critics}
         self.parts = self.agent.parts
+        shape, size = context.shape, self.critic.minibatch_size
+        minibatches = shape.minibatches(size)
         # Rollouts of whole episodes differ in size.
-        if context.compiled and not shape.whole_episodes:
-            example = TrustRegionBatch(*self.agent.example(shape.rows))
-            self.policy_step.compile(context.hardware.compiled, example)
+        if not shape.whole_episodes:
+            batch = TrustRegionBatch(*self.agent.example(shape.rows))
+            self.policy_step.expect(batch, rate=1 / shape.rows)
             obs, action, zeros = self.agent.example(size)
-            self.critics.compile(context.hardware, CriticBatch(obs, action, zeros, zeros))
+            self.critics.expect(
+                CriticBatch(obs, action, zeros, zeros),
+                rate=self.critic.epochs / size,
+                minibatches=minibatches,
+            )
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
@@ -87,6 +88,6 @@ class TRPO:
             **critic_metrics,
             **policy_metrics,
             **explained_variance(rollout, target),
-            "schedule/learning_rate": torch.tensor(self.critic.optimizer.rate(progress)),
+            "schedule/learning_rate": self.critics.rate(progress),
             "updates": 1 + critic_metrics["updates"],
         }

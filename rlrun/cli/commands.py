@@ -3,10 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +13,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rlrun.cli.parser import OneLineParser
+from rlrun.cli.arguments import PARSERS, find_runs
 from rlrun.config import schema
 from rlrun.config.files import open_regular, parse_json, read_json
 from rlrun.config.types import Count, Finite, NonNegative, NonNegativeInt
 from rlrun.errors import UserError, near_path, printable, say
-from rlrun.runs.files.directory import UNFINISHED, is_locked
+from rlrun.runs.files.directory import is_locked
 
 # What `list` says of a run by name, beside what its directory is called.
 NAMES = ("algo", "env_id", "advantage", "model")
@@ -42,27 +41,12 @@ def run(verb: str, words: list[str]) -> None:
     Raises:
         UserError: a mistake in the words, or a run that is not there.
     """
-    {"eval": evaluate, "resume": resume, "list": list_runs}[verb](words)
+    arguments = PARSERS[verb]().parse_args(words)
+    {"eval": evaluate, "resume": resume, "list": list_runs}[verb](arguments)
 
 
-def evaluate(words: list[str]) -> None:
+def evaluate(arguments: argparse.Namespace) -> None:
     """`rlrun eval RUN`: returns of a trained policy, and a video."""
-    parser = OneLineParser("rlrun eval", description="Runs episodes of a trained policy.")
-    parser.add_argument("run", type=run_directory, help="the run's directory")
-    parser.add_argument("--episodes", type=positive, default=100, help="how many (default 100)")
-    parser.add_argument(
-        "--seed", type=not_negative, default=0, help="of the environments (default 0)"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        choices=["last", "best"],
-        default="last",
-        help="the newest, or the one with the best evaluation return (default last)",
-    )
-    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film one episode")
-    add_plugins(parser)
-    arguments = parser.parse_args(words)
-
     if arguments.video is not None and "DISPLAY" not in os.environ:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")
@@ -93,43 +77,16 @@ def evaluate(words: list[str]) -> None:
         )
 
 
-def resume(words: list[str]) -> None:
+def resume(arguments: argparse.Namespace) -> None:
     """`rlrun resume RUN`: continues a run from its newest checkpoint."""
-    parser = OneLineParser("rlrun resume", description="Continues a run where it stopped.")
-    parser.add_argument("run", type=run_directory, help="the run's directory")
-    parser.add_argument(
-        "total_steps",
-        nargs="?",
-        type=total_steps,
-        metavar="total_steps=N",
-        help="train to this many environment steps (default: the run's own total); a larger total "
-        "stretches the learning-rate schedule, which is a function of step/total, so that the "
-        "rate goes up again",
-    )
-    add_plugins(parser)
-    arguments = parser.parse_args(words)
-
     from rlrun.runs.api import resume as resume_run
 
     resume_run(arguments.run, total_steps=arguments.total_steps, plugins=arguments.plugin)
 
 
-def add_plugins(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that allows a run's config to name code outside rlrun."""
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="your package that the run uses; a run's directory is not trusted to name it",
-    )
-
-
-def list_runs(words: list[str]) -> None:
+def list_runs(arguments: argparse.Namespace) -> None:
     """`rlrun list [ROOT]`: a table of the runs under a directory."""
-    parser = OneLineParser("rlrun list", description="Lists the runs under a directory.")
-    parser.add_argument("root", nargs="?", type=Path, default=Path("outputs"))
-    root = parser.parse_args(words).root
+    root = arguments.root
     if not root.is_dir():
         raise UserError(f"no directory '{root}' to list{near_path(root)}")
     table = Table(box=box.SIMPLE)
@@ -220,79 +177,6 @@ def last_step(path: Path) -> int:
         except (ValueError, KeyError, TypeError, UserError):
             continue  # the line is not whole: the file is being written, or the process was killed
     return 0
-
-
-def find_runs(root: Path) -> Iterator[Path]:
-    """Yields the directories under the root that hold a run, in the order of their names."""
-    for directory, subdirectories, files in os.walk(root):
-        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
-        if "run.json" in files:
-            subdirectories.clear()  # nothing inside a run is a run
-            yield Path(directory)
-
-
-def run_directory(word: str) -> Path:
-    """Reads the argument RUN.
-
-    Raises:
-        UserError: it is not the directory of a run.
-    """
-    directory = Path(word)
-    if not directory.is_dir():
-        hint = near_path(directory) or "; rlrun list shows the runs"
-        raise UserError(f"no run at '{word}'{hint}")
-    if not (directory / "run.json").is_file():
-        inside = list(find_runs(directory))
-        hint = f"; did you mean '{inside[-1]}'?" if inside else ""
-        raise UserError(f"'{word}' is not a run: it has no run.json{hint}")
-    return directory
-
-
-def total_steps(word: str) -> int:
-    """Reads the setting ``total_steps=N``.
-
-    Raises:
-        UserError: it is another setting, or N is not a positive whole number.
-    """
-    key, _, value = word.partition("=")
-    if key != "total_steps":
-        raise UserError(f"'{word}': only total_steps=N can be given")
-    return positive(value)
-
-
-def positive(word: str) -> int:
-    """Reads a positive whole number; 1e6 and 1_000_000 are fine.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    number = whole(word)
-    if number is None or number < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got '{word}'")
-    return number
-
-
-def not_negative(word: str) -> int:
-    """Reads a whole number, zero or more.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    number = whole(word)
-    if number is None or number < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{word}'")
-    return number
-
-
-def whole(word: str) -> int | None:
-    """Reads a whole number; None if it is none, or beyond what a machine counts with."""
-    try:
-        number = Decimal(word)  # exact, where a float would round
-    except InvalidOperation:
-        return None
-    if not number.is_finite() or number.copy_abs() > schema.LARGEST or number % 1:
-        return None
-    return int(number)
 
 
 def console() -> Console:

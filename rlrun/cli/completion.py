@@ -1,11 +1,21 @@
 """What the shell offers behind `rlrun` when the user presses Tab.
 
-Hydra completes groups and settings; the verbs, which it does not know, are added here.
+Hydra completes groups and settings; the rest is added here: verbs, options and their choices, and
+the members of a list (`env=hopper,wal`, `logger=[wandb,ten`).
 """
 
 import contextlib
+import io
 import os
+import re
+import sys
 from collections.abc import Sequence
+
+from rlrun.cli import help
+from rlrun.cli.parser import OneLineParser
+
+# A group, "=", the members of a list that are written already, and the beginning of the next.
+LIST = re.compile(r"(\w+=)(\[?(?:[\w-]+,)*)([\w-]*)")
 
 
 def is_query(words: Sequence[str]) -> bool:
@@ -30,19 +40,81 @@ def complete(words: list[str], verbs: Sequence[str]) -> None:
         typed.append("")  # the word that begins here
     if len(typed) < 2:
         return  # no shell has asked
-    if len(typed) == 2:
-        for verb in verbs:
-            if verb.startswith(typed[1]):
-                print(verb)
-    elif typed[1] == "train":
-        os.environ["COMP_LINE"] = " ".join([typed[0], *typed[2:]])
-    elif typed[1] in verbs:
-        return  # runs are directories, which the shell completes by itself
+    program, *before, word = typed
     with (
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stderr(nowhere),
         contextlib.suppress(Exception, SystemExit),  # argparse, for one, ends the process
     ):
-        from rlrun.cli.train import launch
+        if not before:
+            show(word, verbs)
+        if before and before[0] in verbs and before[0] != "train":
+            from rlrun.cli.arguments import PARSERS
 
-        launch(words)
+            complete_option(before, word, PARSERS[before[0]]())
+            return  # runs are directories, which the shell completes by itself
+        if before and before[0] == "train":
+            before = before[1:]
+
+        from rlrun.cli.train import options_parser
+
+        if not complete_option(before, word, options_parser()):
+            complete_setting(words, [program, *before], word)
+
+
+def complete_option(before: Sequence[str], word: str, parser: OneLineParser) -> bool:
+    """Prints the options that begin so, or the choices of the option before the word.
+
+    Args:
+        before: the words before it.
+        word: what is being typed.
+        parser: knows the options.
+
+    Returns:
+        Whether an option or its value is being typed.
+    """
+    if word.startswith("-"):
+        show(word, parser.long_options())
+        return True
+    if before and before[-1].startswith("-") and parser.takes_value(before[-1]):
+        show(word, parser.choices(before[-1]))
+        return True
+    return False
+
+
+def complete_setting(words: list[str], before: Sequence[str], word: str) -> None:
+    """Prints what Hydra knows to follow, also behind the members of a list.
+
+    Args:
+        words: the command line, as Hydra needs it.
+        before: the words before the one that is being typed.
+        word: what is being typed.
+    """
+    from rlrun.cli.train import launch
+
+    key, members, member = "", "", ""
+    found = LIST.fullmatch(word)
+    if found and found[2] and found[1].removesuffix("=") in help.GROUPS:
+        key, members, member = found.groups()
+        word = key + member
+    os.environ["COMP_LINE"] = " ".join([*before, word])
+    for directory in help.users_directory(before):
+        words = [*words, "--config-dir", str(directory)]
+    sys.argv[1:] = words  # which Hydra reads
+    answer = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(answer):
+            launch(words)
+    finally:
+        for choice in answer.getvalue().split():
+            if not members:
+                print(choice)
+            elif choice.removeprefix(key) not in re.findall(r"[\w-]+", members):
+                print(f"{key}{members}{choice.removeprefix(key)}")
+
+
+def show(word: str, choices: Sequence[str]) -> None:
+    """Prints the choices that begin with what is being typed."""
+    for choice in choices:
+        if choice.startswith(word):
+            print(choice)

@@ -32,6 +32,8 @@ rlrun: reinforcement-learning experiments from one command line
   rlrun list [ROOT]    the runs under outputs/: status, steps, return, time
   (each has its own --help)
 
+  rlrun --help SETTING what a setting (algo.clip) or group (env) is, its type and its value
+
 Groups and their choices (rlrun --cfg job shows every setting and its value):
 """
 
@@ -54,6 +56,19 @@ Examples:
   rlrun -m env=hopper,walker2d seed=0,1,2,3,4
   rlrun eval outputs/<date>/<run> --episodes 20 --video hopper.mp4
 """
+
+
+def asked_for(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the settings that a command line gives, and those that it asks about.
+
+    Args:
+        words: the command line with --help ("algo=trpo", "--help", "algo.max_kl").
+    """
+    parser = OneLineParser("rlrun", add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    others = [word for word in parser.parse_known_args(words)[1] if not word.startswith("-")]
+    overrides = [word for word in others if "=" in word or word.startswith(("+", "~"))]
+    return overrides, [word for word in others if word not in (*overrides, "train")]
 
 
 def users_directory(words: Sequence[str]) -> list[Path]:

@@ -131,18 +131,18 @@ def may_be_list(key: str) -> bool:
     return not known or any(OmegaConf.is_list(value) for value in known)
 
 
-def nearest_setting(word: str, node: DictConfig) -> str:
+def nearest_setting(word: str, node: Mapping[str, Any]) -> str:
     """Ends a message about what is no setting of a part: the nearest one, also of those inside.
 
     Args:
         word: what the user wrote ("lr").
         node: the part; the settings inside it are named from there ("optimizer.learning_rate").
     """
-    settings = [str(key) for key in node if key != "hydra" and not str(key).startswith("_")]
+    settings = [key for key in node if key != "hydra" and not key.startswith("_")]
     inside = {
-        str(key): f"{name}.{key}"
+        key: f"{name}.{key}"
         for name in settings
-        if OmegaConf.is_dict(node._get_node(name))
+        if isinstance(node[name], Mapping)
         for key in node[name]
     }
     if nearest(word, settings) is None and (match := nearest(word, inside)) is not None:
@@ -168,7 +168,8 @@ def explain(error: Exception) -> str:
         case ConfigCompositionException(__cause__=OmegaConfBaseException() as cause):
             if cause.parent_node is None:
                 return f"{cause.full_key}: {str(cause).partition(chr(10))[0]}"
-            hint = nearest_setting(str(cause.key), cast(DictConfig, cause.parent_node))
+            node = OmegaConf.to_container(cast(DictConfig, cause.parent_node))
+            hint = nearest_setting(str(cause.key), cast(dict, node))
             return f"{cause.full_key}: no such setting{hint}"
     if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):
         word, key, values = several.groups()

@@ -52,9 +52,7 @@ def dispatch(words: list[str]) -> None:
     elif "--version" in words:
         print(f"rlrun {__version__}")
     elif "--help" in words or "-h" in words:
-        from rlrun.config.experiment import conf_directory
-
-        print(help.text([conf_directory(), *help.users_directory(words)]))
+        show_help(words)
     elif verb and verb[0] not in "-+~" and "=" not in verb and verb != "train":
         raise UserError(
             f"no command '{verb}'{did_you_mean(verb, VERBS)} (settings are written name=value)"
@@ -65,3 +63,25 @@ def dispatch(words: list[str]) -> None:
         if verb == "train":
             del sys.argv[1]  # Hydra reads sys.argv and knows no verbs
         launch(sys.argv[1:])
+
+
+def show_help(words: list[str]) -> None:
+    """Prints the help, or what there is to say of the settings that are named beside --help.
+
+    Args:
+        words: the command line.
+
+    Raises:
+        UserError: there is no such setting.
+    """
+    from rlrun.config.experiment import conf_directory
+
+    directories = [*help.users_directory(words), conf_directory()]
+    overrides, settings = help.asked_for(words)
+    if not settings:
+        print(help.text(directories[::-1]))
+        return
+
+    from rlrun.cli import help_setting
+
+    print("\n\n".join(help_setting.text(name, overrides, directories) for name in settings))

@@ -21,22 +21,6 @@ from rlrun.cli.parser import OneLineParser
 from rlrun.config.experiment import conf_directory
 from rlrun.errors import JobFailed, UserError, did_you_mean, nearest
 
-# Hydra's long options, of which an unknown one is more often a setting in argparse's style.
-HYDRA_OPTIONS = (
-    "--cfg",
-    "--config-dir",
-    "--config-name",
-    "--config-path",
-    "--experimental-rerun",
-    "--hydra-help",
-    "--info",
-    "--multirun",
-    "--package",
-    "--resolve",
-    "--run",
-    "--shell-completion",
-)
-
 # Groups whose unknown choices Hydra passes over or cannot name: an optional one, and one with
 # several choices at once.
 CHECKED_HERE = ("tuned", "logger")
@@ -62,6 +46,11 @@ def job(cfg: DictConfig) -> float:
         raise JobEnded(error) from error
 
 
+def options_parser() -> OneLineParser:
+    """Returns a parser of Hydra's options; their values cannot be told from overrides otherwise."""
+    return OneLineParser("rlrun", parents=[get_args_parser()], add_help=False)
+
+
 def check_words(words: Sequence[str]) -> Namespace:
     """Refuses what Hydra would accept and misunderstand, or refuse in many lines.
 
@@ -75,13 +64,12 @@ def check_words(words: Sequence[str]) -> Namespace:
         UserError: an unknown option or one with a wrong value, a mistake in the choice of a
             group, or a setting that Hydra would not read.
     """
-    # Hydra offers no other way to tell its options and their values from the overrides.
-    parser = OneLineParser("rlrun", parents=[get_args_parser()], add_help=False)
+    parser = options_parser()
     arguments, others = parser.parse_known_args(words)
     for word in others:
         if not word.startswith("-"):
             raise UserError(f"{word}: write the settings together, before or after the options")
-        check_option(word.partition("=")[0])
+        check_option(word.partition("=")[0], parser.long_options())
     directories = [conf_directory(), *users_directory(words)]
     for word in arguments.overrides:
         check_choice(word)
@@ -89,18 +77,19 @@ def check_words(words: Sequence[str]) -> Namespace:
     return arguments
 
 
-def check_option(name: str) -> None:
-    """Refuses an option that Hydra does not have.
+def check_option(name: str, options: Sequence[str]) -> None:
+    """Refuses an option that Hydra does not have: more often, it is a setting in argparse's style.
 
     Args:
         name: the option ("--seed").
+        options: those that there are.
 
     Raises:
         UserError: always.
     """
     if not name.startswith("--"):
         raise UserError(f"no option {name} (see rlrun --help)")
-    option = nearest(name, HYDRA_OPTIONS)
+    option = nearest(name, options)
     hint = f"did you mean {option}?" if option else f"settings are written {name[2:]}=value"
     raise UserError(f"no option {name}; {hint}")
 

@@ -1,6 +1,7 @@
 """The live display of a run in the terminal, or plain lines where there is no terminal."""
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
+
+from rlrun.errors import silence
 
 FRAME_SECONDS = 0.25  # between two drawings of the live display
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
@@ -30,6 +33,7 @@ class StandardError(Console):
     def on_broken_pipe(self) -> None:
         """Fall silent, where rich would end the process."""
         self.quiet = True
+        silence(sys.stderr)
 
 
 class Speed:

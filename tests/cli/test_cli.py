@@ -319,6 +319,27 @@ COMPLETIONS = {
     "rlrun ev": ["eval", "evaluation."],
     "rlrun l": ["list", "log_every_steps=", "logger.", "logger="],
     "rlrun eval out": [],
+    "rlrun eval run --ch": ["--checkpoint"],
+    "rlrun eval run --episodes 3 --checkpoint b": ["best"],
+    "rlrun eval run --checkpoint ": ["best", "last"],
+    "rlrun eval run --video fi": [],
+    "rlrun resume run --": ["--help", "--plugin"],
+    "rlrun list --h": ["--help"],
+    "rlrun --con": ["--config-dir", "--config-name", "--config-path"],
+    "rlrun train --mul": ["--multirun"],
+    "rlrun env=hopper --cfg j": ["job"],
+    "rlrun --config-dir CO": [],
+    "rlrun env=hopper,wal": ["env=hopper,walker2d"],
+    "rlrun -m seed=1,2 algo=ppo,a2c,tr": ["algo=ppo,a2c,trpo"],
+    "rlrun hardware=cpu,": ["hardware=cpu,gpu"],
+    "rlrun logger=[": ["logger=[none", "logger=[tensorboard", "logger=[wandb"],
+    "rlrun logger=[wandb,ten": ["logger=[wandb,tensorboard"],
+    "rlrun logger=wandb,w": [],
+    "rlrun tags=[a,": [],
+    "rlrun -x ": [],
+    "rlrun --config-dir CONF env=no_t": ["env=no_target"],
+    "rlrun --config-dir=CONF algo=ppo,ty": ["algo=ppo,typo"],
+    "rlrun --config-dir nowhere env=hop": [],
     "rlrun list ": [],
     "rlrun resume run total": [],
     "rlrun train env=cartp": ["env=cartpole"],
@@ -333,11 +354,31 @@ COMPLETIONS = {
 
 
 @pytest.mark.parametrize("line", COMPLETIONS)
-def test_completion_never_fails(rlrun, monkeypatch, line):
-    monkeypatch.setenv("COMP_LINE", line)
+def test_completion_answers_and_never_fails(rlrun, monkeypatch, users_conf, line):
+    monkeypatch.setenv("COMP_LINE", line.replace("CONF", users_conf))
     code, out, err = rlrun("-sc", "query=bash")
     assert (code, err) == (0, "")
     assert sorted(out.split()) == COMPLETIONS[line]
+
+
+def test_bash_shows_what_completion_answers():
+    script = """
+        eval "$(rlrun -sc install=bash)"
+        for line in "rlrun logger=[wandb,ten" "rlrun env=hopper,wal" "rlrun --con"; do
+            COMP_LINE=$line COMP_POINT=${#line} COMP_CWORD=1
+            hydra_bash_completion
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    path = f"{RLRUN.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    assert done.stdout.splitlines() == [
+        "logger=[wandb,tensorboard",
+        "env=hopper,walker2d",
+        "--config-path --config-name --config-dir",
+    ]
 
 
 def test_completion_without_a_shell_says_nothing(rlrun, monkeypatch):

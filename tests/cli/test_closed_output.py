@@ -58,10 +58,18 @@ def test_a_run_goes_on_to_its_end(tmp_path):
     assert record(tmp_path / "run")["status"] == "finished"
 
 
+def test_a_run_whose_errors_nobody_reads_either_goes_on_to_its_end(tmp_path):
+    words = small("cartpole", "total_steps=128", "run_dir=run")
+    done = without_a_reader(*words, directory=tmp_path, stderr=subprocess.STDOUT)
+    assert done.returncode == 0
+    assert record(tmp_path / "run")["status"] == "finished"
+
+
 def test_a_sweep_goes_on_to_its_last_job(tmp_path):
     # The first job fails, which nobody can be told of: stderr has no reader either.
     words = small("cartpole", "total_steps=128", "hydra.sweep.dir=sweep", "run_dir=taken,free")
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
     done = without_a_reader("-m", *words, directory=tmp_path, stderr=subprocess.STDOUT)
     assert done.returncode == 1
     lines = (tmp_path / "sweep" / "sweep.jsonl").read_text().splitlines()

@@ -1,0 +1,142 @@
+"""What can stand behind the verbs beside training: parsers of `rlrun eval`, `resume`, `list`."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from rlrun.cli.parser import OneLineParser
+from rlrun.config import schema
+from rlrun.errors import UserError, near_path
+from rlrun.runs.files.directory import UNFINISHED
+
+
+def evaluate_parser() -> OneLineParser:
+    """Returns the parser of `rlrun eval`."""
+    parser = OneLineParser("rlrun eval", description="Runs episodes of a trained policy.")
+    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser.add_argument("--episodes", type=positive, default=100, help="how many (default 100)")
+    parser.add_argument(
+        "--seed", type=not_negative, default=0, help="of the environments (default 0)"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=["last", "best"],
+        default="last",
+        help="the newest, or the one with the best evaluation return (default last)",
+    )
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film one episode")
+    add_plugins(parser)
+    return parser
+
+
+def resume_parser() -> OneLineParser:
+    """Returns the parser of `rlrun resume`."""
+    parser = OneLineParser("rlrun resume", description="Continues a run where it stopped.")
+    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser.add_argument(
+        "total_steps",
+        nargs="?",
+        type=total_steps,
+        metavar="total_steps=N",
+        help="train to this many environment steps (default: the run's own total); a larger total "
+        "stretches the learning-rate schedule, which is a function of step/total, so that the "
+        "rate goes up again",
+    )
+    add_plugins(parser)
+    return parser
+
+
+def list_parser() -> OneLineParser:
+    """Returns the parser of `rlrun list`."""
+    parser = OneLineParser("rlrun list", description="Lists the runs under a directory.")
+    parser.add_argument("root", nargs="?", type=Path, default=Path("outputs"))
+    return parser
+
+
+PARSERS = {"eval": evaluate_parser, "resume": resume_parser, "list": list_parser}
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that allows a run's config to name code outside rlrun."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="your package that the run uses; a run's directory is not trusted to name it",
+    )
+
+
+def run_directory(word: str) -> Path:
+    """Reads the argument RUN.
+
+    Raises:
+        UserError: it is not the directory of a run.
+    """
+    directory = Path(word)
+    if not directory.is_dir():
+        hint = near_path(directory) or "; rlrun list shows the runs"
+        raise UserError(f"no run at '{word}'{hint}")
+    if not (directory / "run.json").is_file():
+        inside = list(find_runs(directory))
+        hint = f"; did you mean '{inside[-1]}'?" if inside else ""
+        raise UserError(f"'{word}' is not a run: it has no run.json{hint}")
+    return directory
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """Yields the directories under the root that hold a run, in the order of their names."""
+    for directory, subdirectories, files in os.walk(root):
+        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
+        if "run.json" in files:
+            subdirectories.clear()  # nothing inside a run is a run
+            yield Path(directory)
+
+
+def total_steps(word: str) -> int:
+    """Reads the setting ``total_steps=N``.
+
+    Raises:
+        UserError: it is another setting, or N is not a positive whole number.
+    """
+    key, _, value = word.partition("=")
+    if key != "total_steps":
+        raise UserError(f"'{word}': only total_steps=N can be given")
+    return positive(value)
+
+
+def positive(word: str) -> int:
+    """Reads a positive whole number; 1e6 and 1_000_000 are fine.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    number = whole(word)
+    if number is None or number < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got '{word}'")
+    return number
+
+
+def not_negative(word: str) -> int:
+    """Reads a whole number, zero or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    number = whole(word)
+    if number is None or number < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got '{word}'")
+    return number
+
+
+def whole(word: str) -> int | None:
+    """Reads a whole number; None if it is none, or beyond what a machine counts with."""
+    try:
+        number = Decimal(word)  # exact, where a float would round
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or number.copy_abs() > schema.LARGEST or number % 1:
+        return None
+    return int(number)

@@ -47,9 +47,9 @@ def copied(run, tmp_path) -> Path:
 
 def test_it_is_the_policy_of_the_runs_newest_checkpoint(run):
     reference = load_policy(str(run), CPU, problem=CARTPOLE)
-    trained, _ = api.saved_run(run, "last", plugins=[])
     raw_obs = torch.randn(3, 2, 4)
-    agent = trained.algorithm.agent
+    with api.saved_run(run, "last", plugins=[]) as (trained, _):
+        agent = trained.algorithm.agent
     expected = agent.networks.policy(agent.observation_normalizer(raw_obs))
     assert torch.equal(reference(raw_obs).logits, expected.logits)
     # Its own normaliser has seen something.

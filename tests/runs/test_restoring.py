@@ -9,12 +9,12 @@ import pytest
 import torch
 from fragile import Fragile
 from running import (
-    assert_same_run,
     checkpoints,
     content,
     differences,
     experiment,
     fragile,
+    metrics,
     record,
     small,
 )
@@ -51,7 +51,7 @@ def copied(trained, tmp_path) -> Path:
 def test_a_resume_whose_environments_fail_leaves_the_checkpoint_as_it_was(order, tmp_path):
     directory, whole = tmp_path / "run", tmp_path / "whole"
     for path in (directory, whole):
-        api.train(experiment(fragile(tmp_path, *STEPS, f"run_dir={path}")))
+        api.train(experiment(fragile(tmp_path, *STEPS, "seed=4", f"run_dir={path}")))
     before = checkpoints(directory)
     saved = content(before[-1])
     # An episode that is longer than the step at which the order is looked at.
@@ -66,7 +66,9 @@ def test_a_resume_whose_environments_fail_leaves_the_checkpoint_as_it_was(order,
     (tmp_path / order).unlink()
     for path in (directory, whole):
         api.resume(path, total_steps=320, plugins=["fragile"])
-    assert_same_run(directory, whole)
+    assert metrics(directory) == metrics(whole)
+    last, expected = (content(checkpoints(path)[-1]) for path in (directory, whole))
+    assert differences(last, expected) == []
 
 
 def environments(checkpoint: Path) -> list[dict]:
@@ -177,7 +179,6 @@ def refused(words, checkpoint, monkeypatch, capfd):
 def test_counters_take_their_own_numbers_only():
     counters = Counters()
     counters.load_state_dict({**Counters(step=5).state_dict(), "state_dict": 1})
-    assert counters == Counters(step=5) or vars(counters).keys() == vars(Counters()).keys()
     assert counters.step == 5
     assert "state_dict" not in vars(counters)
 
@@ -209,7 +210,7 @@ def test_a_damaged_row_is_one_line(copied, line, monkeypatch, capfd):
 def closed(monkeypatch) -> list[Fragile]:
     """The environments that were closed."""
     environments = []
-    monkeypatch.setattr(Fragile, "close", environments.append)
+    monkeypatch.setattr(Fragile, "close", lambda env: environments.append(env))
     return environments
 
 

@@ -218,7 +218,7 @@ def brought(algo: str, group: str) -> str | None:
 def algorithm_of(name: str, **changes: Any) -> Any:
     """An algorithm as in its YAML file, but small; and with some changes (see `part_of`)."""
     values = yaml_of("algo", name)
-    mappings = [values, *(value for value in values.values() if isinstance(value, dict))]
+    mappings = (values, values.get("critic", {}))
     sizes = {key: size for key, size in SMALL.items() if any(key in node for node in mappings)}
     return part_of("algo", name, **{**sizes, **changes})
 
@@ -235,6 +235,7 @@ def problem_of(env: ControlEnv, *, time_limit: int | None = TIME_LIMIT) -> Probl
         env_id="Tiny-v0",
         obs_size=env.obs_size,
         action_space=env.action_space,
+        action_units="raw",
         time_limit=time_limit,
     )
 

@@ -1,6 +1,7 @@
 """What a run is made of: finds ``conf/``, checks a composed config and builds its parts."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,8 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
         )
         record = read_json(directory / "run.json")
+        if "label" not in record:
+            raise UserError("run.json: label is missing: an earlier version of rlrun wrote it")
         present = [part for part in parts_of(config) if part in record]
         names = {
             key: schema.convert(record.get(key), str, f"run.json: {key}")
@@ -303,8 +306,15 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
             raise UserError(f"{key} has no value: give it as {key}=…")
         return read_infinities(OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
-        message = str(error).partition("\n")[0]
-        raise UserError(f"{error.full_key}: {message}") from error
+        message, key = str(error).partition("\n")[0], str(error.full_key)
+        source = re.fullmatch(r"Interpolation key '((\w+)\.[\w.]+)' not found", message)
+        group, inner, _ = key.partition(".")
+        if source and inner and source[2] in cfg:  # a file that fits some choices of another group
+            raise UserError(
+                f"{key} comes from {source[1]}, which this {source[2]} has not: "
+                f"another {group}, or {key}=…"
+            ) from error
+        raise UserError(f"{key}: {message}") from error
 
 
 def read_infinities(value: Any) -> Any:

@@ -100,6 +100,8 @@ MISTAKES = {
     "collector.group_size=2": "collector.group_size: no such setting; there is horizon\n",
     "model.hidden_size=3": "model.hidden_size: no such setting; did you mean 'hidden_sizes'?",
     "collector=[groups,segments]": "a run has one collector",
+    "algo=grpo collector=segments": "collector.horizon comes from algo.horizon, which this algo has"
+    " not: another collector, or collector.horizon=…\n",
     "algo=a2c algo.horizon=null": "algo.horizon: expected a whole number, got null",
     "algo=reinforce env=blackjack": "Blackjack-v1 has no time limit, which whole episodes need",
     "algo=actor_critic_q advantage=advantage_q advantage.baseline=policy_mean": "discrete ones",

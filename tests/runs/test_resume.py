@@ -124,7 +124,8 @@ def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
         api.train(experiment(small(env, *words, f"run_dir={directory}", algo=algo)))
     monkeypatch.undo()
     middle = load(checkpoints(directory)[-1]).state
-    assert metrics(directory)[-1]["step"] < middle["counters"]["step"] < 640
+    rows = [row["step"] for row in metrics(directory) if "train/episodes" in row]
+    assert rows[-1] < middle["counters"]["step"] < 640
 
     api.resume(directory, total_steps=None)
     assert_same_run(directory, reference)
@@ -264,7 +265,7 @@ def test_a_finished_run_goes_on_to_a_later_end(tmp_path):
 
 def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(tmp_path):
     directory = tmp_path / "run"
-    words = small("cartpole", "total_steps=256", "seed=1", f"run_dir={directory}")
+    words = small("cartpole", "total_steps=512", f"run_dir={directory}")
     api.train(experiment(words))
     last, best = checkpoints(directory)[-1], directory / "checkpoints" / "best"
     assert best.resolve() == last.resolve(), "take another seed"

@@ -15,7 +15,7 @@ NAMES = {
     "algo=a2c env=hopper": "a2c_hopper_s0",
     "algo=grpo env=cartpole": "grpo_cartpole_s0",
     "algo=ppo env=hopper model=mlp_small_noise": "ppo_hopper_mlp_small_noise_s0",
-    "algo=ppo env=hopper collector=episodes advantage=td": "ppo_hopper_episodes_td_s0",
+    "algo=ppo env=hopper collector=episodes advantage=td": "ppo_hopper_td_episodes_s0",
     "algo=grpo env=cartpole advantage=rloo": "grpo_cartpole_rloo_s0",
     "env=gym env.id=MountainCar-v0": "ppo_MountainCar-v0_s0",
     "env=gym env.id=tests/Some-v0 plugins=[slashed] advantage=td": "ppo_tests-Some-v0_td_s0",

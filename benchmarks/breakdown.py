@@ -19,6 +19,7 @@ from typing import Any
 from rlrun.config.experiment import load_run
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.files.disk import CHECKPOINTS
 from rlrun.runs.run import Run
 
 UPDATES = "minibatch updates, shuffles"
@@ -64,7 +65,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
         iterations: how many to time, after one that is not.
     """
     experiment = load_run(directory)
-    store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
     experiment.hardware.prepare()
     run = Run(experiment, store.load_last())
     algorithm, agent = run.algorithm, run.algorithm.agent

@@ -53,6 +53,7 @@ from omegaconf import OmegaConf
 from rlrun.config.experiment import conf_directory
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs.files.checkpoint import Checkpoint, load
+from rlrun.runs.files.disk import CHECKPOINTS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Largest difference, relative to the larger of the number and 1.
@@ -104,7 +105,7 @@ def rlrun(*words: str) -> None:
 
 def checkpoints(directory: Path) -> list[Path]:
     """Return the checkpoints of a run, the oldest first."""
-    return sorted((directory / "checkpoints").glob("step-*"))
+    return sorted((directory / CHECKPOINTS).glob("step-*"))
 
 
 def difference(one: float, other: float) -> float:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from rlrun.runs.evaluate import FINAL_SHARE
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 USUAL_STEPS = 1_000_000  # of a published figure that says nothing else
-FINAL_SHARE = 0.1  # of a run's steps, whose evaluations are the run's figure
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from measure import processor
-from published import FINAL_SHARE, RESULTS, Level, budgets, level, show
+from published import RESULTS, Level, budgets, level, show
 
 from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
 from rlrun.loggers.jsonl import read_metrics
+from rlrun.runs.evaluate import final_return
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -110,12 +111,6 @@ def read_run(directory: Path) -> dict[str, Any]:
         "settings": {key: config[key] for key in config if key not in ("seed", "run_dir")},
         "evaluations": evaluations,
     }
-
-
-def final_return(evaluations: list[tuple[int, float]], total_steps: int) -> float:
-    """Average the evaluations (step, return) in the last tenth of a run."""
-    start = (1 - FINAL_SHARE) * total_steps
-    return float(np.mean([value for step, value in evaluations if step >= start]))
 
 
 def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]:

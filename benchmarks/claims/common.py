@@ -30,6 +30,7 @@ from rlrun.config.experiment import (
     to_plain,
 )
 from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.files.disk import CHECKPOINTS
 from rlrun.runs.run import Run
 
 # The benchmarks are scripts: they find each other in their own directory.
@@ -141,7 +142,7 @@ def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) ->
         change: what is to be different from now on.
     """
     experiment = change(load_run(directory))
-    checkpoint = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    checkpoint = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
     loaded = checkpoint.load_last()
     experiment.hardware.prepare()
     return Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))

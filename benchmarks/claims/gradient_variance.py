@@ -40,6 +40,7 @@ from rlrun.learning.aggregation import step_weights
 from rlrun.learning.critics import Critics, critic_batches
 from rlrun.learning.optimizers import Adam
 from rlrun.runs.files.checkpoint import CheckpointStore
+from rlrun.runs.files.disk import CHECKPOINTS
 from rlrun.runs.run import Run
 
 EPISODES, GROUP_SIZE = 64, 8
@@ -103,7 +104,7 @@ class FixedPolicy:
         """Load the policy of a run; its critics begin anew."""
         experiment = load_run(directory)
         experiment.hardware.prepare()
-        trained = CheckpointStore(directory / "checkpoints", keep=1).load_last()
+        trained = CheckpointStore(directory / CHECKPOINTS, keep=1).load_last()
         self.discrete = "policy.log_std" not in trained.weights
         run = Run(in_groups(experiment, episodes=episodes, discrete=self.discrete), None)
         self.agent: Agent = run.algorithm.agent

@@ -34,11 +34,13 @@ class Column:
         source: what a user calls that which it comes from.
         network: which of the networks it needs.
         compute: how it is filled in.
+        discrete: whether it is a sum over all actions, which must then be finitely many.
     """
 
     source: str
     network: Literal["policy", "critic", "action_critic"]
     compute: Compute
+    discrete: bool = False
 
 
 def log_prob(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
@@ -111,7 +113,7 @@ COLUMNS = {
     "next_value": Column("a critic V(s)", "critic", next_value),
     "q": Column("a critic Q(s, a)", "action_critic", q),
     "next_q": Column("a critic Q(s, a)", "action_critic", next_q),
-    "policy_q": Column("a critic Q(s, a)", "action_critic", policy_q),
+    "policy_q": Column("a critic Q(s, a)", "action_critic", policy_q, discrete=True),
 }
 
 

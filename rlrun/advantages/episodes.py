@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlrun.advantages.columns import column, require_whole_episodes
-from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.discounting import discounted_sums
 from rlrun.data.rollout import Rollout
 
 
@@ -23,7 +23,7 @@ def discounted_returns(rollout: Rollout, gamma: float) -> Tensor:
     """
     require_whole_episodes(rollout)
     goes_on = (~rollout.done).to(rollout.reward.dtype)
-    return reverse_linear_recurrence(rollout.reward, gamma * goes_on)
+    return discounted_sums(rollout.reward, gamma * goes_on)
 
 
 def total_return(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:

@@ -112,8 +112,8 @@ def reinforce_pp(
     """Whiten over the whole batch instead of single groups (REINFORCE++, Hu et al. 2025).
 
     Departure: the KL penalty that the paper takes from each reward, β (log π − log π_ref), is the
-    algorithm's part, and only ``grpo``, ``rloo`` and ``gspo`` have one: ``algo.reference=RUN
-    algo.kl_place=reward algo.kl_estimator=k1 algo.kl_coefficient=…``. Elsewhere, and by default,
+    algorithm's part, of those that have ``algo.kl``: ``algo.kl.reference=RUN
+    algo.kl.place=reward algo.kl.estimator=k1 algo.kl.coefficient=…``. Elsewhere, and by default,
     this is REINFORCE++ without its penalty.
 
     Args:

@@ -6,7 +6,7 @@ from torch import Tensor
 from rlrun.advantages.columns import column
 from rlrun.advantages.temporal import td_errors
 from rlrun.config.types import PositiveOrInfinite
-from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.discounting import discounted_sums
 from rlrun.data.rollout import Rollout
 
 
@@ -24,9 +24,9 @@ def vtrace(
     where v_{t+1} is V(s_{t+1}) behind a truncation and the end of the rollout. ρ̄ decides the policy
     that V is fitted to, π for ρ̄ = ∞, and c̄ how fast. With μ = π and thresholds of 1 or more, v_t is
     the λ = 1 return and Â_t that of ``baseline_value``. Â_t has its weight ρ_t already: it is for
-    surrogates of the score ∇ log π (reinforce, actor_critic_*, a2c). One with a ratio of its own
-    (ppo, ppo_kl) would weigh twice once the policy has moved, and refuses it if Ψ is recomputed
-    then. No algorithm here learns from the data of another policy: μ = π wherever it is asked.
+    surrogates of the score ∇ log π. One with a ratio of its own would weigh twice once the policy
+    has moved, and refuses it if Ψ is recomputed then. No algorithm here learns from the data of
+    another policy: μ = π wherever it is asked.
 
     Args:
         rollout: rewards, values, episode ends and log-probabilities under both policies, [T, N].
@@ -46,6 +46,6 @@ def vtrace(
     rho, c = ratio.clamp(max=rho_bar), ratio.clamp(max=c_bar)
     delta = td_errors(rollout, gamma)
     goes_on = gamma * (~rollout.done).to(delta.dtype)
-    correction = reverse_linear_recurrence(rho * delta, c * goes_on)  # v_t − V(s_t)
+    correction = discounted_sums(rho * delta, c * goes_on)  # v_t − V(s_t)
     following = torch.cat([correction[1:], torch.zeros_like(correction[:1])])
     return rho * (delta + goes_on * following), column(rollout, "value") + correction

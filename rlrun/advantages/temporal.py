@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlrun.advantages.columns import column
 from rlrun.config.types import Count, Fraction
-from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.discounting import discounted_sums
 from rlrun.data.rollout import Rollout
 
 
@@ -38,7 +38,7 @@ def gae(rollout: Rollout, *, gamma: float, lam: Fraction) -> tuple[Tensor, Tenso
     """
     delta = td_errors(rollout, gamma)
     decay = gamma * lam * (~rollout.done).to(delta.dtype)
-    advantage = reverse_linear_recurrence(delta, decay)
+    advantage = discounted_sums(delta, decay)
     return advantage, advantage + column(rollout, "value")
 
 
@@ -98,5 +98,5 @@ def baseline_value(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     # The reward-to-go of a cut row ends with γ V(s_{t+1}), unless s_{t+1} is terminal.
     completes = cut & ~rollout.terminated
     reward = rollout.reward + gamma * torch.where(completes, column(rollout, "next_value"), 0.0)
-    reward_to_go = reverse_linear_recurrence(reward, gamma * (~rollout.done).to(reward.dtype))
+    reward_to_go = discounted_sums(reward, gamma * (~rollout.done).to(reward.dtype))
     return reward_to_go - column(rollout, "value"), reward_to_go

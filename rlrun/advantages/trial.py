@@ -69,10 +69,10 @@ def require_possible(name: str, *, critics: bool, problem: Problem) -> None:
     """
     if COLUMNS[name].network != "policy" and not critics:
         raise UserError(
-            f"advantage: it needs {COLUMNS[name].source}, which this algorithm has not; "
-            "a2c, ppo and reinforce have one"
+            f"advantage: it needs {COLUMNS[name].source}, which this algorithm has not: "
+            "take an algorithm with critics"
         )
-    if name == "policy_q" and not problem.discrete:
+    if COLUMNS[name].discrete and not problem.discrete:
         raise UserError(
             "advantage: the mean of Q over all actions needs discrete ones; "
             "advantage.baseline=value needs none"

@@ -118,7 +118,7 @@ def may_be_list(key: str) -> bool:
     """Tells whether a setting's value is a list in rlrun's files, or is not in them.
 
     Args:
-        key: the setting ("algo.hidden_sizes").
+        key: the setting ("model.hidden_sizes").
     """
     if key in ONE_CHOICE:
         return False

@@ -52,13 +52,13 @@ class CheckJobs(Callback):
             JobEnded: a job's config has a mistake, its parts do not fit each other or this machine,
                 or two jobs would have one directory.
         """
-        from rlrun.runs.preflight import Rehearsal
+        from rlrun.runs.preflight import Preflight
 
         words = [give_back(word) for word in config.hydra.overrides.task]
         config.hydra.overrides.task = words  # what the jobs are made from
         config.hydra.job.override_dirname = give_back(config.hydra.job.override_dirname)
         sys.argv = [give_back(word) for word in sys.argv]  # what a run's record has
-        directories, rehearsal = set(), Rehearsal()
+        directories, preflight = set(), Preflight()
         for number, overrides in enumerate(jobs(words)):
             try:
                 experiment = compose(config.hydra.job.config_name, overrides)
@@ -71,7 +71,7 @@ class CheckJobs(Callback):
                 if config.hydra.launcher._target_ == IN_THIS_PROCESS:
                     check_loggers(experiment.loggers)
                     with without_warnings():  # the job says them again when it starts
-                        rehearsal.check(experiment)
+                        preflight.check(experiment)
             except UserError as error:
                 own = [word for word in overrides if word not in words] or overrides
                 message = f"job {number} ({' '.join(own)}): {error}"
@@ -95,10 +95,10 @@ def hold_back(words: Sequence[str]) -> list[str]:
     out a sweep's values, too, and so such a setting is made to look like one.
 
     Args:
-        words: the command line's overrides ("algo=rloo,grpo", "algo.kl_coefficient=0.1").
+        words: the command line's overrides ("algo=rloo,grpo", "algo.kl.coefficient=0.1").
 
     Returns:
-        The words ("algo=rloo,grpo", "algo.kl_coefficient=held_back,0.1"), until `give_back`.
+        The words ("algo=rloo,grpo", "algo.kl.coefficient=held_back,0.1"), until `give_back`.
 
     Raises:
         OverrideParseException: a word is no override.

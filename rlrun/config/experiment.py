@@ -135,6 +135,16 @@ ROOMS = {
     "hardware": "rlrun.hardware",
 }
 
+# What stands at a place has at least these, by the protocols further down (`EnvironmentSpec`,
+# `CollectorSpec`, `Model`, `LoggerSpec`). What an algorithm needs, `runs/preflight.py` says.
+MEMBERS = {
+    "env": ("id", "action_units", "time_limit", "make", "make_single"),
+    "collector": ("shape", "open"),
+    "model": ("policy", "critic", "action_critic"),
+    "hardware": ("compile", "physics_threads", "torch_device", "remarks", "prepare", "run_both"),
+    "logger": ("check", "open"),
+}
+
 # The same for a function, for which the node has the constants.
 ESTIMATORS = "rlrun.advantages"
 
@@ -233,13 +243,15 @@ def build(
             advantage, "advantage", ESTIMATORS, plugins, later=ESTIMATOR_ARGUMENTS
         )
     loggers = {
-        name: schema.build(node, f"logger.{name}", LOGGERS, plugins)
+        name: schema.build(node, f"logger.{name}", LOGGERS, plugins, members=MEMBERS["logger"])
         for name, node in loggers_of(parts).items()
     }
     parts.pop("logger", None)
     for name, room in ROOMS.items():
         if name in parts:
-            parts[name] = schema.build(parts[name], name, room, plugins)
+            parts[name] = schema.build(
+                parts[name], name, room, plugins, members=MEMBERS.get(name, ())
+            )
     arguments = schema.check_arguments(Experiment, parts, "", later=GIVEN)
     given = {
         "advantage": advantage,

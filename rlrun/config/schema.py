@@ -60,6 +60,7 @@ def build(
     room: str,
     plugins: Sequence[str] = (),
     later: Sequence[str] = (),
+    members: Sequence[str] = (),
 ) -> Any:
     """Calls what a node's ``_target_`` names with the node's other keys, checked.
 
@@ -70,6 +71,7 @@ def build(
         plugins: packages of the user's own that may have it, too.
         later: the arguments that a function is called with later, which are no keys of the node;
             none for a class.
+        members: the fields, methods and properties that a class needs to stand there.
 
     Returns:
         An object of the class, or with ``_partial_: true`` a partial of the function.
@@ -84,6 +86,7 @@ def build(
     if node.get("_partial_", False) is not partial:
         raise UserError(f"{join(path, '_partial_')} must be {show(partial)} here")
     values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
+    require_members(target, members, join(path, "_target_"), node["_target_"])
     arguments = check_arguments(target, values, path, later)
     return functools.partial(target, **arguments) if partial else call(target, arguments, path)
 
@@ -117,6 +120,25 @@ def require_target(node: Any, path: str) -> None:
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UserError(f"{path}: its file has no _target_, the dotted name of the code for it")
+
+
+def require_members(target: Callable, members: Sequence[str], path: str, name: str) -> None:
+    """Refuses a dataclass that is made for another place.
+
+    Args:
+        target: the class.
+        members: what it needs to have.
+        path: where its name stands in the config, for messages.
+        name: what the config calls it.
+
+    Raises:
+        UserError: it lacks one of them.
+    """
+    there = {*dir(target), *inspect.signature(target).parameters}
+    if missing := [member for member in members if member not in there]:
+        raise UserError(
+            f"{path}: '{name}' has no {' and no '.join(missing)}, which is needed to stand here"
+        )
 
 
 def call(target: Callable, arguments: Mapping[str, Any], path: str) -> Any:

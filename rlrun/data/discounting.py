@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def reverse_linear_recurrence(x: Tensor, decay: Tensor) -> Tensor:
+def discounted_sums(x: Tensor, decay: Tensor) -> Tensor:
     """Solve y_t = x_t + decay_t · y_{t+1} with y_T = 0.
 
     Doubles the reach of every row log₂ T times instead of walking back T times (Hillis & Steele

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlrun.config.types import PositiveOrInfinite
-from rlrun.data.discounting import reverse_linear_recurrence
+from rlrun.data.discounting import discounted_sums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class RewardNormalizer:
         if self.carried is not None:
             raw[0] += self.carried
         earlier = torch.cat([torch.zeros_like(decay[:1]), decay[:-1]])
-        returns = reverse_linear_recurrence(raw.flip(0), earlier.flip(0)).flip(0)
+        returns = discounted_sums(raw.flip(0), earlier.flip(0)).flip(0)
         if self.carried is not None:
             self.carried = decay[-1] * returns[-1]
         self.moments.merge(RunningMoments.of(returns[mask].unsqueeze(-1)))

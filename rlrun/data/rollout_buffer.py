@@ -1,8 +1,5 @@
 """Room for what environments do, until it is one batch."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -42,7 +39,6 @@ class RolloutBuffer:
         whole_episodes: bool,
         policy_version: int,
         steps: int,
-        metrics: Mapping[str, Any] | None = None,
     ) -> Transitions:
         """Make one batch of all rows, and forget them.
 
@@ -52,7 +48,6 @@ class RolloutBuffer:
             whole_episodes: whether each column is one whole episode.
             policy_version: of the policy that acted.
             steps: environment steps that it took.
-            metrics: for the logs.
         """
         # Outside of inference mode these are ordinary tensors, which autograd takes.
         columns = [torch.stack(column) for column in zip(*self._rows, strict=True)]
@@ -72,5 +67,4 @@ class RolloutBuffer:
             policy_version=torch.full(mask.shape, policy_version, device=mask.device),
             obs_moments=RunningMoments.of(obs[mask]),
             steps=steps,
-            metrics=metrics or {},
         )

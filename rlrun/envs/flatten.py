@@ -13,24 +13,35 @@ from rlrun.errors import UserError
 # vector it would train an MLP of millions of weights, slowly and badly.
 LARGEST_FLAT_GRID = 1024
 
-# More one-hot inputs than this are refused: each is a row of weights, and a number in every row of
-# every rollout.
-LARGEST_ONE_HOT = 4096
+# More inputs than this, one-hot or not, are refused: each is a row of weights, and a number in
+# every row of every rollout.
+LARGEST_OBSERVATION = 4096
 
 
 def check_observation_space(space: gym.Space) -> None:
     """Refuse observations that no fixed, short vector stands for.
 
     Raises:
-        UserError: an image, a choice among too many, or a space of no fixed size.
+        UserError: an image, too many numbers in all parts together, or a space of no fixed size.
     """
+    _check_kind(space)
+    size = spaces.flatdim(space)
+    if size > LARGEST_OBSERVATION:
+        name = " ".join(str(space).split())
+        raise UserError(
+            f"observation space {name} is {size:,} inputs, a choice as one-hot, and "
+            f"{LARGEST_OBSERVATION:,} is the most: observe features of it, a Box"
+        )
+
+
+def _check_kind(space: gym.Space) -> None:
     match space:
         case spaces.Dict():
             for subspace in space.values():
-                check_observation_space(subspace)
+                _check_kind(subspace)
         case spaces.Tuple():
             for subspace in space.spaces:
-                check_observation_space(subspace)
+                _check_kind(subspace)
         case spaces.Box():
             size = int(np.prod(space.shape))
             if len(space.shape) >= 2 and size > LARGEST_FLAT_GRID:
@@ -39,14 +50,7 @@ def check_observation_space(space: gym.Space) -> None:
                     f"observations that are images ({shape}) are not supported yet; where it is no "
                     "image, gymnasium.wrappers.FlattenObservation makes it a vector"
                 )
-        case spaces.Discrete() | spaces.MultiDiscrete():
-            size = spaces.flatdim(space)
-            if size > LARGEST_ONE_HOT:
-                raise UserError(
-                    f"observation space {space} is {size:,} inputs as one-hot, and "
-                    f"{LARGEST_ONE_HOT:,} is the most: observe features of it, a Box"
-                )
-        case spaces.MultiBinary():
+        case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
             pass
         case _:
             raise UserError(

@@ -58,8 +58,8 @@ class Agent:
         problem, shape, streams = context.problem, context.shape, context.streams
         if critics and shape.may_be_empty:
             raise UserError(
-                "collector=dynamic_sampling sometimes returns no episode, which only dapo, grpo, "
-                "gspo and rloo go on from: collector=groups"
+                "collector=dynamic_sampling sometimes returns no episode, which an algorithm with "
+                "critics cannot go on from: collector=groups"
             )
         self._context = context
         self.device = context.hardware.torch_device()

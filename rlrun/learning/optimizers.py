@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from rlrun.config.types import Fraction, Positive, PositiveOrInfinite
+from rlrun.config.types import Decay, Positive, PositiveOrInfinite
 
 
 class Optimizer(Protocol):
@@ -71,8 +71,8 @@ class Adam:
     anneal_learning_rate: bool
     epsilon: Positive
     max_grad_norm: PositiveOrInfinite
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
 
     def rate(self, progress: float) -> float:
         """Return α when a share of the run's steps is done."""
@@ -111,13 +111,14 @@ class RMSprop:
         learning_rate: step size at the start of the run.
         anneal_learning_rate: whether it falls linearly to zero over the run.
         alpha: decay of the mean square.
-        epsilon: ε, added to its root.
+        epsilon: ε, added to its root as torch does; Mnih et al. and TensorFlow add it to the mean
+            square, inside of the root, where the same number means much more.
         max_grad_norm: largest Euclidean norm of a gradient; infinite: any.
     """
 
     learning_rate: Positive
     anneal_learning_rate: bool
-    alpha: Fraction
+    alpha: Decay
     epsilon: Positive
     max_grad_norm: PositiveOrInfinite
 

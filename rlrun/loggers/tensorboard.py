@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Le
 
 from rlrun.errors import UserError
 from rlrun.loggers.interface import RunInfo
@@ -12,11 +14,15 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
+# The writer's thread waits for so long, and no thread can wait for ever so many seconds.
+FlushSeconds = Annotated[int, Ge(1), Le(86_400)]
+
+
 @dataclass(kw_only=True)
 class TensorboardLogger:
     """Settings of the event files; conf/logger/tensorboard.yaml explains them."""
 
-    flush_seconds: int
+    flush_seconds: FlushSeconds
 
     def check(self) -> None:
         """Import the writer, which takes a second only once.

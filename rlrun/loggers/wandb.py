@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlrun.config.types import NonNegative
 from rlrun.errors import UserError, say
 from rlrun.loggers.interface import RunInfo
 from rlrun.loggers.jsonl import read_metrics
@@ -42,7 +43,7 @@ class WandbLogger:
     mode: Literal["auto", "online", "offline"]
     notes: str | None
     upload_checkpoints: bool
-    finish_seconds: float
+    finish_seconds: NonNegative
 
     def check(self) -> None:
         """Find out whether W&B accepts the settings and the key, without the network.

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ BYTES_PER_ENVIRONMENT = 1_000
 
 # What takes memory before the first step.
 SET_UP = "the environments and networks of this run"
+
+# Attributes, properties and slots alike.
+SET_BY_SETUP = attrgetter("agent", "learners", "parts")
 
 SETUP, UPDATE = ["context"], ["transitions", "progress"]
 
@@ -110,10 +114,11 @@ def set_up(algorithm: Any, context: Context) -> None:
     """
     check_contract(algorithm)
     algorithm.setup(context)
-    for name in ("agent", "learners", "parts"):
-        if name not in vars(algorithm):
-            algo = type(algorithm).__name__
-            raise UserError(f"algo: {algo}.setup does not set {name} {CONTRACT}")
+    try:
+        SET_BY_SETUP(algorithm)
+    except AttributeError as error:
+        algo = type(algorithm).__name__
+        raise UserError(f"algo: {algo}.setup does not set {error.name} {CONTRACT}") from error
 
 
 def check_contract(algorithm: Any) -> None:
@@ -135,7 +140,7 @@ def check_contract(algorithm: Any) -> None:
             )
 
 
-class Rehearsal:
+class Preflight:
     """Sets up the algorithms of several runs, as each will when it starts, and drops them.
 
     That takes milliseconds a run. Environments can take seconds, so a single one is made, whose

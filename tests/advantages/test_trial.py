@@ -155,14 +155,14 @@ def out_of_range(rollout, *, gamma):
         (
             needs("policy_logp", "value"),
             {"critics": False},
-            "advantage: it needs a critic V(s), which this algorithm has not; "
-            "a2c, ppo and reinforce have one",
+            "advantage: it needs a critic V(s), which this algorithm has not: "
+            "take an algorithm with critics",
         ),
         (
             needs("next_q"),
             {"critics": False},
-            "advantage: it needs a critic Q(s, a), which this algorithm has not; "
-            "a2c, ppo and reinforce have one",
+            "advantage: it needs a critic Q(s, a), which this algorithm has not: "
+            "take an algorithm with critics",
         ),
         (
             needs("q", "policy_q"),

@@ -173,6 +173,28 @@ def test_rows_that_do_not_count_teach_nothing(algo, actions):
     assert_equal(*learned)
 
 
+@every_algorithm
+def test_what_an_estimator_says_of_rows_that_do_not_count_teaches_nothing(algo):
+    learned = []
+    for rubbish in (0.0, float("nan")):
+        env, _ = counting(4, ACTIONS["discrete"])
+        algorithm, collector = set_up(env, algo, group_size=2)
+        algorithm.agent.estimate = soiled(algorithm.agent.estimate, rubbish)
+        transitions = collector.collect(algorithm.agent.actor)
+        assert not transitions.mask.all()
+        metrics = algorithm.update(transitions, progress=0.0)
+        learned.append(metrics | algorithm.agent.weights())
+    assert_equal(*learned)
+    assert all(value.isfinite().all() for value in learned[1].values())
+
+
+def soiled(estimate, rubbish: float):
+    """An estimator with rubbish behind the ends of episodes."""
+    return lambda rollout: tuple(
+        tensor.masked_fill(~rollout.mask, rubbish) for tensor in estimate(rollout)
+    )
+
+
 # ---------------------------------------------------------------------- saving
 
 

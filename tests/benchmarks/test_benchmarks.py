@@ -23,7 +23,7 @@ from measure import (
 )
 from published import Level, budgets, environments, level, published
 from returns import make_jobs
-from returns_report import common_curve, final_return, retable, verdict, write_report
+from returns_report import common_curve, retable, verdict, write_report
 from returns_verify import Verified, verify
 from running import experiment, small
 from throughput import compare, find_peers, make_table, summarize
@@ -60,11 +60,6 @@ def write_run(
     config = {"seed": seed, "run_dir": str(directory), **settings}
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     (directory / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
-
-
-def test_figure_of_a_run_is_the_mean_of_the_evaluations_in_its_last_tenth():
-    evaluations = [(500, 900.0), (899, 800.0), (900, 1.0), (950, 2.0), (1010, 6.0)]
-    assert final_return(evaluations, total_steps=1000) == 3.0
 
 
 def test_runs_that_were_evaluated_at_other_steps_have_a_common_curve():

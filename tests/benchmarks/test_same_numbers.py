@@ -57,6 +57,20 @@ def test_a_number_that_differs_is_named_with_its_row(run, other):
     assert compare(run, other, count=1) == ""
 
 
+def test_the_evaluation_before_the_first_step_is_not_compared(run, other):
+    write_rows(other, [{"step": 0, "eval/return": 9.0}, *ROWS])
+    assert compare(run, other) == ""
+
+
+def test_numbers_that_changed_their_meaning_are_not_compared(run, other):
+    write_rows(run, [{**row, "update": 1} for row in ROWS])
+    write_rows(other, [{**row, "update": 9} for row in ROWS])
+    assert compare(run, other) == "row 0: update is 1 and 9"
+    ignored = same_numbers.changed(("algo=reinforce", "env=hopper"))
+    assert same_numbers.compare(run, other, tolerance=0.0, count=None, ignored=ignored) == ""
+    assert same_numbers.changed(("algo=ppo", "env=hopper")) == set()
+
+
 def test_no_number_is_as_near_as_another(run, other):
     write_rows(other, [ROWS[0], {**ROWS[1], "loss/policy": 0.0}])
     assert compare(run, other, tolerance=1.0) == "row 1: loss/policy is None and 0.0"

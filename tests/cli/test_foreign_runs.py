@@ -58,7 +58,7 @@ def run(trained, tmp_path) -> Path:
 
 
 def command(canary: Path, package: str) -> dict:
-    """The mapping that ran a command, anywhere in a run's config.yaml, before rlrun 0.2."""
+    """The mapping that would run a command, if a run's config.yaml could name any function."""
     return {
         "_target_": f"{package}.call",
         "target": {

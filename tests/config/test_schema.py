@@ -11,15 +11,22 @@ import pytest
 import yaml
 
 import rlrun
+from rlrun.algos.contract import OnPolicyAlgorithm
+from rlrun.collectors.contract import CollectorSpec
 from rlrun.config.experiment import (
     ESTIMATOR_ARGUMENTS,
     ESTIMATORS,
     LOGGERS,
+    MEMBERS,
     ROOMS,
     conf_directory,
 )
 from rlrun.config.schema import build, named_code
+from rlrun.envs.contract import EnvironmentSpec
 from rlrun.errors import UserError, did_you_mean, near_path, nearest, report
+from rlrun.hardware.spec import Hardware
+from rlrun.loggers.interface import LoggerSpec
+from rlrun.models.networks import Model
 
 
 @dataclass(kw_only=True)
@@ -250,6 +257,44 @@ def shipped_targets(place: str) -> set[str]:
     return {node["_target_"] for node in nodes if "_target_" in node}
 
 
+# What is to stand at each place; for hardware there is but one class.
+PROTOCOLS = {
+    "algo": OnPolicyAlgorithm,
+    "env": EnvironmentSpec,
+    "collector": CollectorSpec,
+    "model": Model,
+    "hardware": Hardware,
+    "logger": LoggerSpec,
+}
+
+
+def members_of(protocol: type) -> set[str]:
+    """The names that a protocol, or a class, asks for; an algorithm's `setup` sets others."""
+    names = {name for base in protocol.__mro__[:-1] for name in (*vars(base), *annotated(base))}
+    return {name for name in names if name[0] != "_"} - {"agent", "learners", "parts"}
+
+
+def annotated(base: type) -> dict[str, Any]:
+    """The annotations of a class itself."""
+    return vars(base).get("__annotations__", {})
+
+
+@pytest.mark.parametrize("place", MEMBERS)
+def test_a_place_asks_for_what_its_protocol_has(place):
+    assert set(MEMBERS[place]) <= members_of(PROTOCOLS[place])
+    if place != "hardware":
+        assert set(MEMBERS[place]) == members_of(PROTOCOLS[place])
+
+
+def test_a_dataclass_made_for_another_place_is_refused_by_name():
+    node = {"_target_": "rlrun.envs.mujoco.tasks.planar.Swimmer"}
+    line = (
+        r"^env\._target_: '.*\.Swimmer' has no id and no .* and no make, which is needed to stand"
+    )
+    with pytest.raises(UserError, match=line):
+        build(node, "env", "rlrun.envs", members=("id", "time_limit", "make"))
+
+
 @pytest.mark.parametrize("place", [*ROOMS, "advantage", "logger.mine"])
 def test_of_all_of_rlrun_a_place_takes_only_what_is_made_for_it(place):
     room = {"advantage": ESTIMATORS, "logger.mine": LOGGERS, **ROOMS}[place]
@@ -260,7 +305,7 @@ def test_of_all_of_rlrun_a_place_takes_only_what_is_made_for_it(place):
     for name in names:
         node = {"_target_": name, "_partial_": bool(later), "target": "os.system", "path": "x"}
         with pytest.raises(UserError) as caught:  # no part of rlrun has such settings
-            build(node, place, room, later=later)
+            build(node, place, room, later=later, members=MEMBERS.get(place.partition(".")[0], ()))
         if "_target_" not in str(caught.value):
             passed.add(name)
     for name in passed:
@@ -270,6 +315,8 @@ def test_of_all_of_rlrun_a_place_takes_only_what_is_made_for_it(place):
             assert inspect.isfunction(found)
         else:
             assert dataclasses.is_dataclass(found)
+            there = {*dir(found), *(field.name for field in dataclasses.fields(found))}
+            assert members_of(PROTOCOLS[place.partition(".")[0]]) <= there, name
     assert shipped_targets(place) <= passed
 
 

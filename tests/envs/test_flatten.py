@@ -47,9 +47,20 @@ def test_batches_are_flattened_as_gymnasium_flattens_one(space):
             "images .64 x 64. are not supported",
         ),
         (spaces.Box(-1.0, 1.0, (84, 84, 3), np.float32), "images .84 x 84 x 3. .*FlattenObs"),
-        (spaces.Discrete(10_000_000), "10,000,000 inputs as one-hot, and 4,096 is the most"),
-        (spaces.MultiDiscrete([4000, 97]), "4,097 inputs as one-hot"),
-        (spaces.Tuple((spaces.Discrete(4097),)), "4,097 inputs as one-hot"),
+        (
+            spaces.Discrete(10_000_000),
+            "10,000,000 inputs, a choice as one-hot, and 4,096 is the most",
+        ),
+        (spaces.MultiDiscrete([4000, 97]), "4,097 inputs, a choice as one-hot"),
+        (spaces.Tuple((spaces.Discrete(4097),)), "4,097 inputs, a choice as one-hot"),
+        (spaces.MultiBinary(5000), "5,000 inputs"),
+        (spaces.Box(-1.0, 1.0, (1_000_000,), np.float32), "1,000,000 inputs"),
+        (spaces.Box(np.arange(5000.0), np.full(5000, 9e9)), "5,000 inputs"),
+        (spaces.Tuple((spaces.Discrete(4000), spaces.MultiBinary(97))), "4,097 inputs"),
+        (
+            spaces.Dict({name: spaces.Box(-1.0, 1.0, (2049,), np.float32) for name in "ab"}),
+            "4,098 inputs",
+        ),
         (spaces.Text(10), "Text.* is not supported"),
         (spaces.Tuple((spaces.Discrete(2), spaces.Text(10))), "Text.* is not supported"),
         (spaces.Sequence(spaces.Discrete(2)), "Sequence.* is not supported"),
@@ -66,9 +77,10 @@ def test_refuses_observations(space, message):
     "space",
     [
         spaces.Box(0, 9, (7, 7, 3), np.uint8),  # a small grid is not an image
-        spaces.Box(-1.0, 1.0, (5000,), np.float32),  # nor is a long vector
+        spaces.Box(-1.0, 1.0, (4096,), np.float32),  # nor is a long vector
         spaces.Discrete(4096),
-        spaces.MultiBinary(5000),
+        spaces.MultiBinary(4096),
+        spaces.Dict({name: spaces.Discrete(2048) for name in "ab"}),
     ],
     ids=str,
 )

@@ -7,13 +7,23 @@ import numpy as np
 import pytest
 import torch
 from running import differences
-from tiny import Corridor, algorithm_of, bare_rollout, context_of, control, counting, set_up
+from tiny import (
+    Corridor,
+    algorithm_of,
+    bare_rollout,
+    context_of,
+    control,
+    counting,
+    part_of,
+    set_up,
+)
 
 from rlrun.advantages.columns import COLUMNS, ROWS_AT_ONCE, column
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.data.groups import take_episodes
 from rlrun.data.rollout import Rollout
+from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.models.networks import BoxActionCritic, DiscreteActionCritic
 
@@ -93,6 +103,18 @@ def test_a_critic_that_is_not_needed_leaves_the_policy_as_it_is():
     assert alone.networks.critic is None
     first, other = (agent.networks.policy.logits[0].weight for agent in (with_critics, alone))
     assert torch.equal(first, other)
+
+
+def test_an_algorithm_with_critics_refuses_data_that_may_be_empty():
+    env, _ = counting(4, ACTION_SPACES["discrete"])
+    collector = part_of("collector", "dynamic_sampling", group_size=2)
+    context = context_of(env, collector, estimator=asking_for([]))
+    assert context.shape.may_be_empty
+    Agent(context, algorithm_of("grpo"), critics=False)
+    with pytest.raises(
+        UserError, match=r"^collector=dynamic_sampling .* an algorithm with critics"
+    ):
+        Agent(context, algorithm_of("ppo"), critics=True)
 
 
 @both

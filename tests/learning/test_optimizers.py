@@ -3,6 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlrun.config.schema import check_arguments
+from rlrun.errors import UserError
 from rlrun.learning.optimizers import Adam, RMSprop, clip_by_norm
 
 # What a step does not depend on.
@@ -78,6 +80,18 @@ def test_adam_counts_its_steps():
     for _ in range(4):
         _, state = ours.step(theta, theta, state, learning_rate=torch.tensor(0.1))
     assert state.t.item() == 4
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "setting"), [(Adam, "beta1"), (Adam, "beta2"), (RMSprop, "alpha")]
+)
+def test_a_decay_of_one_is_refused(optimizer, setting):
+    needed = {"alpha": 0.99} if optimizer is RMSprop else {}
+    values = {**OTHERS, **needed, "epsilon": 1e-5}
+    assert check_arguments(optimizer, {**values, setting: 0}, "algo.optimizer")[setting] == 0
+    for value in (1, 1.5, -0.1):
+        with pytest.raises(UserError, match=rf"optimizer\.{setting} must be in \[0, 1\), got"):
+            check_arguments(optimizer, {**values, setting: value}, "algo.optimizer")
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-3, 0.4999, 0.5, 3.0, 1e6])

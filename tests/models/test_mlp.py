@@ -106,10 +106,10 @@ def test_weights_come_from_the_generator_alone():
 
 
 def test_the_files_of_the_group_differ_in_the_first_spread_alone():
-    usual, calm = part_of("model", "mlp"), part_of("model", "mlp_calm")
+    usual, quiet = part_of("model", "mlp"), part_of("model", "mlp_small_noise")
     assert isinstance(usual, MLP)
-    assert (usual.log_std, calm.log_std) == (0.0, -0.5)
-    assert {**vars(calm), "log_std": 0.0} == vars(usual)
+    assert (usual.log_std, quiet.log_std) == (0.0, -0.5)
+    assert {**vars(quiet), "log_std": 0.0} == vars(usual)
     assert yaml_of("model", "mlp")["hidden_sizes"] == [64, 64]
 
 

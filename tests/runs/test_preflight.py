@@ -5,7 +5,7 @@ from running import experiment, small
 
 from rlrun.envs.gym_env import GymEnv
 from rlrun.errors import UserError
-from rlrun.runs.preflight import Rehearsal
+from rlrun.runs.preflight import REQUIRED, Preflight, check_contract, set_up
 
 
 def test_runs_with_the_same_environment_share_a_single_one(monkeypatch):
@@ -18,30 +18,115 @@ def test_runs_with_the_same_environment_share_a_single_one(monkeypatch):
             made.append((self.id, num_envs)) or make(self, num_envs=num_envs, threads=threads)
         ),
     )
-    rehearsal = Rehearsal()
+    preflight = Preflight()
     for env in ("cartpole", "acrobot", "cartpole"):
         for algo in ("ppo", "trpo"):
-            rehearsal.check(experiment(small(env, algo=algo)))
+            preflight.check(experiment(small(env, algo=algo)))
     assert made == [("CartPole-v1", 1), ("Acrobot-v1", 1)]
 
 
 def test_the_settings_of_the_environment_count():
-    rehearsal = Rehearsal()
+    preflight = Preflight()
     words = [*small("cartpole", algo="dapo"), "algo.overlong_buffer=100"]
-    rehearsal.check(experiment(words))
+    preflight.check(experiment(words))
     with pytest.raises(UserError, match=r"overlong_buffer"):
-        rehearsal.check(experiment([*words, "env.max_episode_steps=50"]))
+        preflight.check(experiment([*words, "env.max_episode_steps=50"]))
 
 
 def test_the_settings_of_the_collector_count():
-    rehearsal = Rehearsal()
+    preflight = Preflight()
     words = small("cartpole", algo="grpo")
-    rehearsal.check(experiment(words))
+    preflight.check(experiment(words))
     with pytest.raises(UserError, match=r"from one start: collector=groups"):
-        rehearsal.check(experiment([*words, "collector.group_size=1"]))
+        preflight.check(experiment([*words, "collector.group_size=1"]))
 
 
 def test_a_run_needs_its_device():
     run = experiment(small("cartpole"))
     with pytest.raises(UserError, match=r"hardware\.device=cuda"):
-        Rehearsal().check(replace(run, hardware=replace(run.hardware, device="cuda:99")))
+        Preflight().check(replace(run, hardware=replace(run.hardware, device="cuda:99")))
+
+
+# ---------------------------------------------------------------------- the contract
+
+
+class Whole:
+    """An algorithm that keeps to the contract, and does nothing."""
+
+    loop = None
+    num_envs = 1
+
+    def setup(self, context):
+        self.agent = self.learners = self.parts = None
+
+    def update(self, transitions, *, progress):
+        return {}
+
+
+class Slotted(Whole):
+    """Its attributes are slots and a property, which `vars` does not show."""
+
+    __slots__ = ("agent", "learners")
+
+    @property
+    def parts(self):
+        return self.agent
+
+    def setup(self, context):
+        self.agent = self.learners = {}
+
+
+class Forgetful(Slotted):
+    """Leaves a slot empty."""
+
+    def setup(self, context):
+        self.learners = {}
+
+
+@pytest.mark.parametrize("algorithm", [Whole, Slotted])
+def test_what_keeps_to_the_contract_passes(algorithm):
+    set_up(algorithm(), None)
+
+
+@pytest.mark.parametrize("name", ["agent", "learners", "parts"])
+def test_what_setup_does_not_set_is_named(name):
+    def setup(self, context):
+        vars(self).update({key: None for key in ("agent", "learners", "parts") if key != name})
+
+    algorithm = type("Mine", (Whole,), {"setup": setup})()
+    with pytest.raises(UserError, match=rf"^algo: Mine\.setup does not set {name} \("):
+        set_up(algorithm, None)
+
+
+def test_an_empty_slot_is_named():
+    with pytest.raises(UserError, match=r"^algo: Forgetful\.setup does not set agent \("):
+        set_up(Forgetful(), None)
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_what_an_algorithm_lacks_is_named(name):
+    members = {key: value for key, value in vars(Whole).items() if key in REQUIRED and key != name}
+    with pytest.raises(UserError, match=rf"^algo: Mine has no {name}: .* \(rlrun/algos/contract"):
+        check_contract(type("Mine", (), members)())
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"setup": lambda self: None}, r"takes \(\), not \(context\)"),
+        ({"setup": lambda self, run: None}, r"takes \(run\), not \(context\)"),
+        (
+            {"update": lambda self, transitions: {}},
+            r"takes \(transitions\), not \(transitions, progress\)",
+        ),
+        (
+            {"update": lambda self, progress, transitions: {}},
+            r"takes \(progress, transitions\), not \(transitions, progress\)",
+        ),
+    ],
+)
+def test_a_method_with_other_arguments_is_named(members, message):
+    (name,) = members
+    members[name].__name__ = name
+    with pytest.raises(UserError, match=rf"^algo: Mine\.{name} {message} \("):
+        check_contract(type("Mine", (Whole,), members)())

@@ -177,6 +177,8 @@ class EpisodeUpdate:
         learning_rate = self.policy.rate(progress)
         penalised = self.penalty(rollout)
         advantage, _ = self.agent.estimate(penalised.rollout)
+        # What an estimator says behind an episode's end may be NaN, which a weight of 0 lets in.
+        advantage = torch.where(rollout.mask, advantage, 0.0)
         weight = step_weights(rollout.mask, algorithm.aggregation, longest=self._shape.longest)
         length = len(rollout.mask)
         if self.policy.is_compiled:

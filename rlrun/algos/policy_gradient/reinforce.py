@@ -85,6 +85,7 @@ class REINFORCE:
         learning_rate = self.policy_learner.rate(progress)
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)
+        advantage = torch.where(rollout.mask, advantage, 0.0)
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
         columns = (rollout.obs, rollout.action, self.coefficient(advantage, rollout.mask), weight)
         batch = WeightedBatch(*take(all_rows(rollout.mask), *columns))

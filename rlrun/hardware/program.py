@@ -150,18 +150,25 @@ def trace(
             seen.add(id(result))
         return results
 
+    inputs = kinds(tensors)
     with torch.no_grad():
-        graph = make_fx(distinct, tracing_mode="fake")(*tensors).graph
+        # Of tensors of its own: one that an example has in two places would be taken for one input.
+        graph = make_fx(distinct, tracing_mode="fake")(*(kind.example() for kind in inputs)).graph
     if any(node.op == "get_attr" for node in graph.nodes):
         raise TypeError("a tensor is made from numbers: take it from another one's new_full, say")
+    calls = [node for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+    for node in reversed(calls):
+        # Checks of shapes are among them, whose results are no tensors.
+        if not node.users and not node.target._schema.is_mutable:
+            graph.erase_node(node)
     for node in graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
             raise TypeError("the size of a tensor depends on values: take masked means, say")
     return Program(
         source=graph.python_code("self").src,
-        operations=sum(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes),
-        inputs=kinds(tensors),
+        operations=len(calls),
+        inputs=inputs,
         carried=carried,
         scanned=scanned,
     )

@@ -158,17 +158,17 @@ def test_the_baseline_is_the_critic_from_before_its_fit():
     assert torch.equal(*thetas)
     # The critic took 20 passes over them all, in minibatches of 256 at most.
     assert int(transitions.mask.sum()) < algorithm.critic.minibatch_size
-    assert algorithm.learners["critics"].learners["value"].state.t == 20
+    assert algorithm.learners["critics"].learners["value"].state.optimizer.t == 20
     assert metrics["updates"] == 1 + 20
 
 
 def test_every_step_is_counted():
     algorithm, transitions = ready(CHOICE, estimator=baseline_value)
     assert (algorithm.critic.epochs, algorithm.critic.minibatch_size) == (2, 8)
-    steps = algorithm.learners["critics"].learners["value"].state.t.item()
+    steps = algorithm.learners["critics"].learners["value"].state.optimizer.t.item()
     metrics = algorithm.update(transitions, progress=0.0)
     assert metrics["updates"] == 1 + 2 * (transitions.mask.sum() // 8)
-    taken = algorithm.learners["critics"].learners["value"].state.t.item() - steps
+    taken = algorithm.learners["critics"].learners["value"].state.optimizer.t.item() - steps
     assert metrics["updates"] == 1 + taken
 
 

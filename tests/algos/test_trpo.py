@@ -81,9 +81,8 @@ def test_no_length_will_do():
     transitions = collector.collect(algorithm.agent.actor)
     step = algorithm.policy_step
     # Lengths a thousand times too long: the gradient's scale cancels out, the matrix's does not.
-    step._eager = step._eager._replace(
-        product=lambda theta, vector, batch: 1e-6 * step._product(theta, vector, batch)
-    )
+    product = step.product
+    step.product = lambda theta, vector, batch: 1e-6 * product(theta, vector, batch)
     before = step.parameters.vector.clone()
     critic = copy.deepcopy(algorithm.agent.networks.critic.state_dict())
     metrics = algorithm.update(transitions, progress=0.0)
@@ -102,7 +101,8 @@ def test_no_length_will_do():
 def test_a_step_that_makes_the_surrogate_worse_is_refused():
     algorithm, collector = set_up(control(Corridor, 4), "trpo")
     step = algorithm.policy_step
-    step._eager = step._eager._replace(gradient=lambda theta, batch: -step._gradient(theta, batch))
+    gradient = step.gradient
+    step.gradient = lambda theta, batch: -gradient(theta, batch)
     before = step.parameters.vector.clone()
     metrics = learn(algorithm, collector, 1)[0]
     assert metrics["policy/line_search_accepted"] == 0
@@ -133,7 +133,8 @@ def test_updates_are_counted():
     # 4 environments x 8 steps = 32 rows = 4 minibatches of 8, three times; and the policy's step
     assert [int(m["updates"]) for m in learn(algorithm, collector, 2)] == [13, 13]
     assert [
-        int(learner.state.t) for learner in algorithm.learners["critics"].learners.values()
+        int(learner.state.optimizer.t)
+        for learner in algorithm.learners["critics"].learners.values()
     ] == [24]
 
 

@@ -39,6 +39,13 @@ def test_a_result_that_is_an_argument_is_a_copy():
     assert same.data_ptr() != x.data_ptr()
 
 
+def test_an_example_may_have_one_tensor_in_two_places():
+    same = torch.zeros(2)
+    program = trace(lambda x, y: [x - y], [same, same])
+    x, y = torch.ones(2), torch.full((2,), 3.0)
+    assert call_once(program.forward())((x, y))[0].tolist() == [-2.0, -2.0]
+
+
 @pytest.mark.parametrize(
     "function",
     [

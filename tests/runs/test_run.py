@@ -290,7 +290,7 @@ def test_what_is_lost_in_the_middle_of_a_row_is_not_saved(tmp_path, often):
     # A row of ten iterations, of which the first breaks the weights.
     directory = tmp_path / "run"
     words = small("cartpole", "total_steps=640", "log_every_steps=640", often)
-    with pytest.raises(NonFiniteError, match="the last good checkpoint is .*/step-0+$"):
+    with pytest.raises(NonFiniteError, match=r"the last good checkpoint is .*/step-0+$"):
         api.train(experiment([*words, f"run_dir={directory}", LOST]))
     assert [load(path).info["step"] for path in checkpoints(directory)] == [0]
     (first,) = metrics(directory)

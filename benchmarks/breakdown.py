@@ -65,6 +65,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     """
     experiment = load_run(directory)
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    experiment.hardware.prepare()
     run = Run(experiment, store.load_last())
     algorithm, agent = run.algorithm, run.algorithm.agent
     run.compilation.run()

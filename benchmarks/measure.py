@@ -195,11 +195,16 @@ def measure_peer(
     return {**result, "threads": threads, "peak_mib": finished.peak_mib}
 
 
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    line = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
+    return line.strip("\t: ")
+
+
 def describe_machine() -> dict[str, Any]:
     """Return what the figures depend on besides the code."""
-    cpu = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
     return {
-        "cpu": cpu.strip("\t: "),
+        "cpu": processor(),
         "cores": available_cores(),
         "load_average_at_start": os.getloadavg()[0],
         "python": platform.python_version(),

@@ -13,6 +13,7 @@ from jobs import is_finished
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+from measure import processor
 from published import FINAL_SHARE, RESULTS, Level, budgets, level, show
 
 from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
@@ -104,6 +105,7 @@ def read_run(directory: Path) -> dict[str, Any]:
         "started": record["started"],
         "git_commit": record["git_commit"],
         "versions": record["versions"],
+        "cpu": processor(),  # a report is written where its runs were
         "overrides": yaml.safe_load((directory / "overrides.yaml").read_text()),
         "settings": {key: config[key] for key in config if key not in ("seed", "run_dir")},
         "evaluations": evaluations,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import Job, start
+from measure import processor
 from renamed import in_present_words
 
 from rlrun.loggers.jsonl import read_metrics
@@ -36,6 +37,7 @@ class Verified:
         seed: of the run that was trained again.
         then: the first evaluations of the table's run.
         now: those of this commit; empty: it did not come that far.
+        cpu: the processor that computed the table; None: nobody wrote it down.
         failure: what the run said if it failed.
     """
 
@@ -44,6 +46,7 @@ class Verified:
     seed: int
     then: tuple[Evaluation, ...]
     now: tuple[Evaluation, ...]
+    cpu: str | None
     failure: str = ""
 
     @property
@@ -61,7 +64,10 @@ class Verified:
             return f"FAILED   {row}: {self.failure}"
         if self.same:
             return f"same     {row}: {_show(self.then)}"
-        return f"DIFFERS  {row}: {_show(self.then)} in the table, {_show(self.now)} now"
+        text = f"DIFFERS  {row}: {_show(self.then)} in the table, {_show(self.now)} now"
+        if self.cpu == processor():
+            return text
+        return f"{text}; perhaps by the processor: {self.cpu or 'unknown'} then, {processor()} now"
 
 
 def _show(evaluations: tuple[Evaluation, ...]) -> str:
@@ -127,7 +133,7 @@ def replay(method: str, run: dict[str, Any], directory: Path, count: int) -> Ver
     if not now and code not in (0, 128 + signal.SIGTERM):
         said = (job.log.read_text().splitlines() or [""])[-1]
         failure = f"exit code {code}: {said}"
-    return Verified(method, run["env"], run["seed"], then, now, failure)
+    return Verified(method, run["env"], run["seed"], then, now, run.get("cpu"), failure)
 
 
 def _evaluations(directory: Path) -> list[dict[str, Any]]:

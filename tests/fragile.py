@@ -12,7 +12,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 
 class Fragile(CartPoleEnv):
-    """CartPole; files in a directory, ``raise``, ``nan``, ``hang`` and ``stop``, are its orders."""
+    """CartPole; files in a directory, ``raise``, ``nan``, ``hang`` ..., are its orders."""
 
     instances: ClassVar = 0
 
@@ -26,6 +26,8 @@ class Fragile(CartPoleEnv):
 
     def reset(self, *, seed=None, options=None):
         self.elapsed = 0
+        if (self.directory / "raise at reset").exists():
+            raise ArithmeticError("the simulator does not start")
         return super().reset(seed=seed, options=options)
 
     def step(self, action):

@@ -235,6 +235,7 @@ def problem_of(env: ControlEnv, *, time_limit: int | None = TIME_LIMIT) -> Probl
         env_id="Tiny-v0",
         obs_size=env.obs_size,
         action_space=env.action_space,
+        action_units="raw",
         time_limit=time_limit,
     )
 

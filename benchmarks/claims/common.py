@@ -128,7 +128,9 @@ def make_run(words: Sequence[str]) -> Run:
     with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
         composed = hydra.compose("config", list(words), return_hydra_config=True)
     cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    return Run(load_job(cfg, composed.hydra, Path("outputs")), checkpoint=None)
+    experiment = load_job(cfg, composed.hydra, Path("outputs"))
+    experiment.hardware.prepare()
+    return Run(experiment, checkpoint=None)
 
 
 def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) -> Run:
@@ -141,6 +143,7 @@ def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) ->
     experiment = change(load_run(directory))
     checkpoint = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     loaded = checkpoint.load_last()
+    experiment.hardware.prepare()
     return Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))
 
 

@@ -102,6 +102,7 @@ class FixedPolicy:
     def __init__(self, directory: Path, *, episodes: int):
         """Load the policy of a run; its critics begin anew."""
         experiment = load_run(directory)
+        experiment.hardware.prepare()
         trained = CheckpointStore(directory / "checkpoints", keep=1).load_last()
         self.discrete = "policy.log_std" not in trained.weights
         run = Run(in_groups(experiment, episodes=episodes, discrete=self.discrete), None)

@@ -185,6 +185,8 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             read_yaml(directory / "overrides.yaml"), list[str], "overrides.yaml"
         )
         record = read_json(directory / "run.json")
+        if "label" not in record:
+            raise UserError("run.json: label is missing: an earlier version of rlrun wrote it")
         present = [part for part in parts_of(config) if part in record]
         names = {
             key: schema.convert(record.get(key), str, f"run.json: {key}")

@@ -66,7 +66,14 @@ class RunningMoments:
         return {"mean": self.mean, "variance": self.variance, "count": self.count}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state.
+
+        Raises:
+            ValueError: it is of another size.
+        """
+        sizes = tuple(state["mean"].shape), tuple(state["variance"].shape)
+        if sizes != (self.mean.shape, self.mean.shape):
+            raise ValueError(f"statistics of {sizes[0]} numbers, not of {tuple(self.mean.shape)}")
         self.mean, self.variance = state["mean"], state["variance"]
         self.count = state["count"]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlrun.envs.actions import ActionUnits
 from rlrun.envs.control import ControlEnv
 
 
@@ -16,12 +17,14 @@ class Problem:
         env_id: Gymnasium id.
         obs_size: D, the numbers in a flat observation.
         action_space: of one environment: Discrete from 0, or a 1-D float32 Box.
+        action_units: what the numbers of a policy mean (see :class:`~.actions.ActionAdapter`).
         time_limit: steps after which an episode is truncated; None: it may go on for ever.
     """
 
     env_id: str
     obs_size: int
     action_space: gym.spaces.Discrete | gym.spaces.Box
+    action_units: ActionUnits
     time_limit: int | None
 
     @classmethod
@@ -36,6 +39,7 @@ class Problem:
             env_id=spec.id,
             obs_size=env.obs_size,
             action_space=env.action_space,
+            action_units=spec.action_units,
             time_limit=spec.time_limit,
         )
 

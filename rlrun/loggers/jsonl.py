@@ -59,6 +59,20 @@ class JsonlLogger:
         return {"offset": self._offset}
 
 
+def require_offset(states: dict[str, dict[str, Any]]) -> None:
+    """Refuse the states of loggers that do not say where ``metrics.jsonl`` goes on.
+
+    Args:
+        states: of a checkpoint's loggers, by name.
+
+    Raises:
+        KeyError, TypeError, ValueError: they do not.
+    """
+    offset = states["jsonl"]["offset"]
+    if not isinstance(offset, int) or offset < 0:
+        raise ValueError(f"metrics.jsonl cannot go on at byte {offset!r}")
+
+
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Read a ``metrics.jsonl``, also that of a run which is writing it.
 
@@ -70,14 +84,23 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
     Raises:
         OSError: there is no such file.
-        ValueError: another line is not JSON; the message has its number.
+        ValueError: another line is no row of numbers with a step; the message has its number.
     """
     *lines, _torn = path.read_bytes().split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+            _require_row(row)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         rows.append({name: math.nan if value is None else value for name, value in row.items()})
     return rows
+
+
+def _require_row(row: Any) -> None:
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise ValueError("no JSON object with a step")
+    for name, value in row.items():
+        if not isinstance(value, int | float | None):
+            raise ValueError(f"{name} is no number")

@@ -1,7 +1,8 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import duration
 from rlrun.runs import session
 from rlrun.runs.files import directory as run_directory
-from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import best_of, remove, require_own_files
 from rlrun.runs.files.record import summary
 from rlrun.runs.preflight import require_room
@@ -39,22 +40,22 @@ def train(experiment: Experiment) -> float:
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
     check_loggers(experiment.loggers)
-    run = Run(experiment, checkpoint=None)
-    facts = run_directory.provenance()
-    with run_directory.new_directory(
-        experiment.parent,
-        experiment.run_dir,
-        experiment.name,
-        config=experiment.config,
-        overrides=experiment.overrides,
-        record=summary(experiment, run.counters, facts, "running"),
-    ) as directory:
-        try:
-            return execute(run, directory, facts)
-        except UserError:
-            if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
-                remove(directory)
-            raise
+    with session.open_run(experiment, checkpoint=None) as run:
+        facts = run_directory.provenance()
+        with run_directory.new_directory(
+            experiment.parent,
+            experiment.run_dir,
+            experiment.name,
+            config=experiment.config,
+            overrides=experiment.overrides,
+            record=summary(experiment, run.counters, facts, "running"),
+        ) as directory:
+            try:
+                return execute(run, directory, facts)
+            except UserError:
+                if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
+                    remove(directory)
+                raise
 
 
 def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] = ()) -> float:
@@ -69,8 +70,8 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         The mean return of the last evaluation.
 
     Raises:
-        UserError: there is nothing to continue, a process is still running there, or a logger
-            cannot work.
+        UserError: there is nothing to continue, a process is still running there, a logger
+            cannot work, or the checkpoint does not belong to the config.
     """
     require_own_files(directory)
     experiment = load_run(directory, plugins)
@@ -86,23 +87,24 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         store.repair()
         checkpoint = store.load_last() if store.steps() else None
         earlier = read_json(directory / "run.json")
-        run = Run(experiment, checkpoint)
-        done = run.counters.step
-        if run.finished and (earlier.get("status") == "finished" or total_steps is not None):
-            raise UserError(
-                f"{directory} has done its {done:,} steps; go on with "
-                f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
-            )
-        if checkpoint is not None and run.at_its_best:
-            store.mark_best(checkpoint.path)  # in case that the run was killed before it did that
-        del checkpoint  # as large as the run itself, which has taken what it needs
-        run_directory.write_config(directory, experiment.config, experiment.overrides)
-        record = run_directory.provenance()
-        # Which machine, code and command made which part of the run.
-        stint = {key: earlier.get(key) for key in record}
-        before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
-        record["earlier"] = [*before, {**stint, "to_step": done}]
-        return execute(run, directory, record)
+        with session.open_run(experiment, checkpoint) as run:
+            done = run.counters.step
+            if run.finished and (earlier.get("status") == "finished" or total_steps is not None):
+                raise UserError(
+                    f"{directory} has done its {done:,} steps; go on with "
+                    f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
+                )
+            if checkpoint is not None and run.at_its_best:
+                # In case that the run was killed before it did that.
+                store.mark_best(checkpoint.path)
+            del checkpoint  # as large as the run itself, which has taken what it needs
+            run_directory.write_config(directory, experiment.config, experiment.overrides)
+            record = run_directory.provenance()
+            # Which machine, code and command made which part of the run.
+            stint = {key: earlier.get(key) for key in record}
+            before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
+            record["earlier"] = [*before, {**stint, "to_step": done}]
+            return execute(run, directory, record)
 
 
 def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
@@ -173,15 +175,15 @@ def evaluate_run(
         UserError: there is no such checkpoint, or no memory for so many episodes at once.
     """
     require_room(episodes, "episodes")
-    run, loaded = saved_run(directory, checkpoint, plugins)
-    env = run.make_evaluation_env(episodes)
-    result = run.play(env, seed=seed)
-    for used in (env, run.env):
-        used.close()
+    with (
+        saved_run(directory, checkpoint, plugins) as (run, path),
+        closing(run.make_evaluation_env(episodes)) as env,
+    ):
+        result = run.play(env, seed=seed)
     returns = np.array(result.returns)
     return {
-        "checkpoint": str(loaded.path),
-        "step": loaded.info["step"],
+        "checkpoint": str(path),
+        "step": run.counters.step,
         "episodes": episodes,
         "return": float(returns.mean()),
         "return_std": float(returns.std()),
@@ -191,7 +193,10 @@ def evaluate_run(
     }
 
 
-def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple[Run, Checkpoint]:
+@contextmanager
+def saved_run(
+    directory: Path, checkpoint: str, plugins: Sequence[str]
+) -> Iterator[tuple[Run, Path]]:
     """Load a run to look at its policy.
 
     Args:
@@ -199,8 +204,11 @@ def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple
         checkpoint: "last" or "best".
         plugins: the user's packages that the run may use.
 
+    Yields:
+        The run, and the checkpoint that it was loaded from.
+
     Raises:
-        UserError: there is no such checkpoint.
+        UserError: there is no such checkpoint, or it does not belong to the run's config.
     """
     require_own_files(directory)
     experiment = load_run(directory, plugins)
@@ -208,7 +216,9 @@ def saved_run(directory: Path, checkpoint: str, plugins: Sequence[str]) -> tuple
     experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
     store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
-    return Run(experiment, replace(loaded, info={**loaded.info, "compiled": False})), loaded
+    uncompiled = replace(loaded, info={**loaded.info, "compiled": False})
+    with session.open_run(experiment, uncompiled) as run:
+        yield run, loaded.path
 
 
 def film_run(
@@ -227,6 +237,5 @@ def film_run(
         UserError: there is no such checkpoint, or the video cannot be made.
     """
     check_video(video)
-    run, _ = saved_run(directory, checkpoint, plugins)
-    run.env.close()
-    film(run, seed=seed, path=video)
+    with saved_run(directory, checkpoint, plugins) as (run, _):
+        film(run, seed=seed, path=video)

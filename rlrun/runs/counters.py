@@ -34,9 +34,13 @@ class Counters:
         return asdict(self)
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue counting."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        """Continue counting.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is the state of something else.
+        """
+        for name, value in asdict(self).items():
+            setattr(self, name, type(value)(state[name]))
 
 
 class Stopwatch:

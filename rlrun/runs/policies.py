@@ -54,6 +54,7 @@ def load_policy(path: str, device: torch.device, *, problem: Problem) -> Referen
     try:
         config = read_yaml(run / "config.yaml")
         env_id = read_json(run / "run.json")["env_id"]
+        action_units = config["env"]["action_units"]
         settings = {
             "model": config["model"],
             "clip": config["algo"]["normalization"]["clip"],
@@ -66,18 +67,27 @@ def load_policy(path: str, device: torch.device, *, problem: Problem) -> Referen
         ) from error
     if env_id != problem.env_id:
         raise UserError(f"{place} is a policy for {env_id}, not for {problem.env_id}")
+    if action_units != problem.action_units and not problem.discrete:
+        raise UserError(
+            f"{place} is a policy with env.action_units={action_units}, not {problem.action_units}"
+        )
     checkpoint = _read(directory, place) if is_checkpoint else _newest(run)
     weights = {
         name.removeprefix(PREFIX): tensor
         for name, tensor in checkpoint.weights.items()
         if name.startswith(PREFIX)
     }
-    normalizer = checkpoint.state["algorithm.observation_normalizer"]
     reference = Reference(problem, device)
     try:
+        normalizer = checkpoint.state["algorithm.observation_normalizer"]
         reference.load_state_dict(
             {**settings, "weights": weights, "observation_normalizer": normalizer}
         )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{place}: the state in {checkpoint.path} is not that of a policy: {reason}"
+        ) from error
     except RuntimeError as error:  # names or shapes of weights differ
         raise UserError(
             f"{place} is a policy for other observations or actions than these of "

@@ -15,17 +15,19 @@ from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
-from rlrun.errors import CheckpointNotWritten, NonFiniteError, warn
+from rlrun.errors import CheckpointNotWritten, EnvironmentFailure, NonFiniteError, warn
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.contract import Stateful
 from rlrun.learning.metrics import MetricAverager
+from rlrun.loggers.jsonl import require_offset
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
+from rlrun.runs.restoring import SavedStates, must_belong
 from rlrun.runs.signals import StopFlag
 
 
@@ -45,22 +47,36 @@ class Run:
     store: CheckpointStore
     stop: StopFlag
     stopwatch: Stopwatch
+    _begun: int
     _saved: tuple[int, float]
     _logged_s: float
 
     @memory_suffices(SET_UP)
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
-        hardware, algorithm = experiment.hardware, experiment.algo
         require_room_for(experiment)
-        hardware.prepare()
         self.experiment = experiment
-        self.algorithm: OnPolicyAlgorithm = algorithm
+        self.algorithm: OnPolicyAlgorithm = experiment.algo
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
+        self._parts: dict[str, Stateful] = {}
+        self._saved_states = None if checkpoint is None else SavedStates(checkpoint)
+        self.logger_states: dict[str, dict[str, Any]] = {}
+        self._evaluation_env: ControlEnv | None = None
         self.env = ControlEnv.make(
-            experiment.env, num_envs=algorithm.num_envs, threads=hardware.physics_threads
+            experiment.env,
+            num_envs=self.algorithm.num_envs,
+            threads=experiment.hardware.physics_threads,
         )
+        try:
+            self._set_up(checkpoint)
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, checkpoint: Checkpoint | None) -> None:
+        """Build the parts that are made to the environments' measures; restore their states."""
+        experiment, algorithm = self.experiment, self.algorithm
         self.problem = Problem.of(experiment.env, self.env)
         read = load_policy if checkpoint is None else unread_policy
         context = make_context(
@@ -72,26 +88,27 @@ class Run:
         )
         self._shape = context.shape
         set_up(algorithm, context)
-        # Decided once, so that a resumed run computes with the same code as before.
+        compiled = None
+        if checkpoint is not None:
+            with must_belong(checkpoint.path):
+                # Decided once, so that a resumed run computes with the same code as before.
+                compiled = checkpoint.info["compiled"]
+                algorithm.agent.load_weights(checkpoint.weights)
         self.compilation = Compilation(
             [function for each in algorithm.learners.values() for function in each.functions],
-            hardware,
+            experiment.hardware,
             total_steps=experiment.total_steps,
-            decided=None if checkpoint is None else checkpoint.info["compiled"],
+            decided=compiled,
         )
-        self._parts: dict[str, Stateful] = {}
-        # What is not restored yet: the loop may want parts of its own.
-        self._saved_states: dict[str, Any] = {}
-        if checkpoint is not None:
-            algorithm.agent.load_weights(checkpoint.weights)
-            self._saved_states = dict(checkpoint.state)
-        self.logger_states: dict[str, dict[str, Any]] = self._saved_states.pop("loggers", {})
+        if checkpoint is not None and self._saved_states is not None:
+            self.logger_states = self._saved_states.take("loggers")
+            with must_belong(checkpoint.path):
+                require_offset(self.logger_states)
         self.restore("counters", self.counters)
         self.restore("averager", self.averager)
         self.restore("streams", self.streams)
         for name, part in {**algorithm.learners, **algorithm.parts}.items():
             self.restore(f"algorithm.{name}", part)
-        self._evaluation_env: ControlEnv | None = None
 
     def open_collector(self) -> Collector:
         """Open what an on-policy loop gets its data from, or go on with it."""
@@ -112,6 +129,7 @@ class Run:
         )
         self.stop = stop
         self.stopwatch = Stopwatch(self.counters)
+        self._begun = self.counters.step
         self._saved = (self.counters.step, time.monotonic())
         self._logged_s = self.counters.time_s
 
@@ -124,10 +142,19 @@ class Run:
     # ------------------------------------------------------------------ state
 
     def restore(self, name: str, part: Stateful) -> None:
-        """Make a part's state part of the run's; a resumed run goes on with the saved one."""
+        """Make a part's state part of the run's; a resumed run goes on with the saved one.
+
+        Raises:
+            UserError: there is no such state in the checkpoint, or it is that of another part.
+        """
         self._parts[name] = part
-        if self._saved_states:
-            part.load_state_dict(self._saved_states.pop(name))
+        if self._saved_states is not None:
+            self._saved_states.load(name, part)
+
+    def _require_all_restored(self) -> None:
+        """Refuse to go on without a part that the run had before, once the loop has its own."""
+        if self._saved_states is not None:
+            self._saved_states.require_all_taken()
 
     def state_dict(self) -> dict:
         """Return everything that decides the future, but for the weights."""
@@ -141,6 +168,7 @@ class Run:
             NonFiniteError: a number of the iterations since the last row is lost.
             CheckpointNotWritten: the disk is full, say.
         """
+        self._require_all_restored()
         self._require_finite_since_last_row()
         path = self.store.save(
             self.counters.step,
@@ -157,7 +185,14 @@ class Run:
         return path
 
     def rescue(self) -> None:
-        """Write a checkpoint before an error ends the run, without getting in that error's way."""
+        """Write a checkpoint before an error ends the run, without getting in that error's way.
+
+        Only of steps that this process has done, after which all parts are there: the error may
+        have come while they were restored, and the checkpoint that they come from is whole.
+        """
+        step = self.counters.step
+        if step == self._begun or self.store.has(step):
+            return
         try:
             self.save()
         except (CheckpointNotWritten, NonFiniteError) as error:
@@ -201,6 +236,7 @@ class Run:
             steps: environment steps.
             updates: optimiser steps.
         """
+        self._require_all_restored()
         self.counters.step += steps
         self.counters.update += updates
 
@@ -260,8 +296,8 @@ class Run:
             if self._evaluation_env is None:
                 self._evaluation_env = self.make_evaluation_env(self.experiment.evaluation.episodes)
             metrics = self.play(self._evaluation_env, seed=seed).metrics()
-        except NonFiniteError:
-            raise  # perhaps the weights' fault
+        except (NonFiniteError, EnvironmentFailure):
+            raise  # perhaps the weights' fault; the session rescues the run
         except Exception:
             self.rescue()
             raise

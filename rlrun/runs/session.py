@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from rlrun.config.experiment import Experiment
 from rlrun.errors import (
     CheckpointNotWritten,
     EnvironmentFailure,
@@ -14,9 +15,30 @@ from rlrun.errors import (
     UserError,
 )
 from rlrun.runs.evaluate import which_limit
+from rlrun.runs.files.checkpoint import Checkpoint
 from rlrun.runs.files.record import Record
 from rlrun.runs.run import Run
 from rlrun.runs.signals import StopFlag
+
+
+@contextmanager
+def open_run(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[Run]:
+    """Set this process up for a run, build the run, and let its environments go in the end.
+
+    The process comes first: how many threads compute the initial weights can show in their bits.
+
+    Args:
+        experiment: checked configuration with its parts.
+        checkpoint: where to go on from, or None for a new run.
+
+    Raises:
+        UserError: the parts do not fit together, or the checkpoint does not fit them.
+    """
+    experiment.hardware.prepare()
+    run = Run(experiment, checkpoint)
+    del checkpoint  # as large as the run itself, which has taken what it needs
+    with closing(run):
+        yield run
 
 
 def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
@@ -31,10 +53,10 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         The mean return of the last evaluation.
 
     Raises:
-        UserError: a logger or the compiler cannot work as it was asked for, or an environment
-            breaks its time limit.
+        UserError: a logger or the compiler cannot work as it was asked for, an environment
+            breaks its time limit, or a file of a resumed run is damaged.
         Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
-        EnvironmentFailure: an environment raised; the state before that is saved.
+        EnvironmentFailure: an environment raised; the last state before that is saved.
         NonFiniteError: a number is lost; the last checkpoint is the one before that.
         CheckpointNotWritten: the disk is full, say; the earlier checkpoints are there.
         DirectoryLost: the directory was deleted while the run was in it.
@@ -42,7 +64,6 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
     try:
         record = Record(directory, run.experiment, run.counters, facts, run.logger_states)
     except (OSError, CheckpointNotWritten) as raised:
-        run.close()
         raise UserError(f"{directory} cannot be written to: {raised}") from raised
     status, error = "failed", None
     with StopFlag() as stop:
@@ -84,7 +105,6 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
             raise
         finally:
             record.close(status, error)
-            run.close()
     if stop.signal is not None:
         raise Interrupted(stop.signal)
     return run.counters.last_return

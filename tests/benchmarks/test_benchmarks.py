@@ -12,7 +12,15 @@ import returns_family
 import yaml
 from breakdown import UPDATES, Stopwatches, measure
 from jobs import run_all, words_for
-from measure import MODULES, peak_memory, recent_return, run_process, settings, split_time
+from measure import (
+    MODULES,
+    peak_memory,
+    processor,
+    recent_return,
+    run_process,
+    settings,
+    split_time,
+)
 from published import Level, budgets, environments, level, published
 from returns import make_jobs
 from returns_report import common_curve, final_return, retable, verdict, write_report
@@ -219,9 +227,13 @@ def test_a_row_is_trained_again_up_to_its_first_evaluations(tmp_path):
 
 @pytest.mark.parametrize("now", [(), ((64, 20.0),), ((64, 20.0), (128, 30.001))])
 def test_returns_that_are_not_those_of_the_table_are_told(now):
-    answer = Verified("ppo", "cartpole", 0, ((64, 20.0), (128, 30.0)), now)
-    assert not answer.same
-    assert str(answer).startswith("DIFFERS  ppo cartpole, seed 0: 20 at step 64, 30 at step 128 in")
+    then = ((64, 20.0), (128, 30.0))
+    for cpu, remark in ((processor(), False), ("Another", True), (None, True)):
+        answer = Verified("ppo", "cartpole", 0, then, now, cpu)
+        assert not answer.same
+        said = str(answer)
+        assert said.startswith("DIFFERS  ppo cartpole, seed 0: 20 at step 64, 30 at step 128 in")
+        assert ("perhaps by the processor" in said) == remark
 
 
 def small_run_of_table(directory):

@@ -12,6 +12,7 @@ def problem(**changes) -> Problem:
         "env_id": "CartPole-v1",
         "obs_size": 4,
         "action_space": gym.spaces.Discrete(2),
+        "action_units": "raw",
         "time_limit": 500,
     }
     return Problem(**{**settings, **changes})
@@ -47,6 +48,7 @@ def test_what_kind_of_problem_it_is():
                 env_id="Pendulum-v1",
                 obs_size=3,
                 action_space=gym.spaces.Box(-1.0, 1.0, (1,), np.float32),
+                action_units="box",
                 time_limit=70,
             ),
         ),

@@ -26,7 +26,9 @@ def small_policy(kind: str) -> tuple[nn.Module, FlatParameters, Tensor]:
     """A policy with weights of order 1, in double precision; θ; and observations [6, 2]."""
     generator = torch.Generator().manual_seed(0)
     space = Discrete(3) if kind == "categorical" else Box(-1.0, 1.0, (2,), np.float32)
-    problem = Problem(env_id="Tiny-v0", obs_size=2, action_space=space, time_limit=None)
+    problem = Problem(
+        env_id="Tiny-v0", obs_size=2, action_space=space, action_units="raw", time_limit=None
+    )
     policy = small_model(hidden_sizes=[3], log_std=-0.3).policy(problem, generator)
     parameters = FlatParameters(policy.double())
     parameters.vector.add_(

@@ -149,6 +149,7 @@ def set_up(
                 env_id="Tabular-v0",
                 obs_size=PLACES,
                 action_space=gym.spaces.Discrete(mdp.ACTIONS),
+                action_units="raw",
                 time_limit=mdp.HORIZON,
             ),
             shape=shape,

@@ -1,5 +1,6 @@
 """A policy of another run: what is read of a run, and which mistakes are named in one line."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 from rlrun.models.reference import Reference
 from rlrun.runs import api
+from rlrun.runs.files.checkpoint import CheckpointStore, load
 from rlrun.runs.policies import load_policy, unread_policy
 
 CPU = torch.device("cpu")
@@ -22,6 +24,7 @@ CARTPOLE = Problem(
     env_id="CartPole-v1",
     obs_size=4,
     action_space=spaces.Discrete(2),
+    action_units="raw",
     time_limit=500,
 )
 every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
@@ -47,9 +50,9 @@ def copied(run, tmp_path) -> Path:
 
 def test_it_is_the_policy_of_the_runs_newest_checkpoint(run):
     reference = load_policy(str(run), CPU, problem=CARTPOLE)
-    trained, _ = api.saved_run(run, "last", plugins=[])
     raw_obs = torch.randn(3, 2, 4)
-    agent = trained.algorithm.agent
+    with api.saved_run(run, "last", plugins=[]) as (trained, _):
+        agent = trained.algorithm.agent
     expected = agent.networks.policy(agent.observation_normalizer(raw_obs))
     assert torch.equal(reference(raw_obs).logits, expected.logits)
     # Its own normaliser has seen something.
@@ -178,6 +181,38 @@ def test_a_policy_for_something_else(run, changes, words):
     problem = Problem(**{**vars(CARTPOLE), **changes})
     with pytest.raises(UserError, match=rf"^algo\.kl\.reference={run} .*{words}"):
         load_policy(str(run), CPU, problem=problem)
+
+
+def test_a_policy_with_other_units_of_actions(run):
+    box = {"action_space": spaces.Box(-1.0, 1.0, (2,)), "action_units": "box"}
+    said = message(run, Problem(**{**vars(CARTPOLE), **box}))
+    assert said == (f"algo.kl.reference={run} is a policy with env.action_units=raw, not box")
+    # A choice has no units.
+    load_policy(str(run), CPU, problem=Problem(**{**vars(CARTPOLE), "action_units": "box"}))
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "words"),
+    [
+        (None, "'algorithm.observation_normalizer'"),
+        (3, "not subscriptable"),
+        ({}, "'mean'"),
+        (
+            {"mean": torch.zeros(2), "variance": torch.ones(2), "count": 1},
+            r"statistics of \(2,\) numbers, not of \(4,\)",
+        ),
+    ],
+    ids=["none", "a number", "empty", "another size"],
+)
+def test_a_state_that_is_no_policys(copied, normalizer, words):
+    newest = load(checkpoints(copied)[-1])
+    state = {name: part for name, part in newest.state.items() if "observation" not in name}
+    if normalizer is not None:
+        state["algorithm.observation_normalizer"] = normalizer
+    store = CheckpointStore(copied / "checkpoints", keep=2)
+    store.save(newest.info["step"], weights=newest.weights, state=state, info={})
+    place = f"algo.kl.reference={copied}: the state in {newest.path} is not that of a policy"
+    assert re.fullmatch(f"{place}: .*{words}.*", message(copied))
 
 
 @every_penalised

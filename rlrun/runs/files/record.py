@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.config.experiment import Experiment
-from rlrun.errors import CheckpointNotWritten, DirectoryLost, warn
+from rlrun.errors import CheckpointNotWritten, DirectoryLost, UserError, warn
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
 from rlrun.loggers.progress import Progress, StandardError
@@ -46,6 +46,9 @@ class Record:
             counters: how far it is, live.
             facts: what ``run.json`` says besides the run's state.
             logger_states: what the loggers were at the checkpoint; empty for a new run.
+
+        Raises:
+            UserError: the run's ``metrics.jsonl`` is damaged before the checkpoint.
         """
         self.directory = directory
         self.facts = facts
@@ -56,14 +59,19 @@ class Record:
         # First of all, so that a run can be resumed from its first moment.
         self.write("running")
         offset = logger_states["jsonl"]["offset"] if logger_states else None
-        self.progress = Progress(experiment.total_steps, counters.step, StandardError())
         path = directory / "metrics.jsonl"
-        self.loggers = Loggers(
-            {"jsonl": JsonlLogger(path, offset), "progress": self.progress}, logger_states
-        )
+        jsonl = JsonlLogger(path, offset)
+        try:
+            # Those before a resumed run's point.
+            self._evaluations += evaluations(read_metrics(path))
+        except ValueError as damaged:
+            jsonl.close("failed", {})
+            self.write("failed", str(damaged))
+            raise UserError(str(damaged)) from damaged
         # Held open, so that no other directory can get its number.
         self._opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        self._evaluations += evaluations(read_metrics(path))  # those before a resumed run's point
+        self.progress = Progress(experiment.total_steps, counters.step, StandardError())
+        self.loggers = Loggers({"jsonl": jsonl, "progress": self.progress}, logger_states)
 
     def open_loggers(self) -> None:
         """Open the loggers that the user asked for.

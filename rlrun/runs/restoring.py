@@ -1,0 +1,80 @@
+"""Where the parts of a resumed run get their state from."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlrun.errors import CheckpointNotWritten, EnvironmentFailure, NonFiniteError, UserError
+from rlrun.hardware.memory import memory_suffices
+from rlrun.learning.contract import Stateful
+from rlrun.runs.files.checkpoint import Checkpoint
+from rlrun.runs.preflight import SET_UP
+
+
+@contextmanager
+def must_belong(checkpoint: Path) -> Iterator[None]:
+    """Say in one line that what a checkpoint holds does not fit the parts of the run.
+
+    Args:
+        checkpoint: what is read in the block.
+
+    Raises:
+        UserError: a part could do nothing with its state, or there was no memory for it.
+    """
+    try:
+        with memory_suffices(SET_UP):
+            yield
+    except (EnvironmentFailure, NonFiniteError, CheckpointNotWritten):
+        raise  # RuntimeErrors, too, but not of the checkpoint's making
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, KeyError):
+            reason = f"it has no {reason}"
+        raise UserError(f"{checkpoint}: does not belong to this config: {reason}") from error
+
+
+class SavedStates:
+    """The states in a checkpoint, each of which is for one part of the run.
+
+    Args:
+        checkpoint: where to go on from.
+
+    Raises:
+        UserError: it holds no states by name.
+    """
+
+    def __init__(self, checkpoint: Checkpoint):
+        self._path = checkpoint.path
+        with must_belong(checkpoint.path):
+            self._states = dict(checkpoint.state)
+
+    def take(self, name: str) -> Any:
+        """Hand out a state, and let go of it: together they are as large as the run.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        if name not in self._states:
+            raise UserError(f"{self._path} lacks {name}: it does not belong to this config")
+        return self._states.pop(name)
+
+    def load(self, name: str, part: Stateful) -> None:
+        """Let a part go on from its state.
+
+        Raises:
+            UserError: there is none, or it is that of another part.
+        """
+        state = self.take(name)
+        with must_belong(self._path):
+            part.load_state_dict(state)
+
+    def require_all_taken(self) -> None:
+        """Refuse to go on without a part that the run had when the checkpoint was written.
+
+        Raises:
+            UserError: a state is left that no part has asked for.
+        """
+        if self._states:
+            names = ", ".join(map(str, self._states))
+            raise UserError(f"{self._path} has {names}: it does not belong to this config")

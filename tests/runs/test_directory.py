@@ -342,7 +342,7 @@ def test_a_run_that_is_running_is_not_resumed(tmp_path):
 
     before = len(metrics(run))
     process.wait_for_rows(run, before + 2)  # it goes on, and its file was not cut
-    assert [row["step"] for row in metrics(run)][:4] == [64, 64, 128, 128]
+    assert [row["step"] for row in metrics(run)][:5] == [0, 64, 64, 128, 128]
     process.send(signal.SIGKILL)
     process.wait()
     # The lock went with the process.

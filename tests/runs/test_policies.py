@@ -67,7 +67,7 @@ def test_a_resumed_run_reads_nothing_but_its_own_state(run):
 
 
 def test_one_checkpoint_can_be_named(run):
-    first, last = checkpoints(run)
+    first, *_, last = checkpoints(run)
     best = run / "checkpoints" / "best"
     named = {
         path: load_policy(str(path), CPU, problem=CARTPOLE).state_dict() for path in (first, last)

@@ -22,7 +22,7 @@ WHOLE_EPISODES = ["collector=episodes"]
         ("trpo", WHOLE_EPISODES, False),
         ("actor_critic_q", WHOLE_EPISODES, False),
         ("reinforce", [], False),
-        ("grpo", [], False),
+        ("grpo", [], True),
     ],
 )
 def test_compiling_is_announced_where_something_is_compiled(

@@ -17,6 +17,7 @@ from wandb_file import run_files
 from rlrun.errors import Interrupted
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.run import Run
 from rlrun.runs.signals import HANDLED, StopFlag
 
 RLRUN = Path(sys.executable).with_name("rlrun")
@@ -142,25 +143,45 @@ def test_a_second_ctrl_c_ends_the_run_at_once_and_costs_no_checkpoint(tmp_path):
     assert process.wait() == -signal.SIGINT  # which a shell shows as 130
     assert time.monotonic() - start < 10
     last = load(checkpoints(directory)[-1])
-    assert last.info["step"] == metrics(directory)[-1]["step"] == 64 * rows
+    assert last.info["step"] == metrics(directory)[-1]["step"] == 64 * (rows - 1)  # one at step 0
     assert record(directory)["status"] == "running"
     (tmp_path / "hang").unlink()
     api.resume(directory, total_steps=last.info["step"] + 64, plugins=["fragile"])
     assert record(directory)["status"] == "finished"
 
 
-def test_a_signal_in_the_last_iteration_leaves_a_finished_run(tmp_path, handlers):
+def test_a_signal_in_the_last_iteration_leaves_a_finished_run(tmp_path, handlers, monkeypatch):
     calls = []
     signal.signal(signal.SIGTERM, lambda number, frame: calls.append(number))
     directory = tmp_path / "run"
-    (tmp_path / "stop").touch()
+    evaluate_if_due = Run.evaluate_if_due
+
+    def ordering(run):
+        evaluate_if_due(run)
+        if run.counters.step == 0:
+            (tmp_path / "stop").touch()  # in the only iteration
+
+    monkeypatch.setattr(Run, "evaluate_if_due", ordering)
     with pytest.raises(Interrupted) as raised:
         api.train(experiment(fragile(tmp_path, "total_steps=64", f"run_dir={directory}")))
     assert raised.value.signal == signal.SIGTERM
     assert calls == [signal.SIGTERM]
     assert record(directory)["status"] == "finished"
-    assert [row["step"] for row in metrics(directory)] == [64, 64]
+    assert [row["step"] for row in metrics(directory)] == [0, 64, 64]
     assert "eval/return" in metrics(directory)[-1]
+
+
+def test_a_signal_in_the_first_evaluation_leaves_a_run_that_can_begin(tmp_path, handlers):
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    directory = tmp_path / "run"
+    (tmp_path / "stop").touch()
+    with pytest.raises(Interrupted):
+        api.train(experiment(fragile(tmp_path, "total_steps=64", f"run_dir={directory}")))
+    assert record(directory)["status"] == "interrupted"
+    assert [row["step"] for row in metrics(directory)] == [0]
+    api.resume(directory, total_steps=None, plugins=["fragile"])
+    assert record(directory)["status"] == "finished"
+    assert [row["step"] for row in metrics(directory)] == [0, 64, 64]
 
 
 def _as_a_shell_starts_it():

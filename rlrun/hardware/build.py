@@ -19,8 +19,8 @@ import rlrun
 from rlrun.hardware.program import Program, compile_program
 
 # Measured on an idle core: a program's share, an operation's, and the start of another process.
-SECONDS_PER_PROGRAM = 5.0
-SECONDS_PER_OPERATION = 0.06
+SECONDS_PER_PROGRAM = 4.0
+SECONDS_PER_OPERATION = 0.055
 SECONDS_TO_START = 3.0
 
 # Between two looks at the other processes and at whether the user wants to stop.

@@ -22,7 +22,7 @@ SECONDS_PER_OPERATION = 7e-6
 SECONDS_PER_CALL = 5e-5
 
 # To load code that is in the cache.
-SECONDS_TO_LOAD = 2.0
+SECONDS_TO_LOAD = 1.5
 
 # Fewer computations than that are not worth the half second that tracing them takes.
 FEW_COMPUTATIONS = 1_000

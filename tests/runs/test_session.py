@@ -1,14 +1,23 @@
+import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from running import checkpoints, experiment, metrics, record, small
 
 from rlrun.errors import Interrupted
-from rlrun.hardware.compile import Compilation
+from rlrun.hardware.compile import Compilation, find_compiler
+from rlrun.hardware.cpu import available_cores
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
+needs_compiler = pytest.mark.skipif(
+    find_compiler() is None, reason="needs a C++ compiler (g++ or clang++)"
+)
 WHOLE_EPISODES = ["collector=episodes"]
 
 
@@ -56,3 +65,47 @@ def test_a_signal_after_the_last_look_at_it_costs_no_step(monkeypatch, tmp_path,
     assert metrics(directory)[-1]["step"] == record(directory)["step"] == 128
     assert load(checkpoints(directory)[-1]).info["step"] == 128
     assert "Stopped after 128 steps, which are saved in" in capsys.readouterr().out
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return own + [grandchild for child in own for grandchild in children(child)]
+
+
+def working(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@needs_compiler
+def test_ctrl_c_while_compiling_leaves_nothing_behind(tmp_path):
+    words = ["hardware.compile=on", "total_steps=1e6", f"run_dir={tmp_path}/run"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "rlrun", *small("hopper", *words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        start_new_session=True,
+    )
+    said = []
+    for line in run.stdout:
+        said.append(line)
+        if "compiling the update" in line:
+            break
+    # With one core there is no other process than the compiler's.
+    deadline = time.monotonic() + 60
+    while len(helpers := children(run.pid)) < min(2, available_cores()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    rest, _ = run.communicate(timeout=120)
+    output = "".join(said) + rest
+    assert run.returncode == 128 + signal.SIGINT, output
+    assert "Stopped before the first step" in output
+    assert "Traceback" not in output
+    assert not any(map(working, helpers))

@@ -33,7 +33,7 @@ class Hardware:
         threads: threads for physics; None means all cores that this process may use.
         learner_threads: threads inside one tensor operation of the learner on the CPU.
         compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
-            enough to win the time back.
+            enough to win the time back (:class:`~rlrun.hardware.compile.Compilation`).
     """
 
     device: str

@@ -181,10 +181,16 @@ def test_what_is_no_file_is_one_line(run, name):
     assert f"{name} is not text in UTF-8" in refused(run)
 
 
-@pytest.mark.parametrize("record", [{}, {"algo": "ppo"}, {"algo": 1, "env": 2}, {"algo": ["x"]}])
-def test_a_record_without_names_is_one_line(run, record):
-    (run / "run.json").write_text(json.dumps(record))
+@pytest.mark.parametrize("names", [{"label": 1}, {"algo": 1}, {"algo": ["x"]}, {"env": 2}])
+def test_a_record_with_other_names_is_one_line(run, names):
+    good = {"label": "x", "algo": "ppo", "env": "hopper"}
+    (run / "run.json").write_text(json.dumps({**good, **names}))
     assert re.search(r"run\.json: (algo|env|label): expected text", refused(run))
+
+
+def test_a_record_without_a_label_is_an_earlier_versions(run):
+    (run / "run.json").write_text("{}")
+    assert "run.json: label is missing: an earlier version of rlrun wrote it" in refused(run)
 
 
 def test_containers_may_be_nested_as_deep_as_is_sensible(tmp_path):

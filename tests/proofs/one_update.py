@@ -251,7 +251,7 @@ def ascent(algorithm: Any, transitions: Transitions) -> Tensor:
     if isinstance(policy, TrustRegionStep):
         policy.take = take
     else:
-        policy.optimizer = Recorder()
+        policy.step.optimizer = Recorder()
     algorithm.update(transitions, progress=0.0)
     mean = torch.stack(gradients).mean(0)  # over the minibatches
     by_place = policy.parameters.unflatten(mean)["logits.weight"].T

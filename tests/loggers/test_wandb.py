@@ -110,6 +110,7 @@ def test_a_resumed_run_has_the_same_id(info):
     (info.directory / "metrics.jsonl").write_text('{"step": 1, "x": 1.0}\n')
     state = logger.state_dict()
     logger.close("interrupted", {})
+    wandb.teardown()  # as the end of a process; else the file may not be complete yet
     resumed = spec().open(info, state)
     assert resumed.state_dict() == state
     resumed.log({"x": 2.0}, 2)

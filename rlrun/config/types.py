@@ -16,9 +16,6 @@ FINITE = Predicate(math.isfinite)
 # A whole number of things, at least one.
 Count = Annotated[int, Ge(1)]
 
-# A whole number of things of which there must be several: rows that are compared.
-Several = Annotated[int, Ge(2)]
-
 # A whole number, zero or more.
 NonNegativeInt = Annotated[int, Ge(0)]
 

@@ -32,7 +32,7 @@ both_critics = pytest.mark.parametrize("algo", ALGORITHMS)
 
 def ready(make_env, algo: str, **changes):
     """An actor-critic after a few steps, and the next transitions, [8, 4]."""
-    settings = {"actor.learning_rate": 1e-2, "critic.learning_rate": 3e-2, **changes}
+    settings = {"optimizer.learning_rate": 1e-2, "critic_optimizer.learning_rate": 3e-2, **changes}
     algorithm, collector = set_up(control(make_env, 4), algo, **settings)
     learn(algorithm, collector, iterations=3)
     return algorithm, collector.collect(algorithm.agent.actor)
@@ -96,7 +96,7 @@ def test_a_rollout_is_one_update():
     assert algorithm.update(transitions, progress=0.0)["updates"] == 1
 
 
-@pytest.mark.parametrize("annealed", ["actor", "critic", "neither"])
+@pytest.mark.parametrize("annealed", ["optimizer", "critic_optimizer", "neither"])
 def test_each_step_size_falls_if_it_is_to(annealed):
     # Where the run has ended it is 0.
     changes = {f"{annealed}.anneal_learning_rate": True} if annealed != "neither" else {}
@@ -104,15 +104,15 @@ def test_each_step_size_falls_if_it_is_to(annealed):
     before = algorithm.agent.weights()
     algorithm.update(transitions, progress=1.0)
     for name, weight in algorithm.agent.weights().items():
-        network = {"policy": "actor", "critic": "critic"}[name.partition(".")[0]]
+        network = {"policy": "optimizer", "critic": "critic_optimizer"}[name.partition(".")[0]]
         assert torch.equal(weight, before[name]) == (network == annealed), name
 
 
 # ---------------------------------------------------------------------- learning
 
 SETTINGS = {
-    "actor.learning_rate": 3e-3,
-    "critic.learning_rate": 1e-2,
+    "optimizer.learning_rate": 3e-3,
+    "critic_optimizer.learning_rate": 1e-2,
     "gamma": 0.9,
     "horizon": 5,
 }

@@ -61,9 +61,14 @@ CASES = {
         f"advantage={name}": ("ppo", "cartpole", "collector=groups", f"advantage={name}")
         for name in names("advantage")
     },
-    # PPO learns from whatever is collected.
+    # PPO learns from whatever is collected, GRPO also from nothing.
     **{
-        f"collector={name}": ("ppo", "cartpole", f"collector={name}") for name in names("collector")
+        f"collector={name}": (
+            "grpo" if name == "dynamic_sampling" else "ppo",
+            "cartpole",
+            f"collector={name}",
+        )
+        for name in names("collector")
     },
     **{f"model={name}": ("ppo", "hopper", f"model={name}") for name in names("model")},
     **{f"env={name}": ("ppo", name) for name in names("env")},

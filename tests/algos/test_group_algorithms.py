@@ -43,7 +43,7 @@ def test_episodes_that_are_alone_are_refused(algo):
 
 @every_algorithm
 def test_an_estimator_with_a_critic_is_refused(algo):
-    message = r"^advantage: it needs a critic V\(s\), which this algorithm has not;"
+    message = r"^advantage: it needs a critic V\(s\), which this algorithm has not:"
     with pytest.raises(UserError, match=message):
         set_up(control(Corridor, 4), algo, group_size=2, estimator=partial(gae, lam=0.95))
 

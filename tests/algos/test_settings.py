@@ -1,11 +1,8 @@
 """Values out of range are refused in a sentence that names the setting as the command line does."""
 
-from functools import partial
-
 import pytest
 from tiny import Corridor, algorithm_of, control, learn, part_of, set_up, small_model
 
-from rlrun.advantages.temporal import gae, nstep
 from rlrun.errors import UserError
 
 FRACTION = r"must be in \[0, 1\]"
@@ -29,7 +26,7 @@ CASES = [
     ("optimizer.learning_rate", 0.0, POSITIVE, ["a2c", *ADAM]),
     ("optimizer.epsilon", 0.0, POSITIVE, ["a2c", *ADAM]),
     ("optimizer.max_grad_norm", 0.0, POSITIVE, ["a2c", *ADAM]),
-    ("optimizer.alpha", 1.1, FRACTION, ["a2c"]),
+    ("optimizer.alpha", 1.1, r"must be in \[0, 1\)", ["a2c"]),
     ("clip", 0.0, POSITIVE, ["ppo", "rloo", "grpo"]),
     ("clip_low", 0.0, POSITIVE, ["dapo", "gspo"]),
     ("clip_high", 0.0, POSITIVE, ["dapo", "gspo"]),
@@ -52,9 +49,9 @@ CASES = [
     ("critic.optimizer.learning_rate", 0.0, POSITIVE, ["trpo", "reinforce"]),
     ("critic.optimizer.epsilon", 0.0, POSITIVE, ["trpo", "reinforce"]),
     ("critic.optimizer.max_grad_norm", 0.0, POSITIVE, ["trpo", "reinforce"]),
-    ("actor.learning_rate", 0.0, POSITIVE, ["actor_critic_q", "actor_critic_td"]),
-    ("critic.learning_rate", -1.0, POSITIVE, ["actor_critic_q", "actor_critic_td"]),
-    ("actor.epsilon", 0.0, POSITIVE, ["actor_critic_q", "actor_critic_td"]),
+    ("optimizer.learning_rate", 0.0, POSITIVE, ["actor_critic_q", "actor_critic_td"]),
+    ("critic_optimizer.learning_rate", -1.0, POSITIVE, ["actor_critic_q", "actor_critic_td"]),
+    ("optimizer.epsilon", 0.0, POSITIVE, ["actor_critic_q", "actor_critic_td"]),
 ]
 
 
@@ -135,15 +132,3 @@ def test_the_ends_of_the_ranges_train(changes, hidden_sizes):
     env = control(Corridor, changes.pop("num_envs", 4))
     (metrics,) = learn(*set_up(env, model=small_model(hidden_sizes=hidden_sizes), **changes), 1)
     assert all(value.isfinite() for value in metrics.values())
-
-
-@pytest.mark.parametrize(
-    ("estimator", "message"),
-    [
-        (partial(gae, lam=1.5), r"lam must be in \[0, 1\], got 1.5"),
-        (partial(nstep, n=0), "n must be at least 1, got 0"),
-    ],
-)
-def test_an_estimators_constant_out_of_range_is_refused_before_any_rollout(estimator, message):
-    with pytest.raises(UserError, match=f"^advantage: {message}$"):
-        set_up(control(Corridor, 4), estimator=estimator)

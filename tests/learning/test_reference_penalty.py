@@ -50,6 +50,7 @@ def tiny_run(directory: Path, algorithm) -> str:
     """Write down an algorithm's policy as a run does, and return where."""
     config = {
         "algo": {"normalization": vars(algorithm.normalization)},
+        "env": {"action_units": "raw"},
         "model": {"_target_": "rlrun.models.mlp.MLP", **vars(small_model())},
     }
     directory.mkdir()

@@ -212,9 +212,7 @@ def test_the_line_search_shortens_the_step_until_it_fits():
     batch = TrustRegionBatch(torch.zeros(64, 1), action, action * 2.0 - 1)
     step = step_of(policy, damping=0.0)
     factor = (0.8**2.5) ** 2
-    step._eager = step._eager._replace(
-        product=lambda theta, vector, batch: factor * step._product(theta, vector, batch)
-    )
+    step.product = lambda theta, vector, batch: factor * step._product(theta, vector, batch)
     metrics = step.take(batch)
     assert metrics["policy/line_search_steps"] == 4
     assert metrics["policy/line_search_accepted"] == 1

@@ -18,7 +18,7 @@ import torch
 
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
-from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite, Several
+from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
@@ -37,7 +37,7 @@ class PPO:
     horizon: Count
     gamma: Fraction
     epochs: Count
-    minibatch_size: Several
+    minibatch_size: Count
     optimizer: Adam
     clip: PositiveOrInfinite
     entropy_coefficient: NonNegative
@@ -46,6 +46,11 @@ class PPO:
     normalize_advantage: bool
     recompute_advantage: bool
     normalization: Normalization
+
+    def __post_init__(self):
+        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
+        if self.normalize_advantage and self.minibatch_size == 1:
+            raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""

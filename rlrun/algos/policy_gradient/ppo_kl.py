@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate
-from rlrun.config.types import Count, Fraction, NonNegative, Several
+from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
@@ -57,7 +57,7 @@ class PPOKL:
     num_envs: Count
     horizon: Count
     epochs: Count
-    minibatch_size: Several
+    minibatch_size: Count
     kl: OldPolicyKL
     gamma: Fraction
     entropy_coefficient: NonNegative
@@ -65,6 +65,11 @@ class PPOKL:
     recompute_advantage: bool
     optimizer: Adam
     normalization: Normalization
+
+    def __post_init__(self):
+        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
+        if self.normalize_advantage and self.minibatch_size == 1:
+            raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
 
     def setup(self, context: Context) -> None:
         """Build the networks, what fits them, and what β comes from (``algos/contract.py``)."""

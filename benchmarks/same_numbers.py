@@ -13,8 +13,6 @@ apart. Where a command line is refused, it is tried with the present names (`ren
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Collection
@@ -22,11 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import safetensors.torch
-from renamed import in_present_words
+from checkouts import checked_out, train
 
 from rlrun.runs.files.disk import CHECKPOINTS
-
-ROOT = Path(__file__).resolve().parents[1]
 
 # An estimator that is not the algorithm's own, with an algorithm that can use it.
 ESTIMATORS = {
@@ -80,20 +76,6 @@ def cases() -> list[tuple[str, ...]]:
         for name in names
     ]
     return [*pairs, *others]
-
-
-def run(checkout: Path, words: tuple[str, ...], directory: Path) -> str | None:
-    """Train once with the code of a checkout; what it said if it failed."""
-    command = "from rlrun.cli import main; getattr(main, 'main', main)()"
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", command, *words, *PLAIN, f"run_dir={directory}"],
-        cwd=checkout,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    return None if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
 def rows(directory: Path) -> list[dict[str, float]]:
@@ -172,22 +154,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None)
     parser.add_argument("--only", default="", help="cases whose words contain this")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        checkouts = []
-        for number, commit in enumerate(arguments.commits):
-            checkout = Path(scratch, f"commit{number}")
-            git = ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach"]
-            subprocess.run([*git, str(checkout), commit], check=True)
-            checkouts.append(checkout)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        checked_out(arguments.commits, Path(scratch)) as checkouts,
+    ):
 
         def case(number: int, words: tuple[str, ...]) -> str:
             directories = [Path(scratch, f"run{number}_{k}") for k in range(2)]
             for checkout, directory in zip(checkouts, directories, strict=True):
-                failure = run(checkout, words, directory)
-                if failure is not None:
-                    failure = run(checkout, in_present_words(words), directory)
-                if failure is not None:
-                    return f"{checkout.name} failed: {failure}"
+                try:
+                    train(checkout, [*words, *PLAIN], directory, {"OMP_NUM_THREADS": "1"})
+                except RuntimeError as error:
+                    return str(error)
             return compare(
                 *directories,
                 tolerance=arguments.tolerance,
@@ -198,10 +176,6 @@ def main() -> None:
         chosen = [words for words in cases() if arguments.only in " ".join(words)]
         with ThreadPoolExecutor(2) as pool:
             answers = list(pool.map(case, range(len(chosen)), chosen))
-        for checkout in checkouts:
-            subprocess.run(
-                ["git", "-C", str(ROOT), "worktree", "remove", "--force", str(checkout)], check=True
-            )
     for words, answer in zip(chosen, answers, strict=True):
         print(f"{'same' if not answer else 'DIFFERENT':9}  {' '.join(words)}  {answer}")
     sys.exit(any(answers))

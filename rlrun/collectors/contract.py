@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlrun.data.rollout import RolloutShape, Transitions
+from rlrun.data.rollout_buffer import Behaviour
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import EnvironmentFailure
@@ -24,8 +25,8 @@ class Actor(Protocol):
     version: int
     generator: torch.Generator
 
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample actions at raw observations [N, D]; return them, [N] or [N, A], and log μ, [N]."""
+    def act(self, obs: Tensor) -> tuple[Tensor, Behaviour]:
+        """Sample actions at raw observations [N, D]; return them, [N] or [N, A], and μ, [N]."""
         ...
 
 

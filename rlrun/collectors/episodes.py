@@ -90,10 +90,10 @@ class EpisodeCollector:
             while running.any():
                 if len(masks) == self._longest:
                     raise self._endless(running, seeds)
-                action, logp = actor.act(obs)
+                action, behaviour = actor.act(obs)
                 rows = None if running.all() else running.nonzero().squeeze(-1)
                 step = self.env.step(action, rows)
-                buffer.append(obs, action, logp, step)
+                buffer.append(obs, action, behaviour, step)
                 masks.append(running)
                 obs, running = step.obs, running & ~(step.terminated | step.truncated)
         mask = torch.stack(masks)

@@ -51,8 +51,8 @@ class SegmentCollector:
         with self._snapshot.of(self._state(), actor), torch.inference_mode():
             for _ in range(self.horizon):
                 obs = self.env.obs
-                action, logp = actor.act(obs)
-                buffer.append(obs, action, logp, self.env.step(action))
+                action, behaviour = actor.act(obs)
+                buffer.append(obs, action, behaviour, self.env.step(action))
         mask = torch.ones(self.horizon, self.env.num_envs, dtype=torch.bool, device=self.env.device)
         return buffer.transitions(
             mask=mask,

@@ -81,6 +81,9 @@ class Hardware:
     def prepare(self) -> None:
         """Set the process up: threads, and a cache of compiled code that outlives the run."""
         torch.set_num_threads(self.learner_threads)
+        # A thread has a number of its own, all cores unless it is told: two learners side by side
+        # would wait for each other's.
+        _SECOND_THREAD.submit(torch.set_num_threads, self.learner_threads).result()
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
         # The learner is one function, so that worker processes have nothing to share; left
         # running, they would answer the terminal's Ctrl-C with tracebacks of their own.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rlrun.data.normalize import ObservationNormalizer
+from rlrun.models.distributions import Distribution
 from rlrun.models.networks import Policy
 
 
@@ -44,18 +45,17 @@ class Actor:
         self.generator = generator
         self.version = 0
 
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+    def act(self, obs: Tensor) -> tuple[Tensor, Distribution]:
         """Sample an action at each observation.
 
         Args:
             obs: as the environment gave it, [N, D].
 
         Returns:
-            Actions, [N] or [N, A], and log μ(a|s) of each, [N].
+            Actions, [N] or [N, A], and the distributions μ(·|s) that they were drawn from, [N].
         """
         distribution = self._policy(self.normalizer(obs))
-        action = distribution.sample(self.generator)
-        return action, distribution.log_prob(action)
+        return distribution.sample(self.generator), distribution
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the most probable action at each observation [N, D], as [N] or [N, A]."""

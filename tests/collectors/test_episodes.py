@@ -173,7 +173,7 @@ class Greedy:
         self.actor, self.version, self.generator = actor, actor.version, actor.generator
 
     def act(self, obs):
-        return self.actor.act_greedily(obs), torch.zeros(len(obs))
+        return self.actor.act_greedily(obs), self.actor.act(obs)[1]
 
 
 def test_a_group_shares_the_noise_of_its_environment():

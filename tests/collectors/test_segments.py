@@ -120,9 +120,9 @@ class Recorded:
         self.said = []
 
     def act(self, obs):
-        action, logp = self.actor.act(obs)
-        self.said.append((obs.clone(), action.clone(), logp.clone()))
-        return action, logp
+        action, behaviour = self.actor.act(obs)
+        self.said.append((obs.clone(), action.clone(), behaviour.log_prob(action)))
+        return action, behaviour
 
 
 @pytest.mark.parametrize("space", [CHOICE, BOX])

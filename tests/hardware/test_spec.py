@@ -1,6 +1,9 @@
+import ctypes
 import math
+import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +83,20 @@ def test_two_functions_run_at_the_same_time():
     one, other = threading.Event(), threading.Event()
     met = TWO_THREADS.run_both(lambda: meet(one, other), lambda: meet(other, one), compiled=True)
     assert met == (True, True)
+
+
+def openmp() -> ctypes.CDLL:
+    """The library that gives torch's operations their threads."""
+    files = [line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()]
+    found = [file for file in files if re.search(r"lib(g|i)?omp[^/]*\.so", file)]
+    return ctypes.CDLL(found[0])
+
+
+def test_each_of_two_learners_has_the_threads_that_it_was_given():
+    # A new thread's operations take all cores, but for what torch says to that very thread.
+    replace(TWO_THREADS, learner_threads=1).prepare()
+    threads = openmp().omp_get_max_threads
+    assert TWO_THREADS.run_both(threads, threads, compiled=True) == (1, 1)
 
 
 @pytest.mark.parametrize(

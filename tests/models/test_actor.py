@@ -40,12 +40,12 @@ def test_actions_are_draws_of_the_policy_from_its_stream(kind):
     (_, _, actor), (_, _, again) = make(kind), make(kind)
     obs = randn(50, D)
     torch.manual_seed(0)
-    action, logp = actor.act(obs)
+    action, behaviour = actor.act(obs)
     torch.manual_seed(1)
     same, _ = again.act(obs)
     assert torch.equal(action, same)
     assert not torch.equal(action, actor.act(obs)[0])
-    assert logp.shape == (50,)
+    assert behaviour.log_prob(action).shape == (50,)
 
 
 @both
@@ -54,7 +54,8 @@ def test_it_sees_raw_observations_through_its_normaliser(kind):
     obs = randn(50, D)
     seen = policy(normalizer(obs))
     assert torch.equal(actor.act_greedily(obs), seen.mode())
-    action, logp = actor.act(obs)
+    action, behaviour = actor.act(obs)
+    logp = behaviour.log_prob(action)
     assert torch.equal(action, seen.sample(generator(7)))
     assert torch.equal(logp, seen.log_prob(action))
     # Which is not what it would be without one.

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlrun.config.experiment import load_run
+from rlrun.config.load import load_run
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS

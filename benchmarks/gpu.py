@@ -50,7 +50,7 @@ import torch
 from measure import describe_machine, split_time
 from omegaconf import OmegaConf
 
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs.files.checkpoint import Checkpoint, load
 from rlrun.runs.files.disk import CHECKPOINTS

@@ -7,8 +7,8 @@ its functions that is entered from the moment that the loop ``on_policy`` starts
 algorithm's ``update`` returns for the first time: what a reader opens who follows the numbers from
 the loop to the optimiser's step. Left out, with all that they call, are the environment, the run
 and its loggers (`OUTSIDE`). Functions inside a function belong to it. Prints one line of JSON: for
-each function, in the order in which they are entered first, its file, its name, how deep it is, and
-whether it calls another one of them.
+each function, in the order in which they are entered first, its file, its name, how deep it is,
+whether it calls another one of them, and whether it is open when the optimiser takes its step.
 """
 
 import json
@@ -43,6 +43,7 @@ class Tracer:
         # The open calls from the loop on: each frame, and its function if it is on the path.
         self._calls: list[tuple[FrameType, tuple[str, str] | None]] = []
         self._update: FrameType | None = None
+        self.chain: list[tuple[str, str]] = []
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         """Take note of one event; end the process when the path is complete."""
@@ -64,13 +65,15 @@ class Tracer:
                 if caller not in (None, function):
                     self.callers.add(caller)
             self._calls.append((frame, function))
+            if not self.chain and name == "step" and "optim" in file:
+                self.chain = [function for _, function in self._calls if function is not None]
             if self._update is None and name == "update" and file.startswith("algos/"):
                 self._update = frame
 
     def finish(self) -> None:
         """Print the path, and end the process, whose run is of no use."""
         sys.setprofile(None)
-        path = [[*f, depth, f in self.callers] for f, depth in self.path.items()]
+        path = [[*f, d, f in self.callers, f in self.chain] for f, d in self.path.items()]
         print(json.dumps(path), flush=True)
         os._exit(0)
 

@@ -32,7 +32,8 @@ from published import budgets, environments
 from returns_report import retable, write_report
 from returns_verify import verify
 
-SEEDS = [0, 1, 2, 3, 4]
+# Not 0 to 4, with which some values were chosen before there was this rule.
+SEEDS = [10, 11, 12, 13, 14]
 
 
 def make_jobs(
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--algo", default="ppo", help="(default ppo)")
     parser.add_argument("--name", help="of this benchmark (default: the algorithm)")
     parser.add_argument("--envs", nargs="+", help="(default: those with published figures)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="(default 0 to 4)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="(default 10 to 14)")
     parser.add_argument("--total-steps", type=int, help="of a run (default: the environment's)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))

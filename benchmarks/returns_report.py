@@ -33,11 +33,15 @@ COLUMNS = (
     "target",
     "best of these",
     "reached",
+    "commit",
 )
 
 
 def write_report(root: Path, report: Path) -> str:
     """Write ``<report>.json``, ``.md`` and ``.png`` from the finished runs under a directory.
+
+    An environment's row takes the place of one that an earlier benchmark wrote, maybe on another
+    machine, when it is of as many seeds.
 
     Args:
         root: directory of one benchmark's runs.
@@ -47,11 +51,15 @@ def write_report(root: Path, report: Path) -> str:
         The table.
     """
     runs = [read_run(path.parent) for path in sorted(root.glob("*/run.json")) if is_finished(path)]
-    order = [*budgets(), *sorted({run["env"] for run in runs} - set(budgets()))]
+    path = report.with_suffix(".json")
+    earlier = json.loads(path.read_text())["environments"] if path.exists() else {}
+    present = {*earlier, *(run["env"] for run in runs)}
     rows = {}
-    for env in order:
+    for env in [*budgets(), *sorted(present - set(budgets()))]:
         of_env = [run for run in runs if run["env"] == env]
-        if of_env:
+        if env in earlier and len(of_env) < len(earlier[env]["seeds"]):
+            rows[env] = earlier[env]
+        elif of_env:
             algo, steps = of_env[0]["algo"], of_env[0]["total_steps"]
             known = level(root.name, algo, env, total_steps=steps, results=RESULTS)
             rows[env] = summarize(of_env, known)
@@ -224,6 +232,7 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
             target,
             best,
             row["reached"] or "",
+            ", ".join(sorted({run["git_commit"][:7] for run in row["runs"]})),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -15,7 +15,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from rlrun.cli.hydra_bridge import load_job
-from rlrun.config.experiment import Experiment, conf_directory
+from rlrun.config.experiment import Experiment
+from rlrun.config.files import conf_directory
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.signals import HANDLED
 

@@ -17,8 +17,9 @@ from rlrun.advantages.columns import COLUMNS, Estimator
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
-from rlrun.config import schema
-from rlrun.config.experiment import ROOMS, conf_directory
+from rlrun.config import targets
+from rlrun.config.files import conf_directory
+from rlrun.config.load import ROOMS
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
@@ -205,7 +206,7 @@ def part_of(group: str, name: str, **changes: Any) -> Any:
             assert len(nested) == 1, f"several settings are called {key}"
             node = nested[0]
         node[key] = value
-    return schema.build(values, group, ROOMS[group])
+    return targets.build(values, group, ROOMS[group])
 
 
 def brought(algo: str, group: str) -> str | None:

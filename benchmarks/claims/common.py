@@ -20,15 +20,10 @@ from omegaconf import OmegaConf
 from rlrun.advantages.columns import Estimator
 from rlrun.analysis.statistics import interquartile_mean
 from rlrun.cli.hydra_bridge import load_job
-from rlrun.config import schema
-from rlrun.config.experiment import (
-    ESTIMATOR_ARGUMENTS,
-    ESTIMATORS,
-    Experiment,
-    conf_directory,
-    load_run,
-    to_plain,
-)
+from rlrun.config import targets
+from rlrun.config.experiment import Experiment
+from rlrun.config.files import conf_directory
+from rlrun.config.load import ESTIMATOR_ARGUMENTS, ESTIMATORS, load_run, to_plain
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
 from rlrun.runs.run import Run
@@ -152,7 +147,7 @@ def make_estimator(name: str, **constants: Any) -> Estimator:
     """Build an estimator as the command line does: ``advantage=<name> advantage.lam=…``."""
     node = OmegaConf.load(conf_directory() / "advantage" / f"{name}.yaml")
     values = to_plain(OmegaConf.merge(node, constants))
-    return schema.build(values, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
+    return targets.build(values, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 
 def tidy(axes: Axes, *, title: str, x: str, y: str) -> None:

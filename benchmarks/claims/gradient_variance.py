@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from rlrun.advantages.columns import COLUMNS, Estimator, column
 from rlrun.collectors.episodes import Episodes
-from rlrun.config.experiment import Experiment, load_run
+from rlrun.config.experiment import Experiment
+from rlrun.config.load import load_run
 from rlrun.data.minibatches import minibatches
 from rlrun.data.rollout import Rollout
 from rlrun.learning.agent import Agent
@@ -137,14 +138,14 @@ class FixedPolicy:
             epsilon=1e-5,
             max_grad_norm=np.inf,
         )
-        critics = Critics(self.agent.networks, minibatches=1, optimizer=adam)
+        critics = Critics(self.agent.networks, optimizer=adam)
         for _ in range(batches):
             rollout = self.collect()
             _, target = make_estimator("reward_to_go")(rollout, gamma=GAMMA)
             for _ in range(CRITIC_EPOCHS):
                 rows = minibatches(rollout.mask, size=CRITIC_MINIBATCH, generator=self._shuffle)
                 batch = critic_batches(rollout, target, rows)
-                critics.fit(batch, critics.rate(0.0))
+                critics.fit(batch, progress=0.0)
 
 
 def gradients(agent: Agent, rollout: Rollout, advantages: list[torch.Tensor]) -> NDArray:

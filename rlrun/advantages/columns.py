@@ -4,8 +4,8 @@
 it needs, and how it is computed.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -115,21 +115,6 @@ COLUMNS = {
     "next_q": Column("a critic Q(s, a)", "action_critic", next_q),
     "policy_q": Column("a critic Q(s, a)", "action_critic", policy_q, discrete=True),
 }
-
-
-def fill_in(
-    rollout: Rollout, names: Iterable[str], networks: Networks, generator: torch.Generator
-) -> Rollout:
-    """Fill in columns as the networks are now.
-
-    Args:
-        rollout: what was collected.
-        names: of the columns.
-        networks: those that the columns need.
-        generator: source of random numbers, for those that need some.
-    """
-    columns = {name: COLUMNS[name].compute(networks, rollout, generator) for name in names}
-    return replace(rollout, columns=columns)
 
 
 class MissingColumn(Exception):

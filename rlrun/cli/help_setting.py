@@ -24,16 +24,10 @@ from omegaconf import OmegaConf
 
 from rlrun.cli.help import GROUPS, choices
 from rlrun.cli.hydra_bridge import explain, nearest_setting
-from rlrun.config import schema
-from rlrun.config.experiment import (
-    ESTIMATORS,
-    GIVEN,
-    LOGGERS,
-    ROOMS,
-    Experiment,
-    conf_directory,
-    plugins_of,
-)
+from rlrun.config import schema, targets
+from rlrun.config.experiment import Experiment
+from rlrun.config.files import conf_directory
+from rlrun.config.load import ESTIMATORS, GIVEN, LOGGERS, ROOMS, plugins_of
 from rlrun.config.plugins import import_plugin
 from rlrun.config.types import out_of_range
 from rlrun.errors import UserError
@@ -281,7 +275,7 @@ def annotation(name: str, composed: Composed) -> Any:
             import_plugin(plugin)
         room = {**ROOMS, "logger": LOGGERS, "advantage": ESTIMATORS}[name.partition(".")[0]]
         function = bool(part.get("_partial_"))
-        expected = schema.locate(part["_target_"], place, room, plugins, function=function)
+        expected = targets.locate(part["_target_"], place, room, plugins, function=function)
     for word in words:
         if not inspect.isfunction(expected) and not dataclasses.is_dataclass(expected):
             return None  # of an environment's options, say, of which its class knows

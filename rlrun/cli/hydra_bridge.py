@@ -25,7 +25,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlrun.config.experiment import Experiment, conf_directory, load, parts_of
+from rlrun.config.experiment import Experiment
+from rlrun.config.files import conf_directory
+from rlrun.config.load import load, parts_of
 from rlrun.errors import did_you_mean, near_path, nearest
 
 # Groups of which a run has one choice; of loggers it can have several.

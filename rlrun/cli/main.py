@@ -74,7 +74,7 @@ def show_help(words: list[str]) -> None:
     Raises:
         UserError: there is no such setting.
     """
-    from rlrun.config.experiment import conf_directory
+    from rlrun.config.files import conf_directory
 
     directories = [*help.users_directory(words), conf_directory()]
     overrides, settings = help.asked_for(words)

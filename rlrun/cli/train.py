@@ -18,7 +18,7 @@ from rlrun.cli import sweep
 from rlrun.cli.help import choices, users_directory
 from rlrun.cli.hydra_bridge import ONE_CHOICE, JobEnded, explain, hydra_raises, load_job
 from rlrun.cli.parser import OneLineParser
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.errors import JobFailed, UserError, did_you_mean, nearest
 
 # Groups whose unknown choices Hydra passes over or cannot name: an optional one, and one with

@@ -121,3 +121,10 @@ class PlainLoader(yaml.SafeLoader):
         if node is not None and node.tag not in YAML_TAGS:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a value of type {node.tag}")
         return node
+
+
+def conf_directory() -> Path:
+    """Returns the directory of rlrun's YAML files: in the wheel, else beside the checkout."""
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "conf"
+    return shipped if shipped.is_dir() else package.parent / "conf"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-from rlrun.config import schema
+from rlrun.config import targets
 from rlrun.errors import UserError
 
 
@@ -41,7 +41,7 @@ def import_plugin(name: str) -> None:
     finder = InWorkingDirectory(name.partition(".")[0])
     sys.meta_path.append(finder)
     try:
-        schema.import_module(name, "plugins")
+        targets.import_module(name, "plugins")
     except UserError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ImportError) else None
         beside = missing and missing != name and PathFinder.find_spec(missing, [os.getcwd()])

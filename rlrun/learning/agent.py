@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rlrun.advantages.columns import COLUMNS, fill_in
+from rlrun.advantages.columns import COLUMNS
 from rlrun.advantages.trial import made_up_rollout, prepare
 from rlrun.data.normalize import Normalization, ObservationNormalizer, RewardNormalizer
 from rlrun.data.rollout import Rollout, Transitions
@@ -127,7 +127,11 @@ class Agent:
     @torch.no_grad()
     def judge(self, rollout: Rollout) -> Rollout:
         """Fill in what the networks say now of a rollout."""
-        return fill_in(rollout, self._columns, self.networks, self._context.streams.action)
+        networks, generator = self.networks, self._context.streams.action
+        columns = {
+            name: COLUMNS[name].compute(networks, rollout, generator) for name in self._columns
+        }
+        return replace(rollout, columns=columns)
 
     def publish(self) -> None:
         """Let the actor act with the present weights."""

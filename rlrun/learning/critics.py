@@ -61,8 +61,6 @@ class Critics:
         """
         self.learners: dict[str, GradientLearner] = {}
         self.value_clip = value_clip
-        self.optimizer = optimizer
-        self.device = next(networks.parameters()).device
         if networks.critic is not None:
             self.learners["value"] = GradientLearner(networks.critic, self.value_loss, optimizer)
         if networks.action_critic is not None:
@@ -80,15 +78,19 @@ class Critics:
         for learner in self.learners.values():
             learner.expect(batch, rate=rate, minibatches=minibatches)
 
-    def rate(self, progress: float) -> Tensor:
-        """Return the step size when a share of the run's steps is done, []."""
-        return torch.tensor(self.optimizer.rate(progress), device=self.device)
+    def fit(self, batches: CriticBatch, progress: float) -> dict[str, Tensor]:
+        """Take one step of each critic on each of M minibatches.
 
-    def fit(self, batches: CriticBatch, learning_rate: Tensor) -> dict[str, Tensor]:
-        """Take one step of each critic on each of M minibatches [M, B, …]; metrics are [M]."""
+        Args:
+            batches: [M, B, …].
+            progress: share of the run's steps done, for the step sizes.
+
+        Returns:
+            What the losses log, each [M].
+        """
         metrics: dict[str, Tensor] = {}
         for learner in self.learners.values():
-            metrics |= learner.fit(batches, learning_rate)
+            metrics |= learner.fit(batches, learner.rate(progress))
         return metrics
 
     def fit_epochs(
@@ -113,10 +115,9 @@ class Critics:
             Means over the minibatches, each [], and ``updates``, their number.
         """
         history = []
-        learning_rate = self.rate(progress)
         for _ in range(settings.epochs if self.learners else 0):
             rows = minibatches(rollout.mask, size=settings.minibatch_size, generator=generator)
-            history.append(self.fit(critic_batches(rollout, target, rows), learning_rate))
+            history.append(self.fit(critic_batches(rollout, target, rows), progress))
         return summarize(history)
 
     def value_loss(

@@ -76,7 +76,7 @@ class Adam:
 
     def rate(self, progress: float) -> float:
         """Return α when a share of the run's steps is done."""
-        return annealed(self.learning_rate, progress, self.anneal_learning_rate)
+        return self.learning_rate * (1.0 - progress if self.anneal_learning_rate else 1.0)
 
     def start(self, parameters: Tensor) -> AdamState:
         """Return zero moments for parameters [P]."""
@@ -124,7 +124,7 @@ class RMSprop:
 
     def rate(self, progress: float) -> float:
         """Return the step size when a share of the run's steps is done."""
-        return annealed(self.learning_rate, progress, self.anneal_learning_rate)
+        return self.learning_rate * (1.0 - progress if self.anneal_learning_rate else 1.0)
 
     def start(self, parameters: Tensor) -> RMSpropState:
         """Return a zero mean square for parameters [P]."""
@@ -136,11 +136,6 @@ class RMSprop:
         """Take one step (see :class:`Optimizer`)."""
         v = torch.lerp(gradient.square(), state.v, self.alpha)  # v ← α v + (1 − α) g²
         return parameters - learning_rate * gradient / (v.sqrt() + self.epsilon), RMSpropState(v)
-
-
-def annealed(learning_rate: float, progress: float, anneal: bool) -> float:
-    """Return a learning rate that falls linearly to zero over the run, if it is annealed."""
-    return learning_rate * (1.0 - progress) if anneal else learning_rate
 
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlrun.config import schema
-from rlrun.config.experiment import ROOMS
+from rlrun.config import targets
+from rlrun.config.load import ROOMS
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.problem import Problem
 from rlrun.models.distributions import Distribution
@@ -57,7 +57,7 @@ class Reference:
             UserError: it is of a model that rlrun does not have.
         """
         self._model = state["model"]
-        model = schema.build(self._model, "model", ROOMS["model"])
+        model = targets.build(self._model, "model", ROOMS["model"])
         policy = model.policy(self._problem, torch.Generator())
         policy.load_state_dict(state["weights"])
         self._policy = policy.requires_grad_(False).to(self._device)

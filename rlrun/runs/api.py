@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from rlrun.config import schema
-from rlrun.config.experiment import Experiment, load_run
+from rlrun.config.experiment import Experiment
 from rlrun.config.files import read_json
+from rlrun.config.load import load_run
 from rlrun.errors import Interrupted, UserError, say
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import duration
 from rlrun.runs import session
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
-from rlrun.runs.files.disk import best_of, remove, require_own_files
+from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
 from rlrun.runs.files.record import summary
 from rlrun.runs.preflight import require_room
 from rlrun.runs.reports.film import check_video, film
@@ -83,7 +84,7 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         )
     check_loggers(experiment.loggers)
     with run_directory.lock(directory):
-        store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+        store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
         store.repair()
         checkpoint = store.load_last() if store.steps() else None
         earlier = read_json(directory / "run.json")
@@ -214,7 +215,7 @@ def saved_run(
     experiment = load_run(directory, plugins)
     # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
     experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
-    store = CheckpointStore(directory / "checkpoints", keep=experiment.checkpoint.keep)
+    store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
     uncompiled = replace(loaded, info={**loaded.info, "compiled": False})
     with session.open_run(experiment, uncompiled) as run:

@@ -9,12 +9,10 @@ from rlrun.envs.problem import Problem
 from rlrun.errors import UserError, near_path
 from rlrun.models.reference import Reference
 from rlrun.runs.files.checkpoint import MANIFEST, Checkpoint, CheckpointStore, load
+from rlrun.runs.files.disk import CHECKPOINTS
 
 # What the names of a policy's weights begin with in a checkpoint (``models/networks.py``).
 PREFIX = "policy."
-
-# Where a run has its checkpoints.
-CHECKPOINTS = "checkpoints"
 
 
 def unread_policy(path: str, device: torch.device, *, problem: Problem) -> Reference:

@@ -131,11 +131,14 @@ def check_contract(algorithm: Any) -> None:
     for attribute, meaning in REQUIRED.items():
         if attribute not in there:
             raise UserError(f"algo: {name} has no {attribute}: {meaning} {CONTRACT}")
-    for method, wanted in ((algorithm.setup, SETUP), (algorithm.update, UPDATE)):
+    for attribute, wanted in (("setup", SETUP), ("update", UPDATE)):
+        method = attrgetter(attribute)(algorithm)
+        if not callable(method):
+            raise UserError(f"algo: {name}.{attribute} is no method {CONTRACT}")
         given = list(inspect.signature(method).parameters)
         if given != wanted:
             raise UserError(
-                f"algo: {name}.{method.__name__} takes ({', '.join(given)}), not "
+                f"algo: {name}.{attribute} takes ({', '.join(given)}), not "
                 f"({', '.join(wanted)}) {CONTRACT}"
             )
 

@@ -24,6 +24,7 @@ from rlrun.loggers.jsonl import require_offset
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.files.disk import CHECKPOINTS
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
@@ -125,7 +126,7 @@ class Run:
         """
         self.record = record
         self.store = CheckpointStore(
-            record.directory / "checkpoints", keep=self.experiment.checkpoint.keep
+            record.directory / CHECKPOINTS, keep=self.experiment.checkpoint.keep
         )
         self.stop = stop
         self.stopwatch = Stopwatch(self.counters)
@@ -266,7 +267,8 @@ class Run:
     def _require_finite(self, values: dict[str, float]) -> None:
         """Stop a run whose numbers are lost, before they reach a checkpoint."""
         lost = [name for name, value in values.items() if not math.isfinite(value)]
-        lost += [n for n, w in self.algorithm.agent.weights().items() if not w.isfinite().all()]
+        weights = self.algorithm.agent.networks.state_dict()
+        lost += [name for name, weight in weights.items() if not weight.isfinite().all()]
         if lost:
             raise NonFiniteError(f"{lost[0]} is not finite")
 

@@ -14,8 +14,9 @@ from rlrun.advantages.columns import COLUMNS, Estimator
 from rlrun.advantages.trial import prepare
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
-from rlrun.config import schema
-from rlrun.config.experiment import ESTIMATOR_ARGUMENTS, ESTIMATORS, conf_directory
+from rlrun.config import targets
+from rlrun.config.files import conf_directory
+from rlrun.config.load import ESTIMATOR_ARGUMENTS, ESTIMATORS
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
 
@@ -211,7 +212,7 @@ def test_a_constant_out_of_range_is_the_users_mistake(name, constants, message):
     node = {**yaml_of("advantage", name), **constants}
     (key,) = constants
     with pytest.raises(UserError) as caught:
-        schema.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
+        targets.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
     assert str(caught.value) == f"advantage.{key} {message}"
 
 
@@ -233,7 +234,7 @@ def test_a_word_that_is_none_of_the_choices_is_refused(name, constants):
     node = {**yaml_of("advantage", name), **constants}
     (key,) = constants
     with pytest.raises(UserError, match=rf"^advantage\.{key}: "):
-        schema.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
+        targets.build(node, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 
 def test_a_box_of_actions_has_no_mean_of_q_over_all_of_them():

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.collectors.contract import CollectorSpec
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import Streams
 from rlrun.errors import UserError

@@ -7,7 +7,7 @@ import yaml
 from running import experiment, metrics, record, sizes
 
 from rlrun.collectors.segments import Segments
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.runs.api import train
 
 CONF = conf_directory()

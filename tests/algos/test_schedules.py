@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from tiny import PointMass, brought, control, part_of, set_up, yaml_of
 from torch import Tensor
 
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 
 ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
 # One optimiser step of each network: two steps would not be one twice as long.

@@ -28,7 +28,7 @@ from returns_verify import Verified, verify
 from running import experiment, small
 from throughput import compare, find_peers, make_table, summarize
 
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.errors import UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api
@@ -99,9 +99,20 @@ def test_report_summarizes_the_finished_runs(tmp_path):
     assert row["runs"][0]["steps_per_s"] == 25.0
     assert "| cartpole | 100 | 3 | 499 ± 1.732 [" in table
     # Nothing is published for runs of 100 steps.
-    assert table.rstrip().endswith("| 500: missed |  |  |")
+    assert table.rstrip().endswith("| 500: missed |  |  | abc |")
     assert (tmp_path / "results" / "returns_ppo.md").read_text().strip() == table
     assert (tmp_path / "results" / "returns_ppo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_row_is_replaced_by_one_of_as_many_seeds(tmp_path):
+    earlier, later, report = tmp_path / "a" / "ppo", tmp_path / "b" / "ppo", tmp_path / "returns"
+    for seed in range(2):
+        write_run(earlier / f"cartpole_s{seed}", seed=seed, evaluations=[(95, 400.0)])
+    table = write_report(earlier, report)
+    write_run(later / "cartpole_s5", seed=5, evaluations=[(95, 500.0)])
+    assert write_report(later, report) == table
+    write_run(later / "cartpole_s6", seed=6, evaluations=[(95, 500.0)])
+    assert "| cartpole | 100 | 2 | 500 " in write_report(later, report)
 
 
 def test_two_seeds_have_no_interval_and_mixed_settings_are_told(tmp_path):

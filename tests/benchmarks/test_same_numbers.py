@@ -6,7 +6,7 @@ import same_numbers
 import torch
 from safetensors.torch import save_file
 
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 
 ROWS = [
     {"step": 64, "loss/policy": 0.5, "time/update_s": 1.0, "speed/steps_per_s": 9.0},

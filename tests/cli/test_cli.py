@@ -17,7 +17,7 @@ from rlrun import __version__
 from rlrun.cli import help
 from rlrun.cli import main as cli
 from rlrun.cli.sweep import give_back, hold_back
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.loggers.progress import duration
 from rlrun.runs.files.directory import lock
 

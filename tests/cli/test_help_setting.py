@@ -6,7 +6,7 @@ import pytest
 
 from rlrun.cli import main as cli
 from rlrun.cli.help_setting import Composed, find, keys_of, setting_text
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 
 CONF = conf_directory()
 

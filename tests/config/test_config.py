@@ -10,7 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from rlrun.cli.help import GROUPS, choices, first_comment
-from rlrun.config.experiment import Experiment, conf_directory, load, load_run
+from rlrun.config.experiment import Experiment
+from rlrun.config.files import conf_directory
+from rlrun.config.load import load, load_run
 from rlrun.errors import UserError
 from rlrun.runs.files.directory import write_config, write_record
 
@@ -155,6 +157,15 @@ def test_infinity_may_be_written_as_in_yaml():
         loaded("env=cartpole", "algo.optimizer.learning_rate=-.inf")
     with pytest.raises(UserError, match=r"algo\.epochs: expected a whole number, got inf"):
         loaded("env=cartpole", "algo.epochs=.inf")
+
+
+def test_a_horizon_that_nothing_reads_is_named(capsys):
+    loaded("algo.horizon=64")
+    loaded("collector=episodes")
+    assert capsys.readouterr().err == ""
+    words, names = ["collector=episodes", "algo.horizon=64"], {**NAMES, "collector": "episodes"}
+    load(composed(*words), words, names, parent=Path("outputs"))
+    assert "algo.horizon has no effect: collector=episodes does not" in capsys.readouterr().err
 
 
 def test_seed_zero_is_a_seed():

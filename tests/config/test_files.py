@@ -9,8 +9,9 @@ import pytest
 import yaml
 from running import experiment, small
 
-from rlrun.config.experiment import Experiment, load_run
+from rlrun.config.experiment import Experiment
 from rlrun.config.files import DEEPEST, MOST_BYTES, read_json, read_yaml
+from rlrun.config.load import load_run
 from rlrun.errors import UserError
 from rlrun.runs.files.directory import write_config
 

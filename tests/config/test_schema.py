@@ -13,15 +13,9 @@ import yaml
 import rlrun
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.collectors.contract import CollectorSpec
-from rlrun.config.experiment import (
-    ESTIMATOR_ARGUMENTS,
-    ESTIMATORS,
-    LOGGERS,
-    MEMBERS,
-    ROOMS,
-    conf_directory,
-)
-from rlrun.config.schema import build, named_code
+from rlrun.config.files import conf_directory
+from rlrun.config.load import ESTIMATOR_ARGUMENTS, ESTIMATORS, LOGGERS, MEMBERS, ROOMS
+from rlrun.config.targets import build, named_code
 from rlrun.envs.contract import EnvironmentSpec
 from rlrun.errors import UserError, did_you_mean, near_path, nearest, report
 from rlrun.hardware.spec import Hardware

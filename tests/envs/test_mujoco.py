@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from tiny import part_of
 
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.envs.mujoco import contact
 from rlrun.envs.mujoco.env import MujocoEnv, gymnasium_options
 from rlrun.envs.mujoco.tasks import TASKS
@@ -454,6 +454,11 @@ def test_misuse_is_refused():
             "env.options.healthy_z_range: expected [low, high], got [2.0, 0.7]",
         ),
         ("Ant-v5", {"frame_skip": 0}, "env.options.frame_skip must be at least 1, got 0"),
+        (
+            "Ant-v5",
+            {"frame_skip": 10**18},
+            "env.options.frame_skip must be at most 2147483647, got 1000000000000000000",
+        ),
         (
             "Ant-v5",
             {"reset_noise_scale": -0.1},

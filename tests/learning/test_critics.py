@@ -13,8 +13,8 @@ from rlrun.models.networks import Networks
 
 ACTION_SPACES = {"discrete": spaces.Discrete(3), "box": spaces.Box(-1, 1, (2,))}
 both = pytest.mark.parametrize("kind", ACTION_SPACES)
-RATE = torch.tensor(1e-2)
-ADAM = algorithm_of("ppo").optimizer
+RATE = 1e-2
+ADAM = algorithm_of("ppo", learning_rate=RATE, anneal_learning_rate=False).optimizer
 D = 3  # numbers that Counting observes
 
 
@@ -57,7 +57,7 @@ def batches_of(kind: str) -> CriticBatch:
 def test_each_critic_that_there_is_takes_each_minibatch(columns, names):
     networks, critics = critics_of(columns)
     before = copy.deepcopy(networks.state_dict())
-    metrics = critics.fit(batches_of("discrete"), RATE)
+    metrics = critics.fit(batches_of("discrete"), progress=0.5)
     assert list(critics.learners) == names
     assert list(metrics) == [f"loss/{name}" for name in names]
     assert all(values.shape == (3,) for values in metrics.values())
@@ -84,12 +84,12 @@ def test_a_step_of_each_equals_autograd_and_torchs_adam(kind):
     losses = {"value": value_loss, "action_value": action_value_loss}
     expected = {}
     for name, learner in critics.learners.items():
-        expected[name], _ = torchs_step(learner, losses[name], RATE.item())
+        expected[name], _ = torchs_step(learner, losses[name], RATE)
     before = {
         "loss/value": value_loss(networks.critic),
         "loss/action_value": action_value_loss(networks.action_critic),
     }
-    metrics = critics.fit(batches._make(column[:1] for column in batches), RATE)
+    metrics = critics.fit(batches._make(column[:1] for column in batches), progress=0.5)
     for name, learner in critics.learners.items():
         torch.testing.assert_close(learner.parameters.vector, expected[name], atol=2e-6, rtol=1e-5)
     for name, loss in before.items():
@@ -101,11 +101,11 @@ def test_loaded_critics_go_on_alike():
         critics_of({"value", "q"}, seed=seed) for seed in (0, 1)
     )
     batches = batches_of("discrete")
-    critics.fit(batches, RATE)
+    critics.fit(batches, progress=0.5)
     other.load_state_dict(networks.state_dict())
     loaded.load_state_dict(copy.deepcopy(critics.state_dict()))
     for each in (critics, loaded):
-        each.fit(batches, RATE)
+        each.fit(batches, torch.tensor(RATE))
     for name, weight in networks.state_dict().items():
         assert torch.equal(other.state_dict()[name], weight), name
 
@@ -153,7 +153,7 @@ def test_passes_take_their_steps_at_the_rate_of_the_schedule(progress, anneal):
     rate = torch.tensor(1e-2 * (1 - progress) if anneal else 1e-2)
     for _ in range(2):
         rows = minibatches(rollout.mask, size=5, generator=generator)
-        theirs.fit(critic_batches(rollout, target, rows), rate)
+        theirs.learners["value"].fit(critic_batches(rollout, target, rows), rate)
     for name, weight in by_hand.state_dict().items():
         assert torch.equal(networks.state_dict()[name], weight), name
 

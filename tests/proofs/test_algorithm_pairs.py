@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlrun.collectors.contract import Actor
 from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.errors import UserError
 

@@ -113,6 +113,8 @@ def test_what_an_algorithm_lacks_is_named(name):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
+        ({"setup": 5}, "is no method"),
+        ({"update": None}, "is no method"),
         ({"setup": lambda self: None}, r"takes \(\), not \(context\)"),
         ({"setup": lambda self, run: None}, r"takes \(run\), not \(context\)"),
         (
@@ -127,6 +129,5 @@ def test_what_an_algorithm_lacks_is_named(name):
 )
 def test_a_method_with_other_arguments_is_named(members, message):
     (name,) = members
-    members[name].__name__ = name
     with pytest.raises(UserError, match=rf"^algo: Mine\.{name} {message} \("):
         check_contract(type("Mine", (Whole,), members)())

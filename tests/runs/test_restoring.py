@@ -20,7 +20,7 @@ from running import (
 )
 
 from rlrun.cli import main as cli
-from rlrun.config.experiment import load_run
+from rlrun.config.load import load_run
 from rlrun.errors import EnvironmentFailure, UserError
 from rlrun.runs import api
 from rlrun.runs.counters import Counters

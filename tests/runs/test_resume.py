@@ -17,7 +17,7 @@ from running import (
     small,
 )
 
-from rlrun.config.experiment import conf_directory
+from rlrun.config.files import conf_directory
 from rlrun.errors import Interrupted, UserError
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load

@@ -25,7 +25,7 @@ from running import (
 )
 
 from rlrun.cli import main as cli
-from rlrun.config.experiment import load_run
+from rlrun.config.load import load_run
 from rlrun.errors import NonFiniteError, UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api

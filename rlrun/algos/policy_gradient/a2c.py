@@ -16,8 +16,6 @@ norm of their own; a truncated episode is bootstrapped.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative
@@ -45,10 +43,8 @@ class A2C:
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         self.body = ActorCriticUpdate(context, self)
-        self.agent, self.learners = self.body.agent, self.body.learners
-        self.parts = self.agent.parts
+        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
-    @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of policy and critic on all of a rollout."""
         return self.body.one_step(self.agent.rollout(transitions), progress)

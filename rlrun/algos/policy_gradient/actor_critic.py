@@ -20,8 +20,6 @@ truncated episode is bootstrapped; observations and rewards are normalised, unle
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from rlrun import loops
 from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
 from rlrun.config.types import Count, Fraction
@@ -47,10 +45,8 @@ class ActorCritic:
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         self.body = ActorCriticUpdate(context, self, critic_optimizer=self.critic_optimizer)
-        self.agent, self.learners = self.body.agent, self.body.learners
-        self.parts = self.agent.parts
+        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
-    @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of actor and critic on all of a rollout."""
         return self.body.one_step(self.agent.rollout(transitions), progress)

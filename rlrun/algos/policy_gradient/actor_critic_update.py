@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from rlrun.data.minibatches import all_rows, minibatches, take
@@ -73,6 +74,7 @@ class ActorCriticUpdate:
     Attributes:
         agent: whose networks they are.
         learners: of the policy and of the critics.
+        parts: what else decides the future.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class ActorCriticUpdate:
             value_clip=value_clip,
         )
         self.learners = {"policy": self.policy, "critics": self.critics}
+        self.parts = agent.parts
         count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.
         if minibatch_size is not None or not shape.whole_episodes:
@@ -141,6 +144,7 @@ class ActorCriticUpdate:
             rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
             yield Pass(rows, *estimate)
 
+    @torch.no_grad()
     def one_step(self, rollout: Rollout, progress: float) -> Metrics:
         """Take one step of policy and critics on all rows of a rollout.
 
@@ -151,7 +155,7 @@ class ActorCriticUpdate:
         return {
             **summarize([metrics]),
             **explained_variance(rollout, target),
-            **self.schedule(progress),
+            "schedule/learning_rate": self.policy.rate(progress),
         }
 
     def fit(self, rollout: Rollout, over: Pass, progress: float, *, batches: Any = None) -> Metrics:
@@ -172,11 +176,7 @@ class ActorCriticUpdate:
         targets = critic_batches(rollout, over.target, over.rows)
         policy_metrics, critic_metrics = self._run_both(
             partial(self.policy.fit, batches, self.policy.rate(progress)),
-            partial(self.critics.fit, targets, self.critics.rate(progress)),
+            partial(self.critics.fit, targets, progress),
             compiled=self.policy.is_compiled,
         )
         return policy_metrics | critic_metrics
-
-    def schedule(self, progress: float) -> Metrics:
-        """Return the policy's step size, for the logs."""
-        return {"schedule/learning_rate": self.policy.rate(progress)}

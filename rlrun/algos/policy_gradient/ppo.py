@@ -62,8 +62,7 @@ class PPO:
             value_clip=self.value_clip,
             recompute=self.recompute_advantage,
         )
-        self.agent, self.learners = self.body.agent, self.body.learners
-        self.parts = self.agent.parts
+        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
@@ -79,7 +78,7 @@ class PPO:
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
-            **self.body.schedule(progress),
+            "schedule/learning_rate": self.body.policy.rate(progress),
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:

@@ -108,7 +108,7 @@ class PPOKL:
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
-            **self.body.schedule(progress),
+            "schedule/learning_rate": self.body.policy.rate(progress),
             "policy/kl": kl,
             "schedule/kl_coefficient": kl_coefficient,
         }

@@ -88,6 +88,6 @@ class TRPO:
             **critic_metrics,
             **policy_metrics,
             **explained_variance(rollout, target),
-            "schedule/learning_rate": self.critics.rate(progress),
+            "schedule/learning_rate": torch.tensor(self.critic.optimizer.rate(progress)),
             "updates": 1 + critic_metrics["updates"],
         }

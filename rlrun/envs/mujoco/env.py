@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from rlrun.envs.actions import ActionUnits
 from rlrun.envs.mujoco.tasks import TASKS
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import UserError, did_you_mean
+
+# MuJoCo counts with C's int.
+LARGEST_INT = 2**31 - 1
 
 
 @dataclass(kw_only=True)
@@ -98,6 +102,8 @@ def _check_values(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if isinstance(value, tuple) and not (len(value) == 2 and value[0] < value[1]):
             raise UserError(f"env.options.{name}: expected [low, high], got {list(value)}")
-    for name, least in (("frame_skip", 1), ("reset_noise_scale", 0)):
+    for name, least, most in (("frame_skip", 1, LARGEST_INT), ("reset_noise_scale", 0, math.inf)):
         if name in options and not options[name] >= least:
             raise UserError(f"env.options.{name} must be at least {least}, got {options[name]}")
+        if name in options and options[name] > most:
+            raise UserError(f"env.options.{name} must be at most {most}, got {options[name]}")

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from renamed import in_present_words
-
 ROOT = Path(__file__).resolve().parents[1]
 # `rlrun.cli.main` was the function and is the module.
 COMMAND = "from rlrun.cli import main; getattr(main, 'main', main)()"
+
+
+def short_hash(commit: str) -> str:
+    """Return the abbreviated hash of a commit that is given by any name."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", commit]
+    return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def checked_out(commits: Sequence[str], scratch: Path) -> Iterator[list[Path]]:
 def train(
     checkout: Path, words: Sequence[str], directory: Path, environment: Mapping[str, str]
 ) -> None:
-    """Train with the code of a checkout; words that it refuses are tried with present names.
+    """Train with the code of a checkout.
 
     Args:
         checkout: directory of the code.
@@ -42,14 +46,12 @@ def train(
     Raises:
         RuntimeError: it failed; the message is the last line that it said.
     """
-    for spelled in dict.fromkeys((tuple(words), in_present_words(words))):
-        done = subprocess.run(
-            [sys.executable, "-c", COMMAND, *spelled, f"run_dir={directory}"],
-            cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout), **environment},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode == 0:
-            return
-    raise RuntimeError(f"{checkout.name} failed: {done.stderr.strip().splitlines()[-1]}")
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *words, f"run_dir={directory}"],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), **environment},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{checkout.name} failed: {done.stderr.strip().splitlines()[-1]}")

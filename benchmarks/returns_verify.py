@@ -19,7 +19,6 @@ from typing import Any
 
 from jobs import Job, start
 from measure import processor
-from renamed import in_present_words
 
 from rlrun.loggers.jsonl import read_metrics
 
@@ -112,7 +111,7 @@ def replay(method: str, run: dict[str, Any], directory: Path, count: int) -> Ver
         directory: of the new run, which will be made.
         count: evaluations to compare.
     """
-    words = in_present_words(w for w in run["overrides"] if not w.startswith("run_dir="))
+    words = [word for word in run["overrides"] if not word.startswith("run_dir=")]
     job = Job(directory, (*words, f"run_dir={directory}"))
     # That of the untrained policy says nothing of the learning.
     then = tuple((step, value) for step, value in run["evaluations"] if step > 0)[:count]

@@ -7,7 +7,7 @@ Each commit is checked out beside the other and runs the same command lines: sho
 seed. Rows of metrics.jsonl (but for the clock's numbers) and the weights of the newest checkpoint
 are compared. With a tolerance, numbers may differ by so much, relative to the larger of them and 1;
 with ``--rows``, only the first rows are looked at, since what differs by a rounding error drifts
-apart. Where a command line is refused, it is tried with the present names (`renamed.py`).
+apart.
 """
 
 import argparse

@@ -11,11 +11,10 @@ within a round are two figures comparable.
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-from checkouts import checked_out, train
+from checkouts import checked_out, short_hash, train
 from measure import describe_machine, split_time
 
 from rlrun.loggers.jsonl import read_metrics
@@ -41,13 +40,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--output", type=Path, help="a JSON with every round")
     arguments, words = parser.parse_known_args()
+    commits = [short_hash(word) for word in arguments.commits]
+    if commits[0] == commits[1]:
+        parser.error(f"both are {commits[0]}")
     words = [*(words or USUAL), *SHARED, f"total_steps={arguments.steps}"]
     rounds = []
     with (
         tempfile.TemporaryDirectory() as scratch,
-        checked_out(arguments.commits, Path(scratch)) as checkouts,
+        checked_out(commits, Path(scratch)) as checkouts,
     ):
-        contenders = list(zip(arguments.commits, checkouts, strict=True))
+        contenders = list(zip(commits, checkouts, strict=True))
         for number in range(arguments.rounds):
             figures = {}
             for commit, checkout in contenders[:: -1 if number % 2 else 1]:
@@ -59,7 +61,7 @@ def main() -> None:
                     f"{number} {commit}: {speed:,.0f} steps/s, compiling {wait:.1f} s", flush=True
                 )
             rounds.append(figures)
-    old, new = arguments.commits
+    old, new = commits
     ratios = [each[new]["steps_per_s"] / each[old]["steps_per_s"] for each in rounds]
     print(
         f"{new} is {statistics.median(ratios):.2f} times {old} "
@@ -71,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

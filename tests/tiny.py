@@ -381,6 +381,48 @@ def greedy_return(make_env: Callable[[], gym.Env], algorithm: Any) -> float:
     return float(np.mean(play_episodes(act, env, seed=1, max_length=1000).returns))
 
 
+def trained_return(
+    make_env: Callable[[], gym.Env],
+    algo: str = "ppo",
+    *,
+    iterations: int,
+    num_envs: int = 8,
+    estimator: Estimator | None = None,
+    sign: int = 1,
+    width: int = 16,
+    log_std: float = 0.0,
+    **settings: Any,
+) -> float:
+    """The greedy policy's mean return after training.
+
+    Args:
+        make_env: makes one environment.
+        algo: name of the algorithm's YAML file.
+        iterations: rollouts to learn from.
+        num_envs: environments side by side.
+        estimator: of advantages; None: the one that comes with the algorithm.
+        sign: of the advantage; -1 is the classic mistake.
+        width: of the hidden layer.
+        log_std: natural logarithm of the policy's first standard deviation.
+        settings: for `set_up`.
+    """
+    plain = estimator or estimator_of(algo)
+
+    def signed(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
+        advantage, target = plain(rollout, gamma=gamma)
+        return sign * advantage, target
+
+    algorithm, collector = set_up(
+        control(make_env, num_envs),
+        algo,
+        estimator=signed,
+        model=small_model(hidden_sizes=[width], log_std=log_std),
+        **settings,
+    )
+    learn(algorithm, collector, iterations)
+    return greedy_return(make_env, algorithm)
+
+
 def torchs_step(
     learner: GradientLearner, loss: Callable[[nn.Module], Tensor], learning_rate: float
 ) -> tuple[Tensor, float]:

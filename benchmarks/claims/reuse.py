@@ -56,11 +56,10 @@ def measure(
         estimate = agent.estimate(rollout)
         for values in history.values():
             values.append([])
-        for epoch in range(epochs + 1):
-            if epoch > 0:
-                (rows,) = body.passes(rollout, estimate, epochs=1)
+        for number in range(epochs + 1):
+            if number > 0:
                 with torch.no_grad():
-                    body.fit(rollout, rows, progress=0.0)
+                    body.fit(rollout, next(body.epochs(rollout, estimate)), progress=0.0)
             log_ratio = agent.networks.policy(rollout.obs).log_prob(rollout.action) - rollout.logp
             metrics = ratio_metrics(log_ratio.flatten(), CLIP)
             for name, values in history.items():

@@ -77,9 +77,11 @@ def run_directory(word: str) -> Path:
     """
     directory = Path(word)
     if not directory.is_dir():
+        if "=" in word:
+            raise UserError(f"expected the directory of a run, got '{word}'")
         hint = near_path(directory) or "; rlrun list shows the runs"
         raise UserError(f"no run at '{word}'{hint}")
-    if not (directory / "run.json").is_file():
+    if not os.path.lexists(directory / "run.json"):
         inside = list(find_runs(directory))
         hint = f"; did you mean '{inside[-1]}'?" if inside else ""
         raise UserError(f"'{word}' is not a run: it has no run.json{hint}")

@@ -1,6 +1,7 @@
 """The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -138,11 +139,11 @@ def describe(directory: Path, names: Sequence[str]) -> list[str]:
         keys = {"last_return": "return"}
         values = {name: record.get(keys.get(name, name)) for name in Summary.__annotations__}
         summary = schema.convert(values, Summary, "run.json")
-        step = max(summary.step, last_step(directory / "metrics.jsonl"))
+        catch_up(summary, directory / "metrics.jsonl")
         return [
             "killed" if summary.status == "running" and not locked else summary.status,
             *(printable(str(record.get(name, "")))[:LONGEST_NAME] for name in names),
-            f"{step:,}/{summary.total_steps:,}",
+            f"{summary.step:,}/{summary.total_steps:,}",
             *(
                 "" if value is None else f"{value:.1f}" if abs(value) < 1e9 else f"{value:.3g}"
                 for value in (
@@ -157,10 +158,19 @@ def describe(directory: Path, names: Sequence[str]) -> list[str]:
         return ["unreadable"]
 
 
-def last_step(path: Path) -> int:
-    """Returns the environment step of the last whole line of metrics.jsonl, 0 if there is none.
+@dataclass(kw_only=True)
+class Row:
+    """What a row of metrics.jsonl says of how a run goes: a part of what is in `Summary`."""
 
-    It is newer than that in run.json, which is written only now and then.
+    step: NonNegativeInt
+    time_s: NonNegative
+    last_return: Finite | None
+
+
+def catch_up(summary: Summary, path: Path) -> None:
+    """Brings a summary up to the last rows of metrics.jsonl.
+
+    They are newer than run.json, which is written only now and then.
 
     Raises:
         ValueError: it is no file.
@@ -170,13 +180,21 @@ def last_step(path: Path) -> int:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().splitlines()
     except FileNotFoundError:
-        return 0
-    for line in reversed(lines):
+        return
+    for line in lines:
         try:
-            return schema.convert(parse_json(line)["step"], NonNegativeInt, "step")
+            values = parse_json(line)
+            given = {"step": values["step"], "time_s": values["time_s"]}
+            row = schema.convert({**given, "last_return": values.get("eval/return")}, Row, "row")
         except (ValueError, KeyError, TypeError, UserError):
             continue  # the line is not whole: the file is being written, or the process was killed
-    return 0
+        if row.step < summary.step:
+            continue
+        summary.step, summary.time_s = row.step, max(summary.time_s, row.time_s)
+        if row.last_return is not None:
+            summary.last_return = row.last_return
+            best = -math.inf if summary.best_return is None else summary.best_return
+            summary.best_return = max(best, row.last_return)
 
 
 def console() -> Console:

@@ -62,13 +62,15 @@ def asked_for(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the settings that a command line gives, and those that it asks about.
 
     Args:
-        words: the command line with --help ("algo=trpo", "--help", "algo.max_kl").
+        words: the command line with --help ("algo=trpo", "--help", "algo.trust_region.max_kl").
     """
     parser = OneLineParser("rlrun", add_help=False)
     parser.add_argument("--config-dir", "-cd")
     others = [word for word in parser.parse_known_args(words)[1] if not word.startswith("-")]
-    overrides = [word for word in others if "=" in word or word.startswith(("+", "~"))]
-    return overrides, [word for word in others if word not in (*overrides, "train")]
+    # Completion ends a setting with the "=" that is to follow.
+    words = [word.removesuffix("=") for word in others]
+    overrides = [word for word in words if "=" in word or word.startswith(("+", "~"))]
+    return overrides, [word for word in words if word not in (*overrides, "train")]
 
 
 def users_directory(words: Sequence[str]) -> list[Path]:

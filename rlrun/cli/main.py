@@ -9,7 +9,7 @@ import sys
 
 from rlrun import __version__
 from rlrun.cli import completion, help
-from rlrun.errors import Interrupted, UserError, did_you_mean, report, silence
+from rlrun.errors import Interrupted, UserError, did_you_mean, report, say, silence
 
 VERBS = ("train", "eval", "resume", "list")
 
@@ -28,6 +28,7 @@ def main() -> None:
         silence(sys.stdout)
         sys.exit(1)
     except KeyboardInterrupt:
+        say("rlrun: interrupted", sys.stderr)
         sys.exit(130)
     except Interrupted as error:
         sys.exit(128 + error.signal)

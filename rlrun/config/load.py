@@ -13,7 +13,7 @@ from rlrun.config import schema, targets
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import read_json, read_yaml
 from rlrun.config.plugins import import_plugin
-from rlrun.errors import UserError, warn
+from rlrun.errors import UserError
 
 # What may name code by a `_target_`, and the package of rlrun that this code is in, where it is not
 # in one of the user's plugins: a class, whose object takes the node's place.
@@ -25,8 +25,9 @@ ROOMS = {
     "hardware": "rlrun.hardware",
 }
 
-# What stands at a place has at least these, by the protocols further down (`EnvironmentSpec`,
-# `CollectorSpec`, `Model`, `LoggerSpec`). What an algorithm needs, `runs/preflight.py` says.
+# What stands at a place has at least these, by the protocols in the rooms' contracts
+# (`EnvironmentSpec`, `CollectorSpec`, `Model`, `LoggerSpec`). What an algorithm needs,
+# `runs/preflight.py` says.
 MEMBERS = {
     "env": ("id", "action_units", "time_limit", "make", "make_single"),
     "collector": ("shape", "open"),
@@ -62,9 +63,7 @@ def load(
     Raises:
         UserError: any mistake in the config.
     """
-    experiment = build(to_plain(cfg), overrides, names, parent)
-    warn_of_an_unread_horizon(experiment)
-    return experiment
+    return build(to_plain(cfg), overrides, names, parent)
 
 
 def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
@@ -155,14 +154,6 @@ def build(
         "overrides": overrides,
     }
     return schema.call(Experiment, {**arguments, **given}, path="")
-
-
-def warn_of_an_unread_horizon(experiment: Experiment) -> None:
-    """Says that a horizon was asked for which nothing reads: the collector takes whole episodes."""
-    asked = any(word.lstrip("+").startswith("algo.horizon=") for word in experiment.overrides)
-    if asked and "horizon" not in experiment.config["collector"]:
-        choice = experiment.choices.get("collector")
-        warn(f"algo.horizon has no effect: collector={choice} does not cut episodes into segments")
 
 
 def parts_of(config: Mapping[Any, Any]) -> list[str]:

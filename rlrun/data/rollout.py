@@ -57,7 +57,8 @@ class Transitions:
         next_obs: the true successor s_{t+1}; the final observation where an episode ended, never
             the first one of the next, [T, N, D].
         action: as sampled, not clipped to the bounds, [T, N] (int64) or [T, N, A].
-        logp: log μ(a|s) under the behaviour policy, recorded when the action was drawn, [T, N].
+        logp: log μ(a|s) under the behaviour policy, of what was recorded when the action was
+            drawn, [T, N].
         reward: r_t as the environment gave it, [T, N].
         terminated: s_{t+1} is terminal: nothing follows it, [T, N] (bool).
         truncated: the episode was cut after this step, but would have gone on, [T, N] (bool).

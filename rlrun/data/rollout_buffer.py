@@ -11,7 +11,10 @@ from rlrun.envs.control import EnvStep
 
 
 class Behaviour(Protocol):
-    """The distributions μ(·|s) that actions were drawn from (``models/distributions.py``)."""
+    """The distributions μ(·|s) that actions were drawn from (``models/distributions.py``).
+
+    Those of one policy differ in nothing but their parameters.
+    """
 
     @property
     def parameters(self) -> Tensor:
@@ -39,6 +42,7 @@ class RolloutBuffer:
     def __init__(self) -> None:
         """Begin empty."""
         self._rows: list[tuple[Tensor, ...]] = []
+        self._kind: Behaviour
 
     def append(self, obs: Tensor, action: Tensor, behaviour: Behaviour, step: EnvStep) -> None:
         """Keep one step.
@@ -49,7 +53,7 @@ class RolloutBuffer:
             behaviour: the distributions that this was drawn from, [N].
             step: what the environments made of it.
         """
-        self._behaviour = behaviour
+        self._kind = behaviour
         drawn = (obs, action, behaviour.parameters)
         self._rows.append((*drawn, step.next_obs, step.reward, step.terminated, step.truncated))
 
@@ -79,7 +83,7 @@ class RolloutBuffer:
             obs=obs,
             next_obs=next_obs,
             action=action,
-            logp=self._behaviour.with_parameters(parameters).log_prob(action),
+            logp=self._kind.with_parameters(parameters).log_prob(action),
             reward=reward,
             terminated=terminated,
             truncated=truncated,

@@ -1,11 +1,11 @@
 """What is to be learned: the environment, as far as it concerns an algorithm."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import gymnasium as gym
 
 from rlrun.envs.actions import ActionUnits
+from rlrun.envs.contract import EnvironmentSpec
 from rlrun.envs.control import ControlEnv
 
 
@@ -28,7 +28,7 @@ class Problem:
     time_limit: int | None
 
     @classmethod
-    def of(cls, spec: Any, env: ControlEnv) -> "Problem":
+    def of(cls, spec: EnvironmentSpec, env: ControlEnv) -> "Problem":
         """Take an environment's measures.
 
         Args:

@@ -124,7 +124,7 @@ class SerialVectorEnv(VectorEnv):
                 info = self._begin(index, seeds[index], env_options)
             except InvalidOutput:
                 raise
-            except Exception as cause:
+            except (Exception, SystemExit) as cause:
                 raise EnvironmentFailure(index, self._seeds[index], cause) from cause
             infos = self._add_info(infos, info, index)
         return self._together(self._batch, self._current), infos
@@ -179,7 +179,7 @@ class SerialVectorEnv(VectorEnv):
                     infos = self._add_info(infos, info, index)
         except InvalidOutput:
             raise
-        except Exception as cause:
+        except (Exception, SystemExit) as cause:
             raise EnvironmentFailure(index, self._seeds[index], cause) from cause
         if finals:
             self._together(self._batch, list(finals.values()), list(finals))  # to check them
@@ -239,7 +239,7 @@ class SerialVectorEnv(VectorEnv):
                     restarted[index] = self._current[index]
             except InvalidOutput:
                 raise
-            except Exception as cause:
+            except (Exception, SystemExit) as cause:
                 raise EnvironmentFailure(index, saved["seed"], cause) from cause
         if restarted:
             name = self.spec.id if self.spec else type(self.envs[0].unwrapped).__name__

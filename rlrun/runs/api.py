@@ -13,7 +13,7 @@ from rlrun.config import schema
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import read_json
 from rlrun.config.load import load_run
-from rlrun.errors import Interrupted, UserError, say
+from rlrun.errors import Interrupted, UserError, say, warn
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import duration
 from rlrun.runs import session
@@ -21,7 +21,7 @@ from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
 from rlrun.runs.files.record import summary
-from rlrun.runs.preflight import require_room
+from rlrun.runs.preflight import require_room, without_effect
 from rlrun.runs.reports.film import check_video, film
 from rlrun.runs.run import Run
 
@@ -38,10 +38,13 @@ def train(experiment: Experiment) -> float:
     Raises:
         UserError: the parts do not fit together, a logger cannot work, or the disk is full; no
             directory is left.
+        KeyboardInterrupt: Ctrl-C before the run had begun; no directory is left.
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
     check_loggers(experiment.loggers)
     with session.open_run(experiment, checkpoint=None) as run:
+        for line in without_effect(experiment, run.problem):
+            warn(line)
         facts = run_directory.provenance()
         with run_directory.new_directory(
             experiment.parent,
@@ -53,8 +56,9 @@ def train(experiment: Experiment) -> float:
         ) as directory:
             try:
                 return execute(run, directory, facts)
-            except UserError:
-                if run.counters.step == 0:  # a logger, say, cannot work as it was asked to
+            except (UserError, KeyboardInterrupt):
+                # A logger, say, cannot work as it was asked to; or Ctrl-C, before it is a wish.
+                if run.counters.step == 0:
                     remove(directory)
                 raise
 
@@ -216,6 +220,8 @@ def saved_run(
     # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
     experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
     store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
+    if not store.steps():
+        raise UserError(f"{directory} has no checkpoint yet: `rlrun resume {directory}`")
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
     uncompiled = replace(loaded, info={**loaded.info, "compiled": False})
     with session.open_run(experiment, uncompiled) as run:

@@ -143,6 +143,27 @@ def check_contract(algorithm: Any) -> None:
             )
 
 
+def without_effect(experiment: Experiment, problem: Problem) -> list[str]:
+    """Return a line for each setting of the command line that nothing of this run reads.
+
+    Args:
+        experiment: of the run.
+        problem: the environment's measures.
+    """
+    reasons = {}
+    if "horizon" not in experiment.config["collector"]:
+        reasons["algo.horizon"] = "the collector plays whole episodes"
+    if problem.discrete:
+        reasons["model.log_std"] = "an action is a choice"
+        reasons["env.action_units"] = "an action is a choice"
+    given = {word.lstrip("+").partition("=")[0] for word in experiment.overrides}
+    return [
+        f"{setting} has no effect: {reason}"
+        for setting, reason in reasons.items()
+        if setting in given
+    ]
+
+
 class Preflight:
     """Sets up the algorithms of several runs, as each will when it starts, and drops them.
 

@@ -8,13 +8,12 @@ from tiny import (
     Corridor,
     PointMass,
     control,
-    greedy_return,
     learn,
     log_prob_and_entropy,
     rollout_of,
     set_up,
-    small_model,
     torchs_step,
+    trained_return,
 )
 from torch import Tensor, nn
 
@@ -91,34 +90,18 @@ ESTIMATORS = {"gae": partial(gae, lam=0.95), "nstep": partial(nstep, n=5)}
 SETTINGS = {"learning_rate": 3e-3, "gamma": 0.9, "horizon": 5}
 
 
-def trained_return(make_env, *, estimator, iterations: int, sign: int = 1) -> float:
-    """The greedy policy's mean return after training; a sign of -1 is the classic mistake."""
-
-    def signed(rollout, *, gamma):
-        advantage, target = estimator(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    model = small_model(hidden_sizes=[16], log_std=-0.5)
-    algorithm, collector = set_up(
-        control(make_env, 16), "a2c", estimator=signed, model=model, **SETTINGS
-    )
-    learn(algorithm, collector, iterations)
-    return greedy_return(make_env, algorithm)
-
-
-CORRIDOR = partial(trained_return, Corridor, iterations=150)
-POINT_MASS = partial(trained_return, PointMass, iterations=150)
+RETURN = partial(trained_return, algo="a2c", iterations=150, num_envs=16, log_std=-0.5, **SETTINGS)
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 
 
 @every_estimator
 def test_a_corridor_is_walked_to_its_end(estimator):
-    assert CORRIDOR(estimator=estimator) == pytest.approx(0.7)
-    assert CORRIDOR(estimator=estimator, sign=-1) < 0.0
+    assert RETURN(Corridor, estimator=estimator) == pytest.approx(0.7)
+    assert RETURN(Corridor, estimator=estimator, sign=-1) < 0.0
 
 
 # Doing nothing pays 10·E[x²] = 10/3.
 @every_estimator
 def test_a_point_is_brought_to_its_place(estimator):
-    assert POINT_MASS(estimator=estimator) > -0.6
-    assert POINT_MASS(estimator=estimator, sign=-1) < -10.0
+    assert RETURN(PointMass, estimator=estimator) > -0.6
+    assert RETURN(PointMass, estimator=estimator, sign=-1) < -10.0

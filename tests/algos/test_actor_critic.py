@@ -8,14 +8,12 @@ from tiny import (
     Corridor,
     PointMass,
     control,
-    estimator_of,
-    greedy_return,
     learn,
     log_prob_and_entropy,
     rollout_of,
     set_up,
-    small_model,
     torchs_step,
+    trained_return,
 )
 from torch import Tensor, nn
 
@@ -118,24 +116,10 @@ SETTINGS = {
 }
 
 
-def trained_return(make_env, algo: str, *, iterations: int, sign: int = 1, estimator=None) -> float:
-    """The greedy policy's mean return after training; a sign of -1 is the classic mistake."""
-    plain = estimator or estimator_of(algo)
-
-    def signed(rollout, *, gamma):
-        advantage, target = plain(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    model = small_model(hidden_sizes=[16], log_std=-0.5)
-    algorithm, collector = set_up(
-        control(make_env, 16), algo, estimator=signed, model=model, **SETTINGS
-    )
-    learn(algorithm, collector, iterations)
-    return greedy_return(make_env, algorithm)
-
-
-CORRIDOR = partial(trained_return, Corridor, iterations=150)
-POINT_MASS = partial(trained_return, PointMass, iterations=200)
+CORRIDOR = partial(trained_return, Corridor, iterations=150, num_envs=16, log_std=-0.5, **SETTINGS)
+POINT_MASS = partial(
+    trained_return, PointMass, iterations=200, num_envs=16, log_std=-0.5, **SETTINGS
+)
 
 
 @both_critics

@@ -1,10 +1,8 @@
 """DAPO: which groups it learns from, its two bounds, and its fine for overlong episodes."""
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
+from moods import Moods
 from tiny import (
     Corridor,
     algorithm_of,
@@ -21,33 +19,6 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 from rlrun.learning.surrogates import clipped_surrogate
-
-CHOICE = spaces.Discrete(3)
-
-
-class Moods(gym.Env):
-    """Three steps, in one of two moods that the seed decides: the action is paid, or ignored.
-
-    Observes (mood, seed), the mood being 1 where actions matter.
-    """
-
-    observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
-    action_space = CHOICE
-
-    def __init__(self, matters=lambda seed: seed % 2 == 0):
-        self.matters = matters
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        seed = seed or 0  # none for the episode that nobody will play
-        self.obs = np.array([self.matters(seed), seed % 1000], np.float64)
-        self.elapsed = 0
-        return self.obs.copy(), {}
-
-    def step(self, action):
-        self.elapsed += 1
-        reward = float(action) if self.obs[0] else 1.0
-        return self.obs.copy(), reward, False, self.elapsed == 3, {}
 
 
 class Watched:

@@ -11,11 +11,11 @@ from tiny import (
     Corridor,
     PointMass,
     control,
-    greedy_return,
     learn,
     rollout_of,
     set_up,
     small_model,
+    trained_return,
 )
 
 from rlrun.advantages.temporal import baseline_value, gae, nstep, td
@@ -36,45 +36,9 @@ SETTINGS = {
 }
 
 
-def trained_return(
-    make_env: Callable[[], gym.Env],
-    *,
-    iterations: int,
-    estimator: Callable,
-    sign: int = 1,
-    num_envs: int = 8,
-    width: int = 16,
-    **settings,
-) -> float:
-    """The greedy policy's mean return after training.
-
-    Args:
-        make_env: makes one environment.
-        iterations: rollouts to learn from.
-        estimator: advantage estimator.
-        sign: of the advantage; -1 is the classic mistake.
-        num_envs: environments side by side.
-        width: of the hidden layer.
-        settings: changes to ``SETTINGS``.
-    """
-
-    def signed(rollout, *, gamma):
-        advantage, target = estimator(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    algorithm, collector = set_up(
-        control(make_env, num_envs),
-        estimator=signed,
-        model=small_model(hidden_sizes=[width]),
-        **{**SETTINGS, **settings},
-    )
-    learn(algorithm, collector, iterations)
-    return greedy_return(make_env, algorithm)
-
-
 # Four steps to the right end at 0.7; whoever does not arrive has -1.5. The only reward for going
 # right is at the end, so the estimate must carry it back.
-CORRIDOR = partial(trained_return, Corridor, iterations=15)
+CORRIDOR = partial(trained_return, Corridor, iterations=15, **SETTINGS)
 
 
 @every_estimator
@@ -89,7 +53,7 @@ def test_with_the_sign_of_the_advantage_flipped_it_is_not(estimator):
 
 # Doing nothing pays 10·E[x²] = 10/3; the best policy jumps to 0 within two steps, which leaves less
 # than E[max(|x| − ½, 0)²] + … < 0.1.
-POINT_MASS = partial(trained_return, PointMass, iterations=25)
+POINT_MASS = partial(trained_return, PointMass, iterations=25, **SETTINGS)
 
 
 @every_estimator
@@ -108,10 +72,8 @@ CARTPOLE = partial(
     lambda: gym.make("CartPole-v1"),
     iterations=20,
     estimator=ESTIMATORS["gae"],
-    horizon=128,
-    minibatch_size=256,
     width=32,
-    gamma=0.99,
+    **{**SETTINGS, "horizon": 128, "minibatch_size": 256, "gamma": 0.99},
 )
 
 

@@ -1,6 +1,7 @@
 """PPO with a KL penalty: its loss against autograd, its coefficient, and whether it learns."""
 
 import copy
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,13 +10,11 @@ from tiny import (
     Corridor,
     PointMass,
     control,
-    estimator_of,
-    greedy_return,
     learn,
     rollout_of,
     set_up,
-    small_model,
     torchs_step,
+    trained_return,
 )
 from torch import Tensor, nn
 
@@ -181,37 +180,21 @@ def test_a_loaded_run_goes_on_with_its_coefficient():
 # ---------------------------------------------------------------------- learning
 
 
-def trained_return(make_env, sign: int) -> float:
-    """The greedy policy's mean return after training on advantages of this sign."""
-    settings = {
-        "horizon": 32,
-        "epochs": 5,
-        "minibatch_size": 64,
-        "learning_rate": 1e-2,
-        "gamma": 0.9,
-        "kl.target": 0.03,
-    }
-    estimator = estimator_of("ppo_kl")
-
-    def signed(rollout, *, gamma):
-        advantage, target = estimator(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    algorithm, collector = set_up(
-        control(make_env, 8),
-        "ppo_kl",
-        estimator=signed,
-        model=small_model(hidden_sizes=[16]),
-        **settings,
-    )
-    learn(algorithm, collector, 25)
-    return greedy_return(make_env, algorithm)
+SETTINGS = {
+    "horizon": 32,
+    "epochs": 5,
+    "minibatch_size": 64,
+    "learning_rate": 1e-2,
+    "gamma": 0.9,
+    "kl.target": 0.03,
+}
+RETURN = partial(trained_return, algo="ppo_kl", iterations=25, **SETTINGS)
 
 
 def test_it_learns_and_with_the_sign_flipped_it_does_not():
-    assert trained_return(Corridor, 1) == pytest.approx(0.7)
-    assert trained_return(Corridor, -1) < 0.0
-    assert trained_return(PointMass, 1) > -1.0 > trained_return(PointMass, -1)
+    assert RETURN(Corridor, sign=1) == pytest.approx(0.7)
+    assert RETURN(Corridor, sign=-1) < 0.0
+    assert RETURN(PointMass, sign=1) > -1.0 > RETURN(PointMass, sign=-1)
 
 
 @pytest.mark.parametrize("group_size", [1, 2])

@@ -16,13 +16,12 @@ from tiny import (
     control,
     counting,
     estimator_of,
-    greedy_return,
     learn,
     log_prob_and_entropy,
     rollout_of,
     set_up,
-    small_model,
     torchs_step,
+    trained_return,
 )
 from torch import Tensor, nn
 
@@ -203,40 +202,22 @@ ESTIMATORS = {"reward_to_go": estimator_of("reinforce"), "baseline_value": basel
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 
 
-def trained_return(make_env, estimator, *, iterations: int, sign: int = 1) -> float:
-    """The greedy policy's mean return after training; a sign of -1 is the classic mistake."""
-
-    def signed(rollout, *, gamma):
-        advantage, target = estimator(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    algorithm, collector = set_up(
-        control(make_env, 16),
-        "reinforce",
-        group_size=1,
-        estimator=signed,
-        model=small_model(hidden_sizes=[16], log_std=-0.5),
-        **SETTINGS,
-    )
-    learn(algorithm, collector, iterations)
-    return greedy_return(make_env, algorithm)
-
-
-CORRIDOR = partial(trained_return, Corridor, iterations=40)
-POINT_MASS = partial(trained_return, PointMass, iterations=60)
+RETURN = partial(
+    trained_return, algo="reinforce", num_envs=16, group_size=1, log_std=-0.5, **SETTINGS
+)
 
 
 @every_estimator
 def test_a_corridor_is_walked_to_its_end(estimator):
-    assert CORRIDOR(estimator) == pytest.approx(0.7)
-    assert CORRIDOR(estimator, sign=-1) < 0.0
+    assert RETURN(Corridor, iterations=40, estimator=estimator) == pytest.approx(0.7)
+    assert RETURN(Corridor, iterations=40, estimator=estimator, sign=-1) < 0.0
 
 
 # Doing nothing pays 10·E[x²] = 10/3.
 @every_estimator
 def test_a_point_is_brought_to_its_place(estimator):
-    assert POINT_MASS(estimator) > -0.6
-    assert POINT_MASS(estimator, sign=-1) < -10.0
+    assert RETURN(PointMass, iterations=60, estimator=estimator) > -0.6
+    assert RETURN(PointMass, iterations=60, estimator=estimator, sign=-1) < -10.0
 
 
 def test_nothing_is_compiled():

@@ -72,7 +72,7 @@ def test_a_value_out_of_range_is_refused(algo, setting, value, problem):
 def test_an_advantage_that_is_alone_cannot_be_normalised(algo):
     message = r"^algo\.minibatch_size must be at least 2 to normalize_advantage, got 1$"
     with pytest.raises(UserError, match=message):
-        algorithm_of(algo, minibatch_size=1)
+        set_up(control(Corridor, 2), algo, minibatch_size=1)
 
 
 def test_no_factor_leads_away_from_a_coefficient_of_zero():

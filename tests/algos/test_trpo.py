@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,12 +10,10 @@ from tiny import (
     Corridor,
     PointMass,
     control,
-    estimator_of,
-    greedy_return,
     learn,
     rollout_of,
     set_up,
-    small_model,
+    trained_return,
 )
 from torch import Tensor, nn
 
@@ -162,27 +161,11 @@ def test_whole_episodes_train_without_a_compiler(group_size):
         assert all(value.isfinite() for value in metrics.values())
 
 
-def trained_return(make_env, sign: int) -> float:
-    """The greedy policy's mean return after training on advantages of this sign."""
-    estimator = estimator_of("trpo")
-
-    def signed(rollout, *, gamma):
-        advantage, target = estimator(rollout, gamma=gamma)
-        return sign * advantage, target
-
-    settings = {"horizon": 32, "minibatch_size": 64, "epochs": 10, "gamma": 0.9, "max_kl": 0.05}
-    algorithm, collector = set_up(
-        control(make_env, 8),
-        "trpo",
-        estimator=signed,
-        model=small_model(hidden_sizes=[16]),
-        **settings,
-    )
-    learn(algorithm, collector, 25)
-    return greedy_return(make_env, algorithm)
+SETTINGS = {"horizon": 32, "minibatch_size": 64, "epochs": 10, "gamma": 0.9, "max_kl": 0.05}
+RETURN = partial(trained_return, algo="trpo", iterations=25, **SETTINGS)
 
 
 def test_it_learns_and_with_the_sign_flipped_it_does_not():
-    assert trained_return(Corridor, 1) == pytest.approx(0.7)
-    assert trained_return(Corridor, -1) < 0.0
-    assert trained_return(PointMass, 1) > -1.0 > trained_return(PointMass, -1)
+    assert RETURN(Corridor, sign=1) == pytest.approx(0.7)
+    assert RETURN(Corridor, sign=-1) < 0.0
+    assert RETURN(PointMass, sign=1) > -1.0 > RETURN(PointMass, sign=-1)

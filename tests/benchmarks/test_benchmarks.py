@@ -7,7 +7,6 @@ import gae_lambda
 import gradient_variance
 import numpy as np
 import pytest
-import renamed
 import returns_family
 import yaml
 from breakdown import UPDATES, Stopwatches, measure
@@ -251,17 +250,6 @@ def small_run_of_table(directory):
     evaluations = [[int(r["step"]), r["eval/return"]] for r in rows if "eval/return" in r]
     overrides = [*SHORT_RUN, "algo.optimizer.anneal_learning_rate=false", f"run_dir={directory}"]
     return {"env": "cartpole", "seed": 0, "overrides": overrides, "evaluations": evaluations}
-
-
-def test_words_of_an_older_command_line_are_renamed(monkeypatch):
-    names = {"algo.hidden_sizes": "model.hidden_sizes", "env/episodes=whole": "collector=episodes"}
-    monkeypatch.setattr(renamed, "RENAMED", names)
-    words = ("algo=ppo", "algo.hidden_sizes=[8]", "env/episodes=whole")
-    assert renamed.in_present_words(words) == (
-        "algo=ppo",
-        "model.hidden_sizes=[8]",
-        "collector=episodes",
-    )
 
 
 def test_methods_stand_side_by_side(tmp_path):

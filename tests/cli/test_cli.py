@@ -15,7 +15,6 @@ import yaml
 
 from rlrun import __version__
 from rlrun.cli import help
-from rlrun.cli import main as cli
 from rlrun.cli.sweep import give_back, hold_back
 from rlrun.config.files import conf_directory
 from rlrun.loggers.progress import duration
@@ -33,31 +32,6 @@ TINY = [
     "evaluation.episodes=2",
     "hardware.compile=off",
 ]
-
-
-@pytest.fixture(autouse=True)
-def empty_directory(tmp_path, monkeypatch):
-    directory = tmp_path / "here"
-    directory.mkdir()
-    monkeypatch.chdir(directory)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    return directory
-
-
-@pytest.fixture
-def rlrun(monkeypatch, capfd):
-    """Runs a command line in this process; returns exit code, stdout and stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rlrun", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 def run_directories(root: str = "outputs") -> list[Path]:
@@ -710,23 +684,27 @@ def test_list_tells_what_became_of_each_run(rlrun):
 
 
 @pytest.mark.parametrize(
-    ("lines", "step"),
+    ("rows", "shown"),
     [
-        (['{"step": 64}', '{"step": 4096}'], 4096),
-        (['{"step": 4096}', '{"step": 51'], 4096),  # killed in the middle of a line
-        (['{"step": 64}'], 2048),
-        (['{"step": 64}'] * 5_000 + ['{"step": 4096}'], 4096),
-        ([], 2048),
+        ([(64, {}), (4096, {})], ["4,096/10,000", "5.0", "7.0", "0:00:09"]),
+        ([(64, {}), (4096, {"eval/return": 8})], ["4,096/10,000", "8.0", "8.0", "0:00:09"]),
+        ([(4096, {"eval/return": 6})], ["4,096/10,000", "6.0", "7.0", "0:00:09"]),
+        ([(64, {"eval/return": 99})], ["2,048/10,000", "5.0", "7.0", "0:00:01"]),
+        ([(64, {})] * 5_000 + [(4096, {})], ["4,096/10,000", "5.0", "7.0", "0:00:09"]),
+        ([], ["2,048/10,000", "5.0", "7.0", "0:00:01"]),
     ],
 )
-def test_list_knows_the_newest_step(rlrun, lines, step):
+def test_list_knows_the_newest_rows(rlrun, rows, shown):
     record = {"status": "failed", "step": 2048, "total_steps": 10_000, "time_s": 1.0}
     Path("outputs/run").mkdir(parents=True)
     Path("outputs/run/run.json").write_text(
-        json.dumps({**record, "return": None, "best_return": None, "final_return": None})
+        json.dumps({**record, "return": 5.0, "best_return": 7.0, "final_return": None})
     )
-    Path("outputs/run/metrics.jsonl").write_text("\n".join(lines))
-    assert f"{step:,}/10,000" in rlrun("list")[1]
+    lines = [json.dumps({"step": step, "time_s": 9.0, **others}) + "\n" for step, others in rows]
+    # Killed in the middle of a line.
+    Path("outputs/run/metrics.jsonl").write_text("".join([*lines, '{"step": 51']))
+    (row,) = [line for line in rlrun("list")[1].splitlines() if "failed" in line]
+    assert row.split()[2:] == shown
 
 
 def test_list_before_the_first_run(rlrun):

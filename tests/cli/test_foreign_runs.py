@@ -10,7 +10,6 @@ import pytest
 import yaml
 from running import checkpoints, experiment, small
 
-from rlrun.cli import main as cli
 from rlrun.runs import api
 
 RECORD = {
@@ -24,23 +23,6 @@ RECORD = {
 }
 
 
-@pytest.fixture
-def rlrun(monkeypatch, capfd, tmp_path):
-    """Runs a command line in this process; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rlrun", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return (code, *capfd.readouterr())
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("trained") / "run"
@@ -49,9 +31,9 @@ def trained(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(trained, tmp_path) -> Path:
+def run(trained, empty_directory) -> Path:
     """A run of one's own, to be changed."""
-    return shutil.copytree(trained, tmp_path / "run", symlinks=True)
+    return shutil.copytree(trained, empty_directory / "run", symlinks=True)
 
 
 # ---------------------------------------------------------------------- eval and resume
@@ -102,7 +84,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("package", ["rlrun.config.schema", "rlrun.schema"])
+@pytest.mark.parametrize("package", ["rlrun.config.schema", "rlrun.config.targets", "rlrun.schema"])
 @pytest.mark.parametrize("make", [command, imports])
 @pytest.mark.parametrize("place", PLACES)
 def test_nothing_in_a_run_directory_runs(rlrun, run, tmp_path, monkeypatch, place, make, package):
@@ -180,7 +162,7 @@ def test_a_record_of_an_earlier_version_is_no_obstacle(rlrun, run):
 # ---------------------------------------------------------------------- list
 
 
-def test_list_shows_the_good_runs_beside_the_bad_ones(rlrun, tmp_path):
+def test_list_shows_the_good_runs_beside_the_bad_ones(rlrun, empty_directory):
     bad = {
         "deep": "[" * 100_000,
         "deep_mapping": '{"a":' * 100_000,
@@ -198,13 +180,15 @@ def test_list_shows_the_good_runs_beside_the_bad_ones(rlrun, tmp_path):
         },
     }
     for name, text in bad.items():
-        (tmp_path / "outputs" / name).mkdir(parents=True)
+        (empty_directory / "outputs" / name).mkdir(parents=True)
         content = text if isinstance(text, bytes) else text.encode()
-        (tmp_path / "outputs" / name / "run.json").write_bytes(content)
-    (tmp_path / "outputs" / "z_good").mkdir()
-    (tmp_path / "outputs" / "z_good" / "run.json").write_text(json.dumps(RECORD))
-    (tmp_path / "outputs" / "z_far").mkdir()
-    (tmp_path / "outputs" / "z_far" / "run.json").write_text(json.dumps({**RECORD, "return": 1e99}))
+        (empty_directory / "outputs" / name / "run.json").write_bytes(content)
+    (empty_directory / "outputs" / "z_good").mkdir()
+    (empty_directory / "outputs" / "z_good" / "run.json").write_text(json.dumps(RECORD))
+    (empty_directory / "outputs" / "z_far").mkdir()
+    (empty_directory / "outputs" / "z_far" / "run.json").write_text(
+        json.dumps({**RECORD, "return": 1e99})
+    )
     code, out, err = rlrun("list")
     assert (code, err) == (0, "")
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
@@ -215,12 +199,12 @@ def test_list_shows_the_good_runs_beside_the_bad_ones(rlrun, tmp_path):
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", ".lock", "config.yaml"])
-def test_list_waits_for_nobody_and_follows_nothing(rlrun, tmp_path, name, kind):
+def test_list_waits_for_nobody_and_follows_nothing(rlrun, empty_directory, name, kind):
     for run in ("a", "b"):
-        (tmp_path / "outputs" / run).mkdir(parents=True)
-        (tmp_path / "outputs" / run / "run.json").write_text(json.dumps(RECORD))
-    path = tmp_path / "outputs" / "a" / name
-    elsewhere = tmp_path / "elsewhere"
+        (empty_directory / "outputs" / run).mkdir(parents=True)
+        (empty_directory / "outputs" / run / "run.json").write_text(json.dumps(RECORD))
+    path = empty_directory / "outputs" / "a" / name
+    elsewhere = empty_directory / "elsewhere"
     elsewhere.write_text(json.dumps({**RECORD, "step": 777}))
     path.unlink(missing_ok=True)
     make = {"pipe": os.mkfifo, "link": lambda p: p.symlink_to(elsewhere), "folder": Path.mkdir}
@@ -240,19 +224,19 @@ def test_list_waits_for_nobody_and_follows_nothing(rlrun, tmp_path, name, kind):
     "line",
     ["[" * 10_000, '{"step": "x"}', '{"step": 1e999}', '{"step": -5}', "[]", "3", '{"step":'],
 )
-def test_list_passes_over_a_bad_line_of_metrics(rlrun, tmp_path, line):
-    run = tmp_path / "outputs" / "a"
+def test_list_passes_over_a_bad_line_of_metrics(rlrun, empty_directory, line):
+    run = empty_directory / "outputs" / "a"
     run.mkdir(parents=True)
     (run / "run.json").write_text(json.dumps(RECORD))
-    (run / "metrics.jsonl").write_text(f'{{"step": 4096}}\n{line}')
+    (run / "metrics.jsonl").write_text(f'{{"step": 4096, "time_s": 1.0}}\n{line}')
     assert "4,096/10,000" in rlrun("list")[1]
 
 
-def test_list_shows_names_that_a_terminal_would_obey(rlrun, tmp_path):
+def test_list_shows_names_that_a_terminal_would_obey(rlrun, empty_directory):
     names = ["a\x1b[2Jb", "c\nd", "e\rf", os.fsdecode(b"g\xffh"), "[red]i"]
     for name in names:
-        (tmp_path / "outputs" / name).mkdir(parents=True)
-        (tmp_path / "outputs" / name / "run.json").write_text(json.dumps(RECORD))
+        (empty_directory / "outputs" / name).mkdir(parents=True)
+        (empty_directory / "outputs" / name / "run.json").write_text(json.dumps(RECORD))
     code, out, err = rlrun("list")
     assert (code, err) == (0, "")
     shown = [line.split()[0] for line in out.splitlines() if "finished" in line]
@@ -278,14 +262,14 @@ def test_list_shows_names_that_a_terminal_would_obey(rlrun, tmp_path):
         ("algo.epochs=1e19", "algo.epochs must be at most 9223372036854775807, got 1000000"),
     ],
 )
-def test_a_number_beyond_the_machine_is_one_line(rlrun, tmp_path, word, message):
+def test_a_number_beyond_the_machine_is_one_line(rlrun, empty_directory, word, message):
     words = ["env=cartpole", "hardware.compile=off", word]
     for sweep in ([], ["-m", "env=cartpole,acrobot"]):
         code, out, err = rlrun(*sweep, *words[bool(sweep) :])
         assert (code, out) == (2, "")
         assert message in err
         assert err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(empty_directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,15 @@
 """`rlrun --help SETTING`."""
 
-import sys
-
 import pytest
 
-from rlrun.cli import main as cli
 from rlrun.cli.help_setting import Composed, find, keys_of, setting_text
 from rlrun.config.files import conf_directory
 
 CONF = conf_directory()
 
 
-@pytest.fixture
-def shown(monkeypatch, capfd):
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rlrun", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit:
-            code = int(exit.code or 0)
-        return (code, *capfd.readouterr())
-
-    return run
-
-
-def test_a_setting_has_its_comment_type_range_and_value(shown):
-    assert shown("--help", "algo.clip") == (
+def test_a_setting_has_its_comment_type_range_and_value(rlrun):
+    assert rlrun("--help", "algo.clip") == (
         0,
         "algo.clip\n"
         "  Half the width of the band of ratios around 1 (Schulman et al. 2017, §3).\n"
@@ -68,8 +51,8 @@ LINES = {
 
 
 @pytest.mark.parametrize("words", LINES)
-def test_what_is_asked_for_is_told(shown, words):
-    code, out, err = shown(*words.split())
+def test_what_is_asked_for_is_told(rlrun, words):
+    code, out, err = rlrun(*words.split())
     assert (code, err) == (0, "")
     for line in LINES[words]:
         assert line in f"\n{out}"
@@ -87,21 +70,21 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_names_the_nearest(shown, words):
-    code, _, err = shown(*words.split())
+def test_a_mistake_names_the_nearest(rlrun, words):
+    code, _, err = rlrun(*words.split())
     assert code == 2
     assert MISTAKES[words] in err
     assert err.count("\n") == 1
 
 
-def test_the_users_own_groups_are_explained(shown, tmp_path):
+def test_the_users_own_groups_are_explained(rlrun, tmp_path):
     (tmp_path / "env").mkdir()
     (tmp_path / "env/mine.yaml").write_text(
         "# Mine\ndefaults:\n  - hopper\n  - _self_\n\n# Longer.\nmax_episode_steps: 2_000\n"
     )
     words = ["--config-dir", str(tmp_path), "env=mine", "--help"]
-    assert "\n* mine " in shown(*words, "env")[1]
-    out = shown(*words, "env.max_episode_steps")[1]
+    assert "\n* mine " in rlrun(*words, "env")[1]
+    out = rlrun(*words, "env.max_episode_steps")[1]
     assert "null  from conf/env/hopper.yaml" in out
     assert f"then   2_000  from {tmp_path}/env/mine.yaml" in out
     assert "Steps after which an episode is truncated" in out

@@ -159,15 +159,6 @@ def test_infinity_may_be_written_as_in_yaml():
         loaded("env=cartpole", "algo.epochs=.inf")
 
 
-def test_a_horizon_that_nothing_reads_is_named(capsys):
-    loaded("algo.horizon=64")
-    loaded("collector=episodes")
-    assert capsys.readouterr().err == ""
-    words, names = ["collector=episodes", "algo.horizon=64"], {**NAMES, "collector": "episodes"}
-    load(composed(*words), words, names, parent=Path("outputs"))
-    assert "algo.horizon has no effect: collector=episodes does not" in capsys.readouterr().err
-
-
 def test_seed_zero_is_a_seed():
     assert loaded("env=cartpole", "seed=0").seed == 0
 

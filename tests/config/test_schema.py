@@ -294,7 +294,7 @@ def test_of_all_of_rlrun_a_place_takes_only_what_is_made_for_it(place):
     room = {"advantage": ESTIMATORS, "logger.mine": LOGGERS, **ROOMS}[place]
     later = ESTIMATOR_ARGUMENTS if place == "advantage" else ()
     names = everything_callable()
-    assert {"rlrun.config.schema.call", "rlrun.config.schema.locate"} <= names.keys()
+    assert {"rlrun.config.schema.call", "rlrun.config.targets.locate"} <= names.keys()
     passed = set()
     for name in names:
         node = {"_target_": name, "_partial_": bool(later), "target": "os.system", "path": "x"}

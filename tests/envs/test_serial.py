@@ -68,13 +68,13 @@ class Unrepeatable(Corridor):
 class Breaks(Corridor):
     """Raises in the ``when``-th call of ``where``."""
 
-    def __init__(self, where: str, when: int):
-        self.where, self.when, self.calls = where, when, 0
+    def __init__(self, where: str, when: int, error: type[BaseException] = ZeroDivisionError):
+        self.where, self.when, self.calls, self.error = where, when, 0, error
 
     def _call(self, where):
         self.calls += where == self.where
         if self.calls == self.when and where == self.where:
-            raise ZeroDivisionError("the corridor collapsed")
+            raise self.error("the corridor collapsed")
 
     def reset(self, *, seed=None, options=None):
         self._call("reset")
@@ -417,9 +417,10 @@ def test_a_foreign_generator_starts_anew(capsys):
     assert "does not replay" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
 @pytest.mark.parametrize(("where", "when"), [("reset", 1), ("reset", 2), ("step", 1), ("step", 4)])
-def test_failure_names_the_environment(where, when):
-    env = SerialVectorEnv([Corridor, Corridor, lambda: Breaks(where, when), Corridor])
+def test_failure_names_the_environment(where, when, error):
+    env = SerialVectorEnv([Corridor, Corridor, lambda: Breaks(where, when, error), Corridor])
 
     def run():
         env.reset(seed=40)
@@ -429,7 +430,7 @@ def test_failure_names_the_environment(where, when):
     with pytest.raises(EnvironmentFailure, match=r"environment 2 \(seed 42\).*corridor") as failure:
         run()
     assert (failure.value.index, failure.value.seed) == (2, 42)
-    assert isinstance(failure.value.__cause__, ZeroDivisionError)
+    assert isinstance(failure.value.__cause__, error)
 
 
 def test_failure_while_loading_names_the_environment():

@@ -12,7 +12,7 @@ from running import Process, checkpoints, experiment, fragile, metrics, small
 
 from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.errors import Interrupted, UserError
-from rlrun.runs import api
+from rlrun.runs import api, session
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +202,17 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated(cartpole, tmp_path):
         with pytest.raises(UserError, match=r"no .*checkpoint"):
             evaluate(directory, checkpoint=checkpoint)
     assert checkpoints(directory) == []
+
+
+def test_ctrl_c_before_the_run_has_begun_leaves_no_directory(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "execute", interrupted)
+    directory = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        api.train(experiment(small("cartpole", f"run_dir={directory}")))
+    assert not directory.exists()
 
 
 def test_a_logger_that_cannot_work_leaves_no_directory(tmp_path, monkeypatch):

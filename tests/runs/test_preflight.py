@@ -3,9 +3,11 @@ from dataclasses import replace
 import pytest
 from running import experiment, small
 
+from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
+from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.runs.preflight import REQUIRED, Preflight, check_contract, set_up
+from rlrun.runs.preflight import REQUIRED, Preflight, check_contract, set_up, without_effect
 
 
 def test_runs_with_the_same_environment_share_a_single_one(monkeypatch):
@@ -45,6 +47,32 @@ def test_a_run_needs_its_device():
     run = experiment(small("cartpole"))
     with pytest.raises(UserError, match=r"hardware\.device=cuda"):
         Preflight().check(replace(run, hardware=replace(run.hardware, device="cuda:99")))
+
+
+@pytest.mark.parametrize(
+    ("env", "words", "lines"),
+    [
+        ("cartpole", ["algo.horizon=16"], []),
+        (
+            "cartpole",
+            ["collector=episodes", "algo.horizon=16"],
+            ["algo.horizon has no effect: the collector plays whole episodes"],
+        ),
+        (
+            "cartpole",
+            ["model.log_std=-1", "env.action_units=box"],
+            [
+                "model.log_std has no effect: an action is a choice",
+                "env.action_units has no effect: an action is a choice",
+            ],
+        ),
+        ("pendulum", ["model.log_std=-1", "env.action_units=box"], []),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_named(env, words, lines):
+    run = experiment(["algo=ppo", f"env={env}", *words])
+    made = ControlEnv.make(run.env, num_envs=1, threads=1)
+    assert without_effect(run, Problem.of(run.env, made)) == lines
 
 
 # ---------------------------------------------------------------------- the contract

@@ -1,6 +1,7 @@
 """The body of actor-critic methods: policy and critics take their steps on the same minibatches."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from rlrun.data.minibatches import all_rows, minibatches, take
 from rlrun.data.rollout import Rollout
+from rlrun.errors import UserError
 from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
@@ -39,7 +41,29 @@ def policy_example(agent: Agent, size: int) -> PolicyBatch:
     return PolicyBatch(obs, action, zeros, zeros)
 
 
-class Pass(NamedTuple):
+@dataclass(frozen=True)
+class Epochs:
+    """How a rollout is gone over.
+
+    Attributes:
+        count: passes over it.
+        minibatch_size: rows of a step; None: all of them.
+        recompute: judge the rollout and estimate Ψ anew before each further pass.
+        normalized: whether the advantages of a minibatch are brought to mean 0.
+    """
+
+    count: int = 1
+    minibatch_size: int | None = None
+    recompute: bool = False
+    normalized: bool = False
+
+    def __post_init__(self):
+        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
+        if self.normalized and self.minibatch_size == 1:
+            raise UserError("algo.minibatch_size must be at least 2 to normalize_advantage, got 1")
+
+
+class Epoch(NamedTuple):
     """One pass over a rollout.
 
     Attributes:
@@ -68,6 +92,10 @@ class ActorCriticAlgorithm(AgentSettings, Protocol):
         ...
 
 
+# All rows of a rollout, once.
+ONE_STEP = Epochs()
+
+
 class ActorCriticUpdate:
     """Fits a policy and its critics, which share no parameters, at the same time.
 
@@ -81,12 +109,10 @@ class ActorCriticUpdate:
         self,
         context: Context,
         algorithm: ActorCriticAlgorithm,
-        minibatch_size: int | None = None,
-        epochs: int = 1,
+        epochs: Epochs = ONE_STEP,
         *,
         critic_optimizer: Optimizer | None = None,
         value_clip: float | None = None,
-        recompute: bool = False,
         example: Callable[[Agent, int], Any] = policy_example,
     ):
         """Make the agent and its learners.
@@ -94,11 +120,9 @@ class ActorCriticUpdate:
         Args:
             context: the other parts of the run.
             algorithm: its hyperparameters and its loss.
-            minibatch_size: rows of a step; None: all of a rollout.
-            epochs: passes over a rollout.
+            epochs: how a rollout is gone over.
             critic_optimizer: of the critics; None: one like the policy's.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
-            recompute: judge a rollout and estimate Ψ anew before each further pass.
             example: agent, size -> a minibatch of the loss's kind, to compile for.
 
         Raises:
@@ -106,11 +130,11 @@ class ActorCriticUpdate:
                 Ψ would weigh each step twice.
         """
         shape, hardware = context.shape, context.hardware
-        size = minibatch_size or shape.rows
+        size = epochs.minibatch_size or shape.rows
         self.agent = agent = Agent(context, algorithm, critics=True)
-        if recompute:
+        if epochs.recompute:
             refuse_second_ratio(agent)
-        self._minibatch_size, self._epochs, self._recompute = size, epochs, recompute
+        self._epochs, self._minibatch_size = epochs, size
         self._shuffle = context.streams.minibatch
         self._run_both = hardware.run_both
         policy = agent.networks.policy
@@ -124,25 +148,25 @@ class ActorCriticUpdate:
         self.parts = agent.parts
         count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.
-        if minibatch_size is not None or not shape.whole_episodes:
-            rate = epochs / size
+        if epochs.minibatch_size is not None or not shape.whole_episodes:
+            rate = epochs.count / size
             self.policy.expect(example(agent, size), rate=rate, minibatches=count)
             obs, action, zeros = agent.example(size)
             batch = CriticBatch(obs, action, zeros, zeros)
             self.critics.expect(batch, rate=rate, minibatches=count)
 
-    def passes(self, rollout: Rollout, estimate: tuple[Tensor, Tensor]) -> Iterator[Pass]:
+    def epochs(self, rollout: Rollout, estimate: tuple[Tensor, Tensor]) -> Iterator[Epoch]:
         """Go over a rollout several times, in minibatches that are shuffled anew.
 
         Args:
             rollout: as it was judged at collection.
             estimate: its Ψ and value target.
         """
-        for epoch in range(self._epochs):
-            if self._recompute and epoch > 0:
+        for number in range(self._epochs.count):
+            if self._epochs.recompute and number > 0:
                 estimate = self.agent.estimate(self.agent.judge(rollout))
             rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
-            yield Pass(rows, *estimate)
+            yield Epoch(rows, *estimate)
 
     @torch.no_grad()
     def one_step(self, rollout: Rollout, progress: float) -> Metrics:
@@ -151,29 +175,31 @@ class ActorCriticUpdate:
         Both Ψ and the target are from the critics as they were, and held constant.
         """
         advantage, target = self.agent.estimate(rollout)
-        metrics = self.fit(rollout, Pass(all_rows(rollout.mask), advantage, target), progress)
+        metrics = self.fit(rollout, Epoch(all_rows(rollout.mask), advantage, target), progress)
         return {
             **summarize([metrics]),
             **explained_variance(rollout, target),
             "schedule/learning_rate": self.policy.rate(progress),
         }
 
-    def fit(self, rollout: Rollout, over: Pass, progress: float, *, batches: Any = None) -> Metrics:
-        """Take one step of policy and critics on each minibatch of a pass.
+    def fit(
+        self, rollout: Rollout, epoch: Epoch, progress: float, *, batches: Any = None
+    ) -> Metrics:
+        """Take one step of policy and critics on each minibatch of an epoch.
 
         Args:
             rollout: as it was judged at collection.
-            over: the pass.
+            epoch: its minibatches, Ψ and target.
             progress: share of the run's steps done, for the step sizes.
-            batches: what the policy learns from, [M, B, …]; None: a `PolicyBatch` of the pass.
+            batches: what the policy learns from, [M, B, …]; None: a `PolicyBatch` of the epoch.
 
         Returns:
             What the losses log, each [M].
         """
         if batches is None:
-            columns = (rollout.obs, rollout.action, rollout.logp, over.advantage)
-            batches = PolicyBatch(*take(over.rows, *columns))
-        targets = critic_batches(rollout, over.target, over.rows)
+            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage)
+            batches = PolicyBatch(*take(epoch.rows, *columns))
+        targets = critic_batches(rollout, epoch.target, epoch.rows)
         policy_metrics, critic_metrics = self._run_both(
             partial(self.policy.fit, batches, self.policy.rate(progress)),
             partial(self.critics.fit, targets, progress),

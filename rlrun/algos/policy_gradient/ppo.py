@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 
 from rlrun import loops
-from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, PolicyBatch
+from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, Epochs, PolicyBatch
 from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
@@ -47,21 +47,12 @@ class PPO:
     recompute_advantage: bool
     normalization: Normalization
 
-    def __post_init__(self):
-        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
-        if self.normalize_advantage and self.minibatch_size == 1:
-            raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
-
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        self.body = ActorCriticUpdate(
-            context,
-            self,
-            self.minibatch_size,
-            self.epochs,
-            value_clip=self.value_clip,
-            recompute=self.recompute_advantage,
+        epochs = Epochs(
+            self.epochs, self.minibatch_size, self.recompute_advantage, self.normalize_advantage
         )
+        self.body = ActorCriticUpdate(context, self, epochs, value_clip=self.value_clip)
         self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
 
     @torch.no_grad()
@@ -70,7 +61,7 @@ class PPO:
         rollout = self.agent.rollout(transitions)
         estimate = self.agent.estimate(rollout)
         history = []
-        for epoch in self.body.passes(rollout, estimate):
+        for epoch in self.body.epochs(rollout, estimate):
             history.append(self.body.fit(rollout, epoch, progress))
             # The policy has gone far enough from the one that collected the data.
             if self.stop_kl is not None and history[-1]["policy/kl"].mean() > 1.5 * self.stop_kl:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate
+from rlrun.algos.policy_gradient.actor_critic_update import ActorCriticUpdate, Epochs
 from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.minibatches import take
 from rlrun.data.normalize import Normalization
@@ -66,21 +66,12 @@ class PPOKL:
     optimizer: Adam
     normalization: Normalization
 
-    def __post_init__(self):
-        """Refuse minibatches of one row, whose advantage would be normalised to 0."""
-        if self.normalize_advantage and self.minibatch_size == 1:
-            raise ValueError("minibatch_size must be at least 2 to normalize_advantage, got 1")
-
     def setup(self, context: Context) -> None:
         """Build the networks, what fits them, and what β comes from (``algos/contract.py``)."""
-        self.body = ActorCriticUpdate(
-            context,
-            self,
-            self.minibatch_size,
-            self.epochs,
-            example=self.example,
-            recompute=self.recompute_advantage,
+        epochs = Epochs(
+            self.epochs, self.minibatch_size, self.recompute_advantage, self.normalize_advantage
         )
+        self.body = ActorCriticUpdate(context, self, epochs, example=self.example)
         self.agent, self.learners = self.body.agent, self.body.learners
         self.controller = self.kl.controller(self.agent.device)
         self.parts = {**self.agent.parts, "kl_coefficient": self.controller}
@@ -98,7 +89,7 @@ class PPOKL:
         estimate, policy = self.agent.estimate(rollout), self.agent.networks.policy
         kl_coefficient, old = self.controller.value, policy(rollout.obs).parameters
         history = []
-        for epoch in self.body.passes(rollout, estimate):
+        for epoch in self.body.epochs(rollout, estimate):
             beta = kl_coefficient.expand_as(epoch.advantage)
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
             batches = PenalisedBatch(*take(epoch.rows, *columns))

@@ -13,9 +13,10 @@ Departures from Williams: several episodes a step instead of one, Adam instead o
 gradient of bounded norm, normalised observations and rewards. Ψ is standardised over the episodes
 of a step, which practice calls crucial (Weng et al. 2022, "Tianshou"); with
 ``normalize_advantage=false``, ``aggregation=episode_mean_step_sum``, ``discount_states=true``,
-``normalize_reward=false`` and ``max_grad_norm=.inf``, the direction is the exact gradient of the
-discounted return, for estimators that discount from the step (``reward_to_go``, ``baseline_…``,
-``time_group``). Those that discount from the start (``total_return``, ``rloo``) have it without
+``normalization.reward=false`` and ``optimizer.max_grad_norm=.inf``, the direction is the exact
+gradient of the discounted return, for estimators that discount from the step (``reward_to_go``,
+``baseline_…``, ``time_group``). Those that discount from the start (``total_return``, ``rloo``)
+have it without
 ``discount_states``.
 """
 

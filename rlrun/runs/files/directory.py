@@ -68,6 +68,8 @@ def new_directory(
     try:
         with _explained():
             if run_dir is not None:
+                if not run_dir:
+                    raise UserError("run_dir is empty: leave it out, or give a name")
                 _require_free(Path(run_dir))
             temporary.mkdir(parents=True)
             write_config(temporary, config, overrides)

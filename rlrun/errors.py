@@ -105,12 +105,19 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return None
 
 
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Ends a message about a word that is none of the choices: the nearest one, else a few all."""
+def did_you_mean(word: str, choices: Iterable[str], path: str = "") -> str:
+    """Ends a message about a word that is none of the choices: the nearest one, else a few all.
+
+    Args:
+        word: what the user wrote.
+        choices: what could have been meant.
+        path: of the setting that the choices are settings of; the nearest is written as it is
+            typed ("algo.clip").
+    """
     choices = sorted(choices)
     match = nearest(word, choices)
     if match is not None:
-        return f"; did you mean '{match}'?"
+        return f"; did you mean '{path}{path and '.'}{match}'?"
     return f"; there is {', '.join(choices)}" if 0 < len(choices) <= MOST_LISTED else ""
 
 

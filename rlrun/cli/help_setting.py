@@ -130,7 +130,7 @@ def find(composed: Composed, name: str) -> Any:
         if not isinstance(node, dict):
             raise UserError(f"{place}: {path} has no settings of its own")
         if word not in node:
-            raise UserError(f"{place}: no such setting{nearest_setting(word, node)}")
+            raise UserError(f"{place}: no such setting{nearest_setting(word, node, path)}")
         node, path = node[word], place
     return node
 

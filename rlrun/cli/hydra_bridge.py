@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rlrun.config import schema
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.config.load import load, parts_of
@@ -133,12 +134,13 @@ def may_be_list(key: str) -> bool:
     return not known or any(OmegaConf.is_list(value) for value in known)
 
 
-def nearest_setting(word: str, node: Mapping[str, Any]) -> str:
+def nearest_setting(word: str, node: Mapping[str, Any], path: str) -> str:
     """Ends a message about what is no setting of a part: the nearest one, also of those inside.
 
     Args:
         word: what the user wrote ("lr").
-        node: the part; the settings inside it are named from there ("optimizer.learning_rate").
+        node: the part, whose parts are looked into, too ("optimizer.learning_rate").
+        path: where it stands ("algo"), empty for the top.
     """
     settings = [key for key in node if key != "hydra" and not key.startswith("_")]
     inside = {
@@ -148,8 +150,8 @@ def nearest_setting(word: str, node: Mapping[str, Any]) -> str:
         for key in node[name]
     }
     if nearest(word, settings) is None and (match := nearest(word, inside)) is not None:
-        return f"; did you mean '{inside[match]}'?"
-    return did_you_mean(word, settings)
+        return f"; did you mean '{schema.join(path, inside[match])}'?"
+    return did_you_mean(word, settings, path)
 
 
 def explain(error: Exception) -> str:
@@ -171,7 +173,8 @@ def explain(error: Exception) -> str:
             if cause.parent_node is None:
                 return f"{cause.full_key}: {str(cause).partition(chr(10))[0]}"
             node = OmegaConf.to_container(cast(DictConfig, cause.parent_node))
-            hint = nearest_setting(str(cause.key), cast(dict, node))
+            path = str(cause.full_key).rpartition(".")[0]
+            hint = nearest_setting(str(cause.key), cast(dict, node), path)
             return f"{cause.full_key}: no such setting{hint}"
     if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):
         word, key, values = several.groups()

@@ -89,7 +89,9 @@ def check_arguments(
     for key in values:
         if key not in parameters:
             word = str(key)
-            raise UserError(f"{join(path, word)}: no such setting{did_you_mean(word, parameters)}")
+            raise UserError(
+                f"{join(path, word)}: no such setting{did_you_mean(word, parameters, path)}"
+            )
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in values:
             raise MissingSetting(join(path, name))

@@ -59,10 +59,10 @@ def test_what_is_asked_for_is_told(rlrun, words):
 
 
 MISTAKES = {
-    "--help algo.clp": "algo.clp: no such setting; did you mean 'clip'?",
+    "--help algo.clp": "algo.clp: no such setting; did you mean 'algo.clip'?",
     "--help evn": "evn: no such setting; did you mean 'env'?",
     "--help clip": "clip: no such setting; did you mean 'algo.clip'?",
-    "--help algo.lr": "algo.lr: no such setting; did you mean 'optimizer.learning_rate'?",
+    "--help algo.lr": "algo.lr: no such setting; did you mean 'algo.optimizer.learning_rate'?",
     "--help algo.gamma.x": "algo.gamma.x: algo.gamma has no settings of its own",
     "--help algo.trust_region.max_kl": "rlrun algo=trpo --help algo.trust_region.max_kl",
     "algo=ppoo --help algo.clip": "algo=ppoo: no such algo; did you mean 'ppo'?",

@@ -157,7 +157,7 @@ def test_code_is_found_wherever_it_is_named():
         (
             "schedule",
             {"start": 1.0, "end": 0.0, "ends": 1},
-            "algo.schedule.ends: no such setting; did you mean 'end'?",
+            "algo.schedule.ends: no such setting; did you mean 'algo.schedule.end'?",
         ),
         ("options", [1], "algo.options: expected a mapping, got [1]"),
         ("options", {1: 2}, "algo.options: 1 is no name of a setting"),
@@ -166,8 +166,8 @@ def test_code_is_found_wherever_it_is_named():
         ("epochs", -(10**400), "algo.epochs must be at least -9223372036854775807, got -10000000"),
         ("threads", 1e30, "algo.threads must be at most 9223372036854775807, got 100000000"),
         ("learning_rate", 10**400, "algo.learning_rate must be finite, got 1000000"),
-        ("epoch", 3, "algo.epoch: no such setting; did you mean 'epochs'?"),
-        ("lr", 3, "algo.lr: no such setting; did you mean 'learning_rate'?"),
+        ("epoch", 3, "algo.epoch: no such setting; did you mean 'algo.epochs'?"),
+        ("lr", 3, "algo.lr: no such setting; did you mean 'algo.learning_rate'?"),
         ("_args_", [1], None),  # Hydra's own ways around a signature are no settings either
         (
             "_target_",

@@ -436,7 +436,7 @@ def test_misuse_is_refused():
             "Hopper-v5",
             {"foward_reward_weight": 2.0},
             "env.options.foward_reward_weight: no such setting; "
-            "did you mean 'forward_reward_weight'?",
+            "did you mean 'env.options.forward_reward_weight'?",
         ),
         (
             "Hopper-v5",

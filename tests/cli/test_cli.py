@@ -85,7 +85,7 @@ MISTAKES = {
     "logger=wandbb": "logger=wandbb: no such logger; did you mean 'wandb'?",
     "algoo=ppo": "algoo: no such setting; did you mean 'algo'?",
     "algo.lrr=1": "algo.lrr: no such setting; did you mean 'algo.optimizer.learning_rate'?",
-    "+algo.optimizer.lrr=1": "algo.optimizer.lrr: no such setting; did you mean 'algo.optimizer.learning_rate'?",
+    "+algo.optimizer.lrr=1": "no such setting; did you mean 'algo.optimizer.learning_rate'?",
     "++algo.epoch=1": "algo.epoch: no such setting; did you mean 'algo.epochs'?",
     "advantage.n=3": "advantage.n: no such setting; there is lam\n",
     "algo.lr=abc": "algo.lr: no such setting; did you mean 'algo.optimizer.learning_rate'?",

@@ -133,7 +133,7 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
     returns = np.array([run["return"] for run in runs])  # [S]
     _, curves = common_curve(runs)
     mean, interval = float(returns.mean()), bootstrap(returns, partial(np.mean, axis=-1))
-    target, best = known and known.target, known and known.best
+    target, best = (None, None) if known is None else (known.target, known.best)
     return {
         "algo": first["algo"],
         "env_id": first["env_id"],
@@ -159,7 +159,7 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
 
 
 def bootstrap(
-    returns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
+    returns: np.ndarray, statistic: Callable[[np.ndarray], Any]
 ) -> tuple[float, float] | None:
     """Return the bootstrap interval of a statistic of returns [S]; None of too few."""
     if len(returns) < MIN_SEEDS:

@@ -110,7 +110,7 @@ class Source:
             if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                 self.code -= span(node.body[0])
 
-    def count(self, node: ast.AST) -> int:
+    def count(self, node: ast.stmt) -> int:
         """Count a node's code lines."""
         return len(span(node) & self.code)
 
@@ -132,10 +132,12 @@ class Source:
         return {tuple(lines[k : k + RUN]) for k in range(len(lines) - RUN + 1)}
 
 
-def span(node: ast.AST) -> set[int]:
-    """Return the numbers of a node's lines, with its decorators."""
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-    return set(range(first, node.end_lineno + 1))
+def span(node: ast.stmt) -> set[int]:
+    """Return the numbers of a statement's lines, with its decorators."""
+    first = node.lineno
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        first = min([first, *(decorator.lineno for decorator in node.decorator_list)])
+    return set(range(first, (node.end_lineno or first) + 1))
 
 
 @cache
@@ -166,7 +168,10 @@ def path_to_the_optimizer(checkout: Path, algo: str) -> list[Step]:
         for file, source in sources.items()
         for name, node in source.functions()
     }
-    steps = [Step(file, name, *rest, lines[file, name]) for file, name, *rest in found]
+    steps = [
+        Step(file, name, depth, jumps, leads_there, lines[file, name])
+        for file, name, depth, jumps, leads_there in found
+    ]
     if not any("optim" in step.file and step.name.endswith(".step") for step in steps):
         raise RuntimeError(f"{checkout}, {algo}: no optimiser's step among {steps}")
     return steps

@@ -101,9 +101,10 @@ def summarize(rounds: list[dict[str, Measurement]]) -> dict[str, Any]:
 
 def compile_times(seconds: Sequence[float | None]) -> dict[str, float] | None:
     """Return the seconds of the first round and the median of the others; None: no compiler."""
-    if None in seconds:
+    known = [each for each in seconds if each is not None]
+    if len(known) < len(seconds):
         return None
-    first, *others = seconds
+    first, *others = known
     return {"first": first, **({"later": statistics.median(others)} if others else {})}
 
 

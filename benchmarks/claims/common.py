@@ -8,14 +8,14 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import hydra
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from rlrun.advantages.columns import Estimator
 from rlrun.analysis.statistics import interquartile_mean
@@ -146,7 +146,7 @@ def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) ->
 def make_estimator(name: str, **constants: Any) -> Estimator:
     """Build an estimator as the command line does: ``advantage=<name> advantage.lam=…``."""
     node = OmegaConf.load(conf_directory() / "advantage" / f"{name}.yaml")
-    values = to_plain(OmegaConf.merge(node, constants))
+    values = to_plain(cast(DictConfig, OmegaConf.merge(node, constants)))
     return targets.build(values, "advantage", ESTIMATORS, later=ESTIMATOR_ARGUMENTS)
 
 

@@ -130,13 +130,13 @@ def sample_rollout(process: Process, generator: np.random.Generator, *, steps: i
         return (weights.cumsum(1) > generator.random((len(weights), 1))).argmax(1)
 
     state = generator.choice(STATES, columns, p=process.visits.sum(1))
-    states, actions = [state], []
+    visited, taken = [state], []
     for _ in range(steps):
         action = draw(process.policy[state])
         state = draw(process.transition[state, action])
-        states.append(state)
-        actions.append(action)
-    states, actions = np.array(states), np.array(actions)
+        visited.append(state)
+        taken.append(action)
+    states, actions = np.array(visited), np.array(taken)
     reward = torch.from_numpy(process.reward[states[:-1], actions])
     obs, never = torch.zeros(steps, columns, 0), torch.zeros(steps, columns, dtype=torch.bool)
     rollout = Rollout(

@@ -11,7 +11,7 @@ import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from common import COLORS, load_trained, parse, side_by_side, tidy, train
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from rlrun.algos.policy_gradient.ppo import PPO
 from rlrun.config.experiment import Experiment
 from rlrun.learning.metrics import ratio_metrics
 
@@ -43,7 +44,7 @@ def measure(
     """Return each measure after 0, 1, 2 … epochs, for each rollout: [rollouts, epochs + 1]."""
     clip, learning_rate, directory = item
     run = load_trained(directory, partial(steady, clip=clip, learning_rate=learning_rate))
-    algorithm, collector = run.algorithm, run.open_collector()
+    algorithm, collector = cast(PPO, run.algorithm), run.open_collector()
     agent, body = algorithm.agent, algorithm.body
     weights = copy.deepcopy(agent.weights())
     learners = {name: copy.deepcopy(x.state_dict()) for name, x in algorithm.learners.items()}

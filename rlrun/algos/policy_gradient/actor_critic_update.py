@@ -12,7 +12,7 @@ from rlrun.data.minibatches import all_rows, minibatches, take
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
-from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction, Trainable
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
 from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import explained_variance, summarize
@@ -144,7 +144,7 @@ class ActorCriticUpdate:
             optimizer=critic_optimizer or algorithm.optimizer,
             value_clip=value_clip,
         )
-        self.learners = {"policy": self.policy, "critics": self.critics}
+        self.learners: dict[str, Trainable] = {"policy": self.policy, "critics": self.critics}
         self.parts = agent.parts
         count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size.

@@ -16,8 +16,7 @@ of a step, which practice calls crucial (Weng et al. 2022, "Tianshou"); with
 ``normalization.reward=false`` and ``optimizer.max_grad_norm=.inf``, the direction is the exact
 gradient of the discounted return, for estimators that discount from the step (``reward_to_go``,
 ``baseline_…``, ``time_group``). Those that discount from the start (``total_return``, ``rloo``)
-have it without
-``discount_states``.
+have it without ``discount_states``.
 """
 
 from dataclasses import dataclass

@@ -32,7 +32,14 @@ MEMBERS = {
     "env": ("id", "action_units", "time_limit", "make", "make_single"),
     "collector": ("shape", "open"),
     "model": ("policy", "critic", "action_critic"),
-    "hardware": ("compile", "physics_threads", "torch_device", "remarks", "prepare", "run_both"),
+    "hardware": (
+        "compile",
+        "physics_threads",
+        "torch_device",
+        "remarks",
+        "prepare",
+        "side_by_side",
+    ),
     "logger": ("check", "open"),
 }
 

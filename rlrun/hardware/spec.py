@@ -20,9 +20,6 @@ Threads = Annotated[int, Ge(1), Le(1024)]
 A = TypeVar("A")
 B = TypeVar("B")
 
-# Starts at its first use and ends with the process.
-_SECOND_THREAD = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rlrun-learner")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
@@ -81,30 +78,55 @@ class Hardware:
     def prepare(self) -> None:
         """Set the process up: threads, and a cache of compiled code that outlives the run."""
         torch.set_num_threads(self.learner_threads)
-        # A thread has a number of its own, all cores unless it is told: two learners side by side
-        # would wait for each other's.
-        _SECOND_THREAD.submit(torch.set_num_threads, self.learner_threads).result()
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
         # The learner is one function, so that worker processes have nothing to share; left
         # running, they would answer the terminal's Ctrl-C with tracebacks of their own.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
-    def run_both(
+    def side_by_side(self) -> "SideBySide":
+        """Return what calls two functions at the same time, where that is faster."""
+        on_cpu = torch.device(self.device).type == "cpu"
+        return SideBySide(
+            apart=on_cpu and self.physics_threads > 1, learner_threads=self.learner_threads
+        )
+
+
+class SideBySide:
+    """Calls two independent functions, at the same time where that is faster.
+
+    Compiled code for the CPU runs without Python's lock, which would make two threads of eager code
+    slower than one. The results are those of calling one after the other.
+    """
+
+    def __init__(self, *, apart: bool, learner_threads: int):
+        """Make the second thread, which starts at its first use and ends with this object.
+
+        Args:
+            apart: whether to use it at all.
+            learner_threads: threads of its tensor operations; a new one takes all cores for them
+                unless it is told, and each of the two functions would wait for the other's.
+        """
+        self._apart = apart
+        self._second = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="rlrun-learner",
+            initializer=torch.set_num_threads,
+            initargs=(learner_threads,),
+        )
+
+    def __call__(
         self, first: Callable[[], A], second: Callable[[], B], *, compiled: bool
     ) -> tuple[A, B]:
-        """Call two independent functions, at the same time where that is faster.
-
-        Compiled code for the CPU runs without Python's lock, which would make two threads of eager
-        code slower than one. The results are those of calling one after the other.
+        """Call two functions.
 
         Args:
             first: called in this thread.
             second: called in another one, if there are several.
             compiled: whether both spend their time in compiled code.
         """
-        if not compiled or self.physics_threads == 1 or torch.device(self.device).type != "cpu":
+        if not (compiled and self._apart):
             return first(), second()
-        other = _SECOND_THREAD.submit(second)
+        other = self._second.submit(second)
         try:
             return first(), other.result()
         finally:

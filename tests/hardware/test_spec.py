@@ -81,7 +81,9 @@ def meet(own: threading.Event, others: threading.Event) -> bool:
 
 def test_two_functions_run_at_the_same_time():
     one, other = threading.Event(), threading.Event()
-    met = TWO_THREADS.run_both(lambda: meet(one, other), lambda: meet(other, one), compiled=True)
+    met = TWO_THREADS.side_by_side()(
+        lambda: meet(one, other), lambda: meet(other, one), compiled=True
+    )
     assert met == (True, True)
 
 
@@ -94,9 +96,9 @@ def openmp() -> ctypes.CDLL:
 
 def test_each_of_two_learners_has_the_threads_that_it_was_given():
     # A new thread's operations take all cores, but for what torch says to that very thread.
-    replace(TWO_THREADS, learner_threads=1).prepare()
+    torch.set_num_threads(1)
     threads = openmp().omp_get_max_threads
-    assert TWO_THREADS.run_both(threads, threads, compiled=True) == (1, 1)
+    assert TWO_THREADS.side_by_side()(threads, threads, compiled=True) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_each_of_two_learners_has_the_threads_that_it_was_given():
 )
 def test_with_one_thread_on_a_gpu_or_eagerly_they_run_in_turn(hardware, compiled):
     calls = []
-    hardware.run_both(
+    hardware.side_by_side()(
         lambda: calls.append(("first", threading.get_ident())),
         lambda: calls.append(("second", threading.get_ident())),
         compiled=compiled,
@@ -123,7 +125,7 @@ def test_both_ways_give_the_same_results():
         return torch.arange(1000).sum()
 
     for hardware in (CPU, TWO_THREADS):
-        assert hardware.run_both(first, second, compiled=True) == (499500, 499500)
+        assert hardware.side_by_side()(first, second, compiled=True) == (499500, 499500)
 
 
 @pytest.mark.parametrize("hardware", [CPU, TWO_THREADS], ids=["in_turn", "together"])
@@ -134,7 +136,8 @@ def test_an_error_in_either_is_raised(hardware, failing):
 
     functions = [lambda: 1, lambda: 2]
     functions[failing] = fail
+    call = hardware.side_by_side()
     with pytest.raises(ArithmeticError, match="lost"):
-        hardware.run_both(*functions, compiled=True)
+        call(*functions, compiled=True)
     # The next time is unharmed.
-    assert hardware.run_both(lambda: 1, lambda: 2, compiled=True) == (1, 2)
+    assert call(lambda: 1, lambda: 2, compiled=True) == (1, 2)

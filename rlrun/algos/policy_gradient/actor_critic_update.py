@@ -129,14 +129,14 @@ class ActorCriticUpdate:
             UserError: some rows of a segment would be left out of its minibatches, or a recomputed
                 Ψ would weigh each step twice.
         """
-        shape, hardware = context.shape, context.hardware
+        shape = context.shape
         size = epochs.minibatch_size or shape.rows
         self.agent = agent = Agent(context, algorithm, critics=True)
         if epochs.recompute:
             refuse_second_ratio(agent)
         self._epochs, self._minibatch_size = epochs, size
         self._shuffle = context.streams.minibatch
-        self._run_both = hardware.run_both
+        self._side_by_side = context.hardware.side_by_side()
         policy = agent.networks.policy
         self.policy = GradientLearner(policy, algorithm.policy_loss, algorithm.optimizer)
         self.critics = Critics(
@@ -200,7 +200,7 @@ class ActorCriticUpdate:
             columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage)
             batches = PolicyBatch(*take(epoch.rows, *columns))
         targets = critic_batches(rollout, epoch.target, epoch.rows)
-        policy_metrics, critic_metrics = self._run_both(
+        policy_metrics, critic_metrics = self._side_by_side(
             partial(self.policy.fit, batches, self.policy.rate(progress)),
             partial(self.critics.fit, targets, progress),
             compiled=self.policy.is_compiled,

@@ -44,7 +44,8 @@ class TRPO:
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         self.agent = Agent(context, self, critics=True)
-        self.shuffle, self.run_both = context.streams.minibatch, context.hardware.run_both
+        self.shuffle = context.streams.minibatch
+        self.side_by_side = context.hardware.side_by_side()
         self.policy_step = TrustRegionStep(self.agent.networks.policy, self.trust_region)
         self.critics = Critics(self.agent.networks, optimizer=self.critic.optimizer)
         self.learners: dict[str, Trainable] = {"policy": self.policy_step, "critics": self.critics}
@@ -72,7 +73,7 @@ class TRPO:
         )
         if self.normalize_advantage:
             advantage = standardize(advantage)
-        policy_metrics, critic_metrics = self.run_both(
+        policy_metrics, critic_metrics = self.side_by_side(
             partial(self.policy_step.take, TrustRegionBatch(obs, action, advantage)),
             partial(
                 self.critics.fit_epochs,

@@ -14,8 +14,9 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.config.load import load_run
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.runs.files.checkpoint import CheckpointStore
@@ -68,7 +69,8 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
     experiment.hardware.prepare()
     run = Run(experiment, store.load_last())
-    algorithm, agent = run.algorithm, run.algorithm.agent
+    algorithm = cast(OnPolicyAlgorithm, run.algorithm)
+    agent = algorithm.agent
     run.compilation.run()
     collector = run.open_collector()
     vector_env = run.env._vector_env

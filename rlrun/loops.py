@@ -1,14 +1,15 @@
 """Training loops, each a page of verbs."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from rlrun.algos.contract import OnPolicyAlgorithm, PlanningAlgorithm
     from rlrun.runs.run import Run
 
 
 def on_policy(run: "Run") -> None:
     """Collect a rollout with the current policy, learn from it, discard it; and again."""
-    algorithm, collector = run.algorithm, run.open_collector()
+    algorithm, collector = cast("OnPolicyAlgorithm", run.algorithm), run.open_collector()
     run.evaluate_if_due()
 
     while run.goes_on:
@@ -21,3 +22,18 @@ def on_policy(run: "Run") -> None:
         run.log({**metrics, **transitions.metrics})
         run.evaluate_if_due()
         run.save_if_due()
+
+
+def planning(run: "Run") -> None:
+    """Sweep over the states of a known model until their values stand still; a step is a sweep."""
+    algorithm = cast("PlanningAlgorithm", run.algorithm)
+    run.evaluate_if_due()
+
+    while run.goes_on:
+        with run.stopwatch.measure("time/update_s"):
+            metrics = algorithm.sweep()
+        run.advance(steps=1, updates=1, converged=algorithm.converged)
+        run.log(metrics)
+        run.evaluate_if_due()
+        run.save_if_due()
+    run.record.draw_table(algorithm.plan)

@@ -25,6 +25,7 @@ from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.tabular import TabularModel
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.spec import Hardware
 from rlrun.learning.contract import Context
@@ -216,6 +217,12 @@ def brought(algo: str, group: str) -> str | None:
     return next((entry[key] for entry in defaults if key in entry), None)
 
 
+def algorithms(*, collecting: bool) -> list[str]:
+    """The algorithms of conf/algo that bring a collector along, or those that need none."""
+    names = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+    return [name for name in names if (brought(name, "collector") is not None) is collecting]
+
+
 def algorithm_of(name: str, **changes: Any) -> Any:
     """An algorithm as in its YAML file, but small; and with some changes (see `part_of`)."""
     values = yaml_of("algo", name)
@@ -251,6 +258,11 @@ def no_policy(path: str, device: torch.device) -> Reference:
     raise AssertionError(path)
 
 
+def no_table() -> TabularModel:
+    """There is no model of the environment."""
+    raise AssertionError
+
+
 def context_of(
     env: ControlEnv,
     collector: CollectorSpec,
@@ -267,11 +279,12 @@ def context_of(
     problem = problem_of(env, time_limit=time_limit)
     return Context(
         problem=problem,
-        shape=collector.shape(problem, env.num_envs),
-        model=model or small_model(),
+        collected=collector.shape(problem, env.num_envs),
+        networks=model or small_model(),
         estimator=estimator,
         hardware=hardware,
         streams=Streams.from_seed(seed),
+        read_table=no_table,
         load_policy=load_policy,
         resumed=resumed,
     )

@@ -10,7 +10,7 @@ unbiased estimators have one expectation; the critics were fitted to this very p
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ class FixedPolicy:
         trained = CheckpointStore(directory / CHECKPOINTS, keep=1).load_last()
         self.discrete = "policy.log_std" not in trained.weights
         run = Run(in_groups(experiment, episodes=episodes, discrete=self.discrete), None)
-        self.agent: Agent = run.algorithm.agent
+        self.agent = cast(Agent, run.algorithm.agent)
         self.agent.networks.policy.load_state_dict(
             {
                 name.removeprefix("policy."): weight

@@ -8,7 +8,7 @@ and takes after each update the exact KL(π_old ‖ π_new) in every state of it
 
 import copy
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from common import COLORS, make_run, over_seeds, parse, side_by_side, tidy
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.runs.evaluate import play_episodes
 
 ENV, STEPS, SEEDS = "hopper", 200_000, (0, 1, 2)
@@ -40,7 +41,7 @@ def train(item: tuple[str, int], *, steps: int) -> dict[str, Any]:
     """
     method, seed = item
     run = make_run([*METHODS[method], *COMMON, f"seed={seed}", f"total_steps={steps}"])
-    algorithm, collector = run.algorithm, run.open_collector()
+    algorithm, collector = cast(OnPolicyAlgorithm, run.algorithm), run.open_collector()
     run.compilation.run()
     agent, mean, largest = algorithm.agent, [], []
     policy, done = agent.networks.policy, 0

@@ -3,11 +3,58 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlrun.data.rollout import Transitions
+from rlrun.envs.tabular import TabularModel
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, Stateful, Trainable
+
+
+class GreedyActor(Protocol):
+    """Who acts in an evaluation."""
+
+    def act_greedily(self, obs: Tensor) -> Tensor:
+        """Return the best action at each raw observation [N, D], as [N] or [N, A]."""
+        ...
+
+
+class Weighted(Protocol):
+    """What an algorithm trains: networks, and who acts by them."""
+
+    @property
+    def networks(self) -> nn.Module:
+        """All weights, by name."""
+        ...
+
+    @property
+    def actor(self) -> GreedyActor:
+        """Who acts by them."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return a copy of the weights by name: what is shared of a trained policy."""
+        ...
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Continue from saved weights."""
+        ...
+
+
+class Planned(Protocol):
+    """What a planner has found.
+
+    Attributes:
+        value: V, [S].
+        policy: the best action of each state, [S].
+        action_value: Q, [S, A].
+        model: of the environment.
+    """
+
+    value: Tensor
+    policy: Tensor
+    action_value: Tensor
+    model: TabularModel
 
 
 class Algorithm(Protocol):
@@ -26,9 +73,13 @@ class Algorithm(Protocol):
 
     loop: Callable[[Any], None]
     num_envs: int
-    agent: Agent
     learners: Mapping[str, Trainable]
     parts: Mapping[str, Stateful]
+
+    @property
+    def agent(self) -> Weighted:
+        """Networks and actor."""
+        ...
 
     def setup(self, context: Context) -> None:
         """Build networks and learners, before anything of the run is written.
@@ -41,6 +92,8 @@ class Algorithm(Protocol):
 class OnPolicyAlgorithm(Algorithm, Protocol):
     """What the loop ``loops.on_policy`` needs besides."""
 
+    agent: Agent
+
     def update(self, transitions: Transitions, *, progress: float) -> dict[str, Tensor]:
         """Learn from what the current policy did.
 
@@ -52,3 +105,19 @@ class OnPolicyAlgorithm(Algorithm, Protocol):
             What to log, each [], and ``updates``, the number of optimiser steps: those that two
             learners take together on one minibatch count as one.
         """
+
+
+class PlanningAlgorithm(Algorithm, Protocol):
+    """What the loop ``loops.planning`` needs besides.
+
+    Attributes:
+        converged: whether another sweep would change nothing.
+        plan: values and policy.
+    """
+
+    converged: bool
+    plan: Planned
+
+    def sweep(self) -> dict[str, Tensor]:
+        """Go over all states of the model once; return what to log, each []."""
+        ...

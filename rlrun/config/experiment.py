@@ -51,8 +51,9 @@ class Experiment:
     Attributes:
         algo: the algorithm, with its hyperparameters.
         env: environment spec, which makes the environments.
-        collector: collector spec, which makes what the algorithm gets its data from.
-        model: model spec, which builds the networks.
+        collector: collector spec, which makes what the algorithm gets its data from; None for an
+            algorithm that collects none.
+        model: model spec, which builds the networks; None for an algorithm without.
         advantage: estimator ``rollout -> (advantage, target)``; None for an algorithm without.
         hardware: device, threads and compilation.
         loggers: logger specs by name, beside those that are always on.
@@ -75,8 +76,8 @@ class Experiment:
 
     algo: Any
     env: Any
-    collector: Any
-    model: Any
+    collector: Any = None
+    model: Any = None
     advantage: Callable | None
     hardware: Any
     loggers: dict[str, Any]

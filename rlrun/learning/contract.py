@@ -11,6 +11,8 @@ from rlrun.advantages.columns import Estimator
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams
 from rlrun.envs.problem import Problem
+from rlrun.envs.tabular import TabularModel
+from rlrun.errors import UserError
 from rlrun.hardware.compilable import Compilable
 from rlrun.hardware.spec import Hardware
 from rlrun.models.distributions import Distribution
@@ -33,11 +35,12 @@ class Context:
 
     Attributes:
         problem: what is to be learned.
-        shape: of the rollouts that the collector will return.
-        model: builds networks.
+        collected: shape of the rollouts that the collector will return; None: there is none.
+        networks: builds networks; None: nothing does.
         estimator: called as ``estimator(rollout, gamma=gamma)``; None: the run has none.
         hardware: where the learner is.
         streams: initial weights, exploration and shuffles.
+        read_table: reads the environment's model; a UserError if it has none.
         load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
             reads so is part of its state from then on: a resumed run reads nothing.
         resumed: whether a checkpoint is loaded after `setup`: what a new run was told is not said
@@ -45,13 +48,36 @@ class Context:
     """
 
     problem: Problem
-    shape: RolloutShape
-    model: Model
+    collected: RolloutShape | None
+    networks: Model | None
     estimator: Estimator | None
     hardware: Hardware
     streams: Streams
+    read_table: Callable[[], TabularModel]
     load_policy: Callable[[str, torch.device], Reference]
     resumed: bool = False
+
+    @property
+    def shape(self) -> RolloutShape:
+        """Of the rollouts that the collector will return.
+
+        Raises:
+            UserError: there is no collector.
+        """
+        if self.collected is None:
+            raise UserError("this algorithm learns from rollouts: collector=segments, say")
+        return self.collected
+
+    @property
+    def model(self) -> Model:
+        """What builds networks.
+
+        Raises:
+            UserError: there is nothing that does.
+        """
+        if self.networks is None:
+            raise UserError("this algorithm learns networks: model=mlp, say")
+        return self.networks
 
 
 class Stateful(Protocol):

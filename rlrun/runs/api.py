@@ -94,6 +94,8 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         earlier = read_json(directory / "run.json")
         with session.open_run(experiment, checkpoint) as run:
             done = run.counters.step
+            if run.counters.converged:
+                raise UserError(f"{directory} has converged after {done:,} steps")
             if run.finished and (earlier.get("status") == "finished" or total_steps is not None):
                 raise UserError(
                     f"{directory} has done its {done:,} steps; go on with "
@@ -138,13 +140,15 @@ def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
     counters = run.counters
     best = "best" if best_of(run.store.directory) else "last"  # somebody may have deleted it
     apart = f", compiling ({duration(record['compile_s'])}) apart" if "compile_s" in record else ""
+    converged = ", where it converged," if counters.converged else ""
+    further = f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
     say(
         f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
-        f"{counters.step:,} steps in {duration(counters.time_s)}{apart}: "
+        f"{counters.step:,} steps{converged} in {duration(counters.time_s)}{apart}: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
         f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
         f"  rlrun eval {directory} --checkpoint {best} --video run.mp4{plugins}\n"
-        f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
+        f"{'' if counters.converged else further}"
         "  rlrun list",
         sys.stdout,
     )

@@ -19,6 +19,7 @@ class Counters:
         last_return: return of the last evaluation.
         best_return: the best of them.
         best_step: environment step of the evaluation that reached it first, or -1.
+        converged: whether more steps would change nothing.
     """
 
     step: int = 0
@@ -28,6 +29,7 @@ class Counters:
     last_return: float = math.nan
     best_return: float = -math.inf
     best_step: int = -1
+    converged: bool = False
 
     def state_dict(self) -> dict:
         """Return the numbers."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from rlrun import loops
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
+from rlrun.envs.tabular import read_table
 from rlrun.errors import UserError
 from rlrun.hardware.memory import memory_suffices, require_memory
 from rlrun.learning.contract import Context
@@ -21,11 +23,17 @@ from rlrun.runs.policies import load_policy
 # Where a reader finds what an algorithm needs.
 CONTRACT = "(rlrun/algos/contract.py)"
 
+SETUP, UPDATE = ["context"], ["transitions", "progress"]
+
 REQUIRED = {
     "loop": "a class attribute, loop = staticmethod(loops.on_policy)",
     "num_envs": "a field, the environments stepped side by side",
     "setup": "a method that builds networks and learners",
-    "update": "a method that learns from what was collected",
+}
+# What a loop needs besides: a method, its arguments, and what it is for.
+BY_LOOP = {
+    loops.on_policy: ("update", UPDATE, "a method that learns from what was collected"),
+    loops.planning: ("sweep", [], "a method that goes over all states once"),
 }
 # Single precision, in `obs` and `next_obs`.
 BYTES_PER_OBSERVED_NUMBER = 8
@@ -38,8 +46,6 @@ SET_UP = "the environments and networks of this run"
 
 # Attributes, properties and slots alike.
 SET_BY_SETUP = attrgetter("agent", "learners", "parts")
-
-SETUP, UPDATE = ["context"], ["transitions", "progress"]
 
 
 def make_context(
@@ -62,18 +68,21 @@ def make_context(
     Raises:
         UserError: the collector cannot collect from this environment, or not into this memory.
     """
-    shape = experiment.collector.shape(problem, experiment.algo.num_envs)
-    require_memory(
-        shape.rows * problem.obs_size * BYTES_PER_OBSERVED_NUMBER,
-        f"a rollout of {shape.num_envs:,} environments x {shape.longest:,} steps",
-    )
+    shape = None
+    if experiment.collector is not None:
+        shape = experiment.collector.shape(problem, experiment.algo.num_envs)
+        require_memory(
+            shape.rows * problem.obs_size * BYTES_PER_OBSERVED_NUMBER,
+            f"a rollout of {shape.num_envs:,} environments x {shape.longest:,} steps",
+        )
     return Context(
         problem=problem,
-        shape=shape,
-        model=experiment.model,
+        collected=shape,
+        networks=experiment.model,
         estimator=experiment.advantage,
         hardware=experiment.hardware,
         streams=streams,
+        read_table=partial(read_table, experiment.env),
         load_policy=load_policy,
         resumed=resumed,
     )
@@ -128,10 +137,14 @@ def check_contract(algorithm: Any) -> None:
         UserError: names what it lacks.
     """
     name, there = type(algorithm).__name__, dir(algorithm)
-    for attribute, meaning in REQUIRED.items():
+    methods, required = {"setup": SETUP}, dict(REQUIRED)
+    if "loop" in there and algorithm.loop in BY_LOOP:
+        method, arguments, meaning = BY_LOOP[algorithm.loop]
+        methods[method], required[method] = arguments, meaning
+    for attribute, meaning in required.items():
         if attribute not in there:
             raise UserError(f"algo: {name} has no {attribute}: {meaning} {CONTRACT}")
-    for attribute, wanted in (("setup", SETUP), ("update", UPDATE)):
+    for attribute, wanted in methods.items():
         method = attrgetter(attribute)(algorithm)
         if not callable(method):
             raise UserError(f"algo: {name}.{attribute} is no method {CONTRACT}")
@@ -151,7 +164,7 @@ def without_effect(experiment: Experiment, problem: Problem) -> list[str]:
         problem: the environment's measures.
     """
     reasons = {}
-    if "horizon" not in experiment.config["collector"]:
+    if "horizon" not in experiment.config.get("collector", {}):
         reasons["algo.horizon"] = "the collector plays whole episodes"
     if problem.discrete:
         reasons["model.log_std"] = "an action is a choice"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rlrun.algos.contract import OnPolicyAlgorithm
+from rlrun.algos.contract import Algorithm
 from rlrun.collectors.contract import Collector
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams, evaluation_seed
@@ -56,7 +56,7 @@ class Run:
     def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
         require_room_for(experiment)
         self.experiment = experiment
-        self.algorithm: OnPolicyAlgorithm = experiment.algo
+        self.algorithm: Algorithm = experiment.algo
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
@@ -87,7 +87,7 @@ class Run:
             load_policy=partial(read, problem=self.problem),
             resumed=checkpoint is not None,
         )
-        self._shape = context.shape
+        self._context = context
         set_up(algorithm, context)
         compiled = None
         if checkpoint is not None:
@@ -113,7 +113,9 @@ class Run:
 
     def open_collector(self) -> Collector:
         """Open what an on-policy loop gets its data from, or go on with it."""
-        collector = self.experiment.collector.open(self.env, self._shape, seed=self.streams.env)
+        collector = self.experiment.collector.open(
+            self.env, self._context.shape, seed=self.streams.env
+        )
         self.restore("collector", collector)
         return collector
 
@@ -210,8 +212,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.counters.step >= self.experiment.total_steps
+        """Whether all steps are done, or more of them would change nothing."""
+        return self.counters.converged or self.counters.step >= self.experiment.total_steps
 
     @property
     def at_its_best(self) -> bool:
@@ -230,16 +232,18 @@ class Run:
 
     # ------------------------------------------------------------------ measuring
 
-    def advance(self, *, steps: int, updates: int) -> None:
+    def advance(self, *, steps: int, updates: int, converged: bool = False) -> None:
         """Count what an iteration did.
 
         Args:
-            steps: environment steps.
+            steps: environment steps, or what a step of the loop is.
             updates: optimiser steps.
+            converged: whether more steps would change nothing, which ends the run.
         """
         self._require_all_restored()
         self.counters.step += steps
         self.counters.update += updates
+        self.counters.converged = converged
 
     def log(self, metrics: Mapping[str, Tensor]) -> None:
         """Take note of an iteration's numbers, and log a row of them if one is due.

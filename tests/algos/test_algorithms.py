@@ -1,4 +1,4 @@
-"""What is true of every algorithm in conf/algo: found by globbing, so that a new one is covered."""
+"""What is true of every algorithm that collects: found by globbing, so a new one is covered."""
 
 import copy
 from dataclasses import fields, replace
@@ -14,6 +14,7 @@ from tiny import (
     Corridor,
     PointMass,
     algorithm_of,
+    algorithms,
     brought,
     context_of,
     control,
@@ -27,14 +28,13 @@ from torch import Tensor
 
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.collectors.contract import CollectorSpec
-from rlrun.config.files import conf_directory
 from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import Streams
 from rlrun.errors import UserError
 from rlrun.learning.contract import Stateful, Trainable
 from rlrun.runs.preflight import check_contract
 
-ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+ALGORITHMS = algorithms(collecting=True)
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
 ENVS = {"discrete": Corridor, "continuous": PointMass}
 both = pytest.mark.parametrize("make_env", ENVS.values(), ids=ENVS)

@@ -5,6 +5,7 @@ import math
 import pytest
 import yaml
 from running import experiment, metrics, record, sizes
+from tiny import algorithms
 
 from rlrun.collectors.segments import Segments
 from rlrun.config.files import conf_directory
@@ -54,8 +55,8 @@ def tiny(algo: str, env: str, *words: str) -> list[str]:
 
 
 CASES = {
-    **{f"algo={name}": (name, "cartpole") for name in names("algo")},
-    **{f"algo={name} env=hopper": (name, "hopper") for name in names("algo")},
+    **{f"algo={name}": (name, "cartpole") for name in algorithms(collecting=True)},
+    **{f"algo={name} env=hopper": (name, "hopper") for name in algorithms(collecting=True)},
     # Groups of whole episodes have all that an estimator can ask for.
     **{
         f"advantage={name}": ("ppo", "cartpole", "collector=groups", f"advantage={name}")

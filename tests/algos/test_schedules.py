@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from tiny import PointMass, brought, control, part_of, set_up, yaml_of
+from tiny import PointMass, algorithms, brought, control, part_of, set_up, yaml_of
 from torch import Tensor
 
-from rlrun.config.files import conf_directory
-
-ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+ALGORITHMS = algorithms(collecting=True)
 # One optimiser step of each network: two steps would not be one twice as long.
 ONE_STEP = {"epochs": 1, "minibatch_size": 32, "episodes_per_minibatch": 4}
 # A trust region says how far a policy goes; only TRPO's critic has a learning rate.

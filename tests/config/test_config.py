@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from rlrun.cli.help import GROUPS, choices, first_comment
@@ -121,8 +122,12 @@ def test_every_file_begins_with_its_line_of_help(path):
 def test_an_algorithm_brings_its_parts_and_the_command_line_wins(algo):
     defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text())["defaults"]
     brought = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
-    groups = ("collector", "model", "advantage")
+    parts = ("collector", "model", "advantage")
+    groups = [group for group in parts if f"/{group}@_global_.{group}" in brought]
     usual = {group: brought[f"/{group}@_global_.{group}"] for group in groups}
+    for group in set(parts).difference(groups):
+        with pytest.raises(ConfigCompositionException, match=f"Could not override '{group}'"):
+            composed("env=cartpole", f"algo={algo}", f"{group}={next(iter(choices(CONF / group)))}")
     others = {
         group: next(name for name in choices(CONF / group) if name != usual[group])
         for group in groups

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import rlrun
-from rlrun.algos.contract import OnPolicyAlgorithm
+from rlrun.algos.contract import Algorithm
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.config.files import conf_directory
 from rlrun.config.load import ESTIMATOR_ARGUMENTS, ESTIMATORS, LOGGERS, MEMBERS, ROOMS
@@ -253,7 +253,7 @@ def shipped_targets(place: str) -> set[str]:
 
 # What is to stand at each place; for hardware there is but one class.
 PROTOCOLS = {
-    "algo": OnPolicyAlgorithm,
+    "algo": Algorithm,
     "env": EnvironmentSpec,
     "collector": CollectorSpec,
     "model": Model,

@@ -18,7 +18,7 @@ import tabular_mdp as mdp
 import torch
 from hydra.utils import instantiate
 from tabular_mdp import LOGITS, Batches, Critic, wrong_critic
-from tiny import CPU, algorithm_of, no_policy, yaml_of
+from tiny import CPU, algorithm_of, no_policy, no_table, yaml_of
 from torch import Tensor, nn
 from torch.func import vmap
 
@@ -152,11 +152,12 @@ def set_up(
                 action_units="raw",
                 time_limit=mdp.HORIZON,
             ),
-            shape=shape,
-            model=Tables(critic or case.values(1.0, mdp.TRANSITION)),
+            collected=shape,
+            networks=Tables(critic or case.values(1.0, mdp.TRANSITION)),
             estimator=estimator if often is None else in_each_batch(estimator, often),
             hardware=CPU,
             streams=Streams.from_seed(0),
+            read_table=no_table,
             load_policy=no_policy,
         )
     )

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from running import experiment, small
 
+from rlrun import loops
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.problem import Problem
@@ -81,7 +82,7 @@ def test_a_setting_that_nothing_reads_is_named(env, words, lines):
 class Whole:
     """An algorithm that keeps to the contract, and does nothing."""
 
-    loop = None
+    loop = staticmethod(loops.on_policy)
     num_envs = 1
 
     def setup(self, context):
@@ -131,9 +132,10 @@ def test_an_empty_slot_is_named():
         set_up(Forgetful(), None)
 
 
-@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("name", [*REQUIRED, "update"])
 def test_what_an_algorithm_lacks_is_named(name):
-    members = {key: value for key, value in vars(Whole).items() if key in REQUIRED and key != name}
+    needed = {*REQUIRED, "update"} - {name}
+    members = {key: value for key, value in vars(Whole).items() if key in needed}
     with pytest.raises(UserError, match=rf"^algo: Mine has no {name}: .* \(rlrun/algos/contract"):
         check_contract(type("Mine", (), members)())
 

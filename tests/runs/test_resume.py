@@ -16,14 +16,14 @@ from running import (
     record,
     small,
 )
+from tiny import algorithms
 
-from rlrun.config.files import conf_directory
 from rlrun.errors import Interrupted, UserError
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
-ALGORITHMS = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+ALGORITHMS = algorithms(collecting=True)
 ENVIRONMENTS = ["cartpole", "hopper"]
 # 60 iterations of PPO, with evaluations after 15, 30, 45 and 60 of them. Episodes are so short
 # that a clock that was not saved would show.

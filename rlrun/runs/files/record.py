@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rlrun import loops
+from rlrun.algos.contract import Planned
 from rlrun.config.experiment import Experiment
 from rlrun.errors import CheckpointNotWritten, DirectoryLost, UserError, warn
 from rlrun.loggers.interface import Loggers, RunInfo
@@ -15,6 +17,7 @@ from rlrun.runs.counters import Counters
 from rlrun.runs.evaluate import final_return
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.reports.curves import draw_curves
+from rlrun.runs.reports.table import draw_table
 
 # Largest share of a run's time that goes into curves.png.
 DRAWING_SHARE = 0.02
@@ -148,7 +151,9 @@ class Record:
     @property
     def final_return(self) -> float:
         """The figure of the run, as far as there is one: else NaN."""
-        return final_return(self._evaluations, self._experiment.total_steps)
+        counters = self._counters
+        last = counters.step if counters.converged else self._experiment.total_steps
+        return final_return(self._evaluations, last)
 
     def figures(self) -> dict[str, float]:
         """Return what the run comes to, for the loggers' summaries."""
@@ -174,9 +179,29 @@ class Record:
         try:
             rows = read_metrics(self.directory / "metrics.jsonl")
             if rows:
-                draw_curves(rows, self.directory / "curves.png", title=title(self._experiment))
+                sweeps = self._experiment.algo.loop is loops.planning
+                draw_curves(
+                    rows,
+                    self.directory / "curves.png",
+                    title=title(self._experiment),
+                    steps="sweeps" if sweeps else "environment steps",
+                )
         except Exception as error:
             warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
+
+    def draw_table(self, plan: Planned) -> None:
+        """Draw what a planner has found; a picture that fails does not stop the run."""
+        try:
+            draw_table(
+                plan.value.numpy(),
+                plan.policy.numpy(),
+                plan.action_value.numpy(),
+                self.directory / "table.png",
+                grid=plan.model.grid,
+                title=title(self._experiment),
+            )
+        except Exception as error:
+            warn(f"table.png was not drawn: {type(error).__name__}: {error}")
 
     def close(self, status: str, error: str | None) -> None:
         """End the record; what fails on the way must not hide how the run ended.

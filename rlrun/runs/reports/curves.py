@@ -16,7 +16,9 @@ TRAIN_COLOR = "#9ecae1"
 EVAL_COLOR = "#08519c"
 
 
-def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None:
+def draw_curves(
+    metrics: list[dict[str, float]], path: Path, title: str, *, steps: str = "environment steps"
+) -> None:
     """Draw the training return and the evaluation return of a run as a PNG of 1000 x 400 pixels.
 
     The band around the evaluations is one standard deviation over the episodes of an evaluation,
@@ -28,6 +30,7 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
             ``train/return``, ``eval/return``, ``eval/return_std``.
         path: the PNG to write.
         title: what the run is.
+        steps: what its steps are.
     """
     # matplotlib takes long to import. Its pyplot interface is global and not for threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,7 +50,7 @@ def draw_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
     draw_panel(by_step, train_steps, train_return, eval_steps, eval_mean, eval_std)
     draw_panel(by_time, train_seconds / 60, train_return, eval_seconds / 60, eval_mean, eval_std)
 
-    by_step.set_xlabel("environment steps")
+    by_step.set_xlabel(steps)
     by_step.xaxis.set_major_formatter(EngFormatter(sep=""))
     by_step.set_ylabel("undiscounted return")
     by_time.set_xlabel("time (minutes)")
@@ -103,7 +106,8 @@ def draw_panel(
     eval_std: np.ndarray,
 ) -> None:
     """Draw both curves against one horizontal axis; all arrays are [P] of one curve each."""
-    axes.plot(train_x, train_return, color=TRAIN_COLOR, linewidth=1.2, label="training")
+    if train_return.size:
+        axes.plot(train_x, train_return, color=TRAIN_COLOR, linewidth=1.2, label="training")
     axes.fill_between(
         eval_x,
         eval_mean - eval_std,

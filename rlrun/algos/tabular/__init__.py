@@ -1,0 +1,1 @@
+"""Algorithms on tables: one number for each state or each action of it."""

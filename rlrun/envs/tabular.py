@@ -1,0 +1,112 @@
+"""The model of an environment whose states can be counted: P, r, and where it begins and ends."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from gymnasium import spaces
+from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
+from torch import Tensor
+
+from rlrun.envs.contract import EnvironmentSpec
+from rlrun.errors import UserError
+
+# What the probabilities of an action's outcomes may differ from 1 by.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class TabularModel:
+    """A finite Markov decision process of S states and A actions, all float64.
+
+    Attributes:
+        transition: P(s'|s, a) of the outcomes after which the episode goes on, [S, A, S]. What is
+            missing to 1 is the probability that it ends: after that there is no value.
+        reward: r(s, a) = E[r|s, a], [S, A].
+        grid: the picture that the states are; None: they are none.
+    """
+
+    transition: Tensor
+    reward: Tensor
+    grid: "Grid | None"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """States in rows and columns, row by row.
+
+    Attributes:
+        rows: their number.
+        columns: their number.
+        moves: an arrow for each action.
+    """
+
+    rows: int
+    columns: int
+    moves: str
+
+
+def read_table(spec: EnvironmentSpec) -> TabularModel:
+    """Read the model of an environment, as Gymnasium's toy_text has it in ``P``.
+
+    Args:
+        spec: makes the environment.
+
+    Raises:
+        UserError: the environment has none, or it is not a model of its spaces.
+    """
+    env = spec.make_single(render_mode=None)
+    try:
+        states, actions = env.observation_space, env.action_space
+        if not (isinstance(states, spaces.Discrete) and isinstance(actions, spaces.Discrete)):
+            raise UserError(f"{spec.id} is no table: its states and actions cannot be counted")
+        try:
+            table = env.get_wrapper_attr("P")
+        except AttributeError as error:
+            raise UserError(
+                f"{spec.id} does not say its transitions (P), which planning needs: "
+                "algo=q_learning learns without them"
+            ) from error
+        transition, reward = _tensors(spec.id, table, int(states.n), int(actions.n))
+        return TabularModel(transition, reward, _grid(env.unwrapped))
+    finally:
+        env.close()
+
+
+def _tensors(env_id: str, table: Any, states: int, actions: int) -> tuple[Tensor, Tensor]:
+    """Sum up a table's outcomes, ``table[s][a] = [(probability, s', r, terminated), …]``."""
+    transition = torch.zeros(states, actions, states, dtype=torch.float64)
+    reward = torch.zeros(states, actions, dtype=torch.float64)
+    for s in range(states):
+        for a in range(actions):
+            try:
+                outcomes = [(float(p), int(t), float(r), bool(end)) for p, t, r, end in table[s][a]]
+            except (LookupError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{env_id}: P[{s}][{a}] is no list of (probability, next state, reward, "
+                    f"terminated): {error}"
+                ) from error
+            total = sum(p for p, *_ in outcomes)
+            if abs(total - 1) > ROUNDING:
+                raise UserError(f"{env_id}: the probabilities of P[{s}][{a}] sum to {total:g}")
+            for probability, successor, outcome, terminated in outcomes:
+                if not 0 <= successor < states:
+                    raise UserError(f"{env_id}: P[{s}][{a}] leads to state {successor}")
+                reward[s, a] += probability * outcome
+                if not terminated:
+                    transition[s, a, successor] += probability
+    if not reward.isfinite().all():
+        raise UserError(f"{env_id}: a reward of P is not finite")
+    return transition, reward
+
+
+def _grid(env: gym.Env) -> Grid | None:
+    """Return the picture that the states of a grid world are."""
+    match env:
+        case FrozenLakeEnv():
+            return Grid(env.nrow, env.ncol, moves="←↓→↑")
+        case CliffWalkingEnv():
+            return Grid(*env.shape, moves="↑→↓←")
+    return None

@@ -1,0 +1,69 @@
+"""Bellman's equations of a finite Markov decision process that is known.
+
+Sutton & Barto 2018, ch. 3 and 4. S states, A actions; after an episode's end there is no value, for
+which `TabularModel.transition` leaves out the outcomes that end it.
+"""
+
+import torch
+from torch import Tensor
+
+from rlrun.envs.tabular import TabularModel
+
+
+def action_values(model: TabularModel, value: Tensor, gamma: float) -> Tensor:
+    """Q(s, a) = r(s, a) + γ Σ_s' P(s'|s, a) V(s').
+
+    Args:
+        model: P and r.
+        value: V, [S].
+        gamma: discount γ.
+
+    Returns:
+        Q, [S, A].
+    """
+    return model.reward + gamma * model.transition @ value
+
+
+def of_policy(table: Tensor, policy: Tensor) -> Tensor:
+    """Return the row of each state's action: table[s, π(s)].
+
+    Args:
+        table: one entry for each action, [S, A, …].
+        policy: π, the action of each state, [S].
+    """
+    return table[torch.arange(len(policy)), policy]
+
+
+def exact_value(model: TabularModel, policy: Tensor, gamma: float) -> Tensor:
+    """Solve V = r_π + γ P_π V.
+
+    Args:
+        model: P and r.
+        policy: π, the action of each state, [S].
+        gamma: discount γ below 1, with which the solution is unique.
+
+    Returns:
+        V^π, [S].
+    """
+    transition = of_policy(model.transition, policy)
+    identity = torch.eye(len(policy), dtype=transition.dtype)
+    return torch.linalg.solve(identity - gamma * transition, of_policy(model.reward, policy))
+
+
+def greedy(action_value: Tensor, policy: Tensor | None = None, *, tolerance: float = 0.0) -> Tensor:
+    """Return the best action of each state; of two that are as good, the present one or the first.
+
+    Args:
+        action_value: Q, [S, A].
+        policy: π so far, [S]; without one, ties go to the first action.
+        tolerance: by how much another action must be better than the present one to replace it, so
+            that rounding errors do not.
+
+    Returns:
+        The action of each state, [S].
+    """
+    best = action_value.argmax(-1)
+    if policy is None:
+        return best
+    better = of_policy(action_value, best) > of_policy(action_value, policy) + tolerance
+    return torch.where(better, best, policy)

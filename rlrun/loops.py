@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from rlrun.algos.contract import OnPolicyAlgorithm, PlanningAlgorithm
+    from rlrun.algos.contract import OnlineAlgorithm, OnPolicyAlgorithm, PlanningAlgorithm
     from rlrun.runs.run import Run
 
 
@@ -36,4 +36,21 @@ def planning(run: "Run") -> None:
         run.log(metrics)
         run.evaluate_if_due()
         run.save_if_due()
-    run.record.draw_table(algorithm.plan)
+    run.draw_table(algorithm.agent)
+
+
+def online(run: "Run") -> None:
+    """Act, learn from the step, forget it; and again."""
+    algorithm, env = cast("OnlineAlgorithm", run.algorithm), run.open_env()
+    run.evaluate_if_due()
+
+    while run.goes_on:
+        obs = env.obs
+        action = algorithm.act(obs, run.progress)
+        step = env.step(action)
+        metrics = algorithm.learn(obs, action, step, progress=run.progress)
+        run.advance(steps=env.num_envs, updates=1)
+        run.log(metrics)
+        run.evaluate_if_due()
+        run.save_if_due()
+    run.draw_table(algorithm.agent)

@@ -79,7 +79,8 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
         for name, value in values.items()
         if node.get(name) is not None
     }
-    groups = ["collector.group_size=2"] if cfg.collector.get("group_size", 1) > 1 else []
+    collected = cfg.get("collector", {})
+    groups = ["collector.group_size=2"] if collected.get("group_size", 1) > 1 else []
     return [*(f"{name}={value}" for name, value in known.items()), *groups]
 
 

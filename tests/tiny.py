@@ -245,6 +245,7 @@ def problem_of(env: ControlEnv, *, time_limit: int | None = TIME_LIMIT) -> Probl
         action_space=env.action_space,
         action_units="raw",
         time_limit=time_limit,
+        state_sizes=env.state_sizes,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from rlrun.data.rollout import Transitions
-from rlrun.envs.tabular import TabularModel
+from rlrun.envs.control import EnvStep
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, Stateful, Trainable
 
@@ -41,20 +41,16 @@ class Weighted(Protocol):
         ...
 
 
-class Planned(Protocol):
-    """What a planner has found.
+class Tabled(Weighted, Protocol):
+    """Weights that are tables.
 
     Attributes:
         value: V, [S].
-        policy: the best action of each state, [S].
         action_value: Q, [S, A].
-        model: of the environment.
     """
 
     value: Tensor
-    policy: Tensor
     action_value: Tensor
-    model: TabularModel
 
 
 class Algorithm(Protocol):
@@ -111,13 +107,45 @@ class PlanningAlgorithm(Algorithm, Protocol):
     """What the loop ``loops.planning`` needs besides.
 
     Attributes:
+        agent: the tables.
         converged: whether another sweep would change nothing.
-        plan: values and policy.
     """
 
+    agent: Tabled
     converged: bool
-    plan: Planned
 
     def sweep(self) -> dict[str, Tensor]:
         """Go over all states of the model once; return what to log, each []."""
+        ...
+
+
+class OnlineAlgorithm(Algorithm, Protocol):
+    """What the loop ``loops.online`` needs besides.
+
+    Attributes:
+        agent: the tables.
+    """
+
+    agent: Tabled
+
+    def act(self, obs: Tensor, progress: float) -> Tensor:
+        """Choose an action at each raw observation [N, D], as [N] or [N, A].
+
+        Args:
+            obs: as the environments gave it.
+            progress: share of the run's steps done, for schedules.
+        """
+        ...
+
+    def learn(
+        self, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float
+    ) -> dict[str, Tensor]:
+        """Learn from one step; return what to log, each [].
+
+        Args:
+            obs: where it began, [N, D].
+            action: what was done, [N] or [N, A].
+            step: what the environments made of it.
+            progress: share of the run's steps done before it, for schedules.
+        """
         ...

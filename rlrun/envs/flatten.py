@@ -92,3 +92,24 @@ def flatten_batch(space: gym.Space, batch: Any) -> NDArray[np.float32]:
 def _one_hot(codes: NDArray, size: int) -> NDArray[np.float32]:
     """[N] integers below ``size`` -> [N, size]."""
     return (codes[:, None] == np.arange(size)).astype(np.float32)
+
+
+def category_sizes(space: gym.Space) -> tuple[int, ...] | None:
+    """Return how many values each part of a flat observation has, if all are categories.
+
+    Args:
+        space: of one observation.
+
+    Returns:
+        The sizes of the one-hot parts; None where a part is not a choice of one category.
+    """
+    match space:
+        case spaces.Discrete():
+            return (int(space.n),)
+        case spaces.MultiDiscrete():
+            return tuple(map(int, space.nvec.ravel()))
+        case spaces.Tuple() | spaces.Dict():
+            parts = space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values()
+            sizes = [category_sizes(part) for part in parts]
+            return None if None in sizes else tuple(n for part in sizes if part for n in part)
+    return None

@@ -19,6 +19,8 @@ class Problem:
         action_space: of one environment: Discrete from 0, or a 1-D float32 Box.
         action_units: what the numbers of a policy mean (see :class:`~.actions.ActionAdapter`).
         time_limit: steps after which an episode is truncated; None: it may go on for ever.
+        state_sizes: how many values each category of an observation has, where that is all there
+            is to a state; None: states cannot be counted.
     """
 
     env_id: str
@@ -26,6 +28,7 @@ class Problem:
     action_space: gym.spaces.Discrete | gym.spaces.Box
     action_units: ActionUnits
     time_limit: int | None
+    state_sizes: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, spec: EnvironmentSpec, env: ControlEnv) -> "Problem":
@@ -41,6 +44,7 @@ class Problem:
             action_space=env.action_space,
             action_units=spec.action_units,
             time_limit=spec.time_limit,
+            state_sizes=env.state_sizes,
         )
 
     @property

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium as gym
 import torch
 from gymnasium import spaces
 from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
@@ -25,12 +24,10 @@ class TabularModel:
         transition: P(s'|s, a) of the outcomes after which the episode goes on, [S, A, S]. What is
             missing to 1 is the probability that it ends: after that there is no value.
         reward: r(s, a) = E[r|s, a], [S, A].
-        grid: the picture that the states are; None: they are none.
     """
 
     transition: Tensor
     reward: Tensor
-    grid: "Grid | None"
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,7 @@ def read_table(spec: EnvironmentSpec) -> TabularModel:
                 f"{spec.id} does not say its transitions (P), which planning needs: "
                 "algo=q_learning learns without them"
             ) from error
-        transition, reward = _tensors(spec.id, table, int(states.n), int(actions.n))
-        return TabularModel(transition, reward, _grid(env.unwrapped))
+        return TabularModel(*_tensors(spec.id, table, int(states.n), int(actions.n)))
     finally:
         env.close()
 
@@ -102,11 +98,19 @@ def _tensors(env_id: str, table: Any, states: int, actions: int) -> tuple[Tensor
     return transition, reward
 
 
-def _grid(env: gym.Env) -> Grid | None:
-    """Return the picture that the states of a grid world are."""
-    match env:
-        case FrozenLakeEnv():
-            return Grid(env.nrow, env.ncol, moves="←↓→↑")
-        case CliffWalkingEnv():
-            return Grid(*env.shape, moves="↑→↓←")
-    return None
+def read_grid(spec: EnvironmentSpec) -> Grid | None:
+    """Return the picture that the states of an environment are; None: they are none.
+
+    Args:
+        spec: makes the environment.
+    """
+    env = spec.make_single(render_mode=None)
+    try:
+        match env.unwrapped:
+            case FrozenLakeEnv(nrow=rows, ncol=columns):
+                return Grid(rows, columns, moves="←↓→↑")
+            case CliffWalkingEnv(shape=(rows, columns)):
+                return Grid(rows, columns, moves="↑→↓←")
+        return None
+    finally:
+        env.close()

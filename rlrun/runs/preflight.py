@@ -24,6 +24,7 @@ from rlrun.runs.policies import load_policy
 CONTRACT = "(rlrun/algos/contract.py)"
 
 SETUP, UPDATE = ["context"], ["transitions", "progress"]
+LEARN = ["obs", "action", "step", "progress"]
 
 REQUIRED = {
     "loop": "a class attribute, loop = staticmethod(loops.on_policy)",
@@ -34,6 +35,7 @@ REQUIRED = {
 BY_LOOP = {
     loops.on_policy: ("update", UPDATE, "a method that learns from what was collected"),
     loops.planning: ("sweep", [], "a method that goes over all states once"),
+    loops.online: ("learn", LEARN, "a method that learns from one step"),
 }
 # Single precision, in `obs` and `next_obs`.
 BYTES_PER_OBSERVED_NUMBER = 8

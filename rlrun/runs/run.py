@@ -9,12 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from rlrun.algos.contract import Algorithm
+from rlrun.algos.contract import Algorithm, Tabled
 from rlrun.collectors.contract import Collector
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
+from rlrun.envs.tabular import read_grid
 from rlrun.errors import CheckpointNotWritten, EnvironmentFailure, NonFiniteError, warn
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
@@ -118,6 +119,13 @@ class Run:
         )
         self.restore("collector", collector)
         return collector
+
+    def open_env(self) -> ControlEnv:
+        """Begin an episode in every environment, or go on in the middle of one."""
+        if self._saved_states is None:
+            self.env.reset(self.streams.env)
+        self.restore("env", self.env)
+        return self.env
 
     def begin(self, record: Record, stop: StopFlag) -> None:
         """Start the clock of this process's stint.
@@ -320,6 +328,11 @@ class Run:
             self.store.mark_best(path)
         self.record.loggers.checkpoint(path, ["last", "best"] if best else ["last"])
         self.record.draw_if_due()
+
+    def draw_table(self, agent: Tabled) -> None:
+        """Draw what a method on tables has learned."""
+        grid = read_grid(self.experiment.env)
+        self.record.draw_table(agent.value.numpy(), agent.action_value.numpy(), grid)
 
     def play(self, env: ControlEnv, *, seed: int) -> Episodes:
         """Play one episode of the greedy policy in each environment."""

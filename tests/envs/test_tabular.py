@@ -6,12 +6,16 @@ import torch
 from gymnasium import spaces
 from running import experiment
 
-from rlrun.envs.tabular import Grid, read_table
+from rlrun.envs.tabular import Grid, read_grid, read_table
 from rlrun.errors import UserError
 
 
 def table(*words: str):
     return read_table(experiment(["algo=ppo", *words]).env)
+
+
+def grid(*words: str):
+    return read_grid(experiment(["algo=ppo", *words]).env)
 
 
 def test_frozen_lakes_ice_leads_to_three_places():
@@ -26,7 +30,7 @@ def test_frozen_lakes_ice_leads_to_three_places():
     assert model.reward[14, 2] == pytest.approx(1 / 3)
     assert model.reward.sum() == model.reward[14].sum()
     assert not model.transition[15].any()
-    assert model.grid == Grid(4, 4, "←↓→↑")
+    assert grid("env=frozen_lake", "env.options.map_name=8x8") == Grid(8, 8, "←↓→↑")
 
 
 def test_off_the_cliff_one_starts_anew():
@@ -35,13 +39,13 @@ def test_off_the_cliff_one_starts_anew():
     assert model.transition[36, 1, 36] == 1
     assert model.reward[35, 2] == -1
     assert not model.transition[35, 2].any()
-    assert model.grid == Grid(4, 12, "↑→↓←")
+    assert grid("env=cliff_walking") == Grid(4, 12, "↑→↓←")
 
 
 def test_a_taxi_has_no_picture():
     model = table("env=taxi")
     assert model.reward.shape == (500, 6)
-    assert model.grid is None
+    assert grid("env=taxi") is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from rlrun.learning.bellman import action_values, exact_value, greedy, of_policy
 MODEL = TabularModel(
     transition=torch.tensor([[[1.0, 0], [0, 1]], [[0, 0.5], [1, 0]]], dtype=torch.float64),
     reward=torch.tensor([[1.0, 0], [2, 0]], dtype=torch.float64),
-    grid=None,
 )
 GAMMA = 0.5
 

@@ -97,6 +97,12 @@ ROWS = ["total_steps=640", "evaluation.every_steps=256", "log_every_steps=100"]
 SHORT = "env.max_episode_steps=25"
 CASES = {
     **{algo: ("cartpole", algo) for algo in ALGORITHMS},
+    "value_iteration": ("frozen_lake", "value_iteration"),
+    **{
+        algo: ("cliff_walking", algo)
+        for algo in algorithms(collecting=False)
+        if not algo.endswith("iteration")  # which converge at once there
+    },
     "ppo on hopper": ("hopper", "ppo"),
     "ppo in groups": ("hopper", "ppo", "collector=episodes", "collector.group_size=2"),
 }

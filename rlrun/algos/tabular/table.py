@@ -1,11 +1,12 @@
-"""What planners share: the table of values, and the agent that acts by it.
+"""What the algorithms on tables share: the tables themselves, and who acts by them.
 
-A table is a linear function of the one-hot state, so that acting, evaluating and saving a policy
-are those of any other.
+A table is a model like any other, so that acting, evaluating and saving a policy are those of any
+other.
 """
 
 import torch
-from torch import Tensor, nn
+from gymnasium import spaces
+from torch import Tensor
 
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.tabular import TabularModel
@@ -13,46 +14,42 @@ from rlrun.errors import UserError
 from rlrun.learning.contract import Context, Stateful
 from rlrun.models.actor import Actor
 from rlrun.models.networks import CategoricalPolicy, Critic, Networks
+from rlrun.models.tables import Table
 
 
 class TableAgent:
-    """A deterministic policy of S states, and its value.
+    """Q of S states and A actions, V, and the policy that is greedy in Q.
 
     Attributes:
-        networks: both, as linear functions of the one-hot state.
+        networks: both tables.
         actor: who acts.
+        action_value: Q, [S, A], float64; what is written into it is acted by.
+        value: V, [S], float64, likewise.
     """
 
-    def __init__(self, context: Context, states: int, actions: int):
+    def __init__(self, context: Context):
         """Begin with zeros.
 
         Raises:
-            UserError: observations are not one-hot states.
+            UserError: states or actions cannot be counted.
         """
-        if context.problem.obs_size != states:
+        problem = context.problem
+        if problem.state_sizes is None or not isinstance(problem.action_space, spaces.Discrete):
             raise UserError(
-                f"{context.problem.env_id} has {states} states, but its observations "
-                f"{context.problem.obs_size} numbers"
+                f"{problem.env_id} is no table: its states and actions cannot be counted"
             )
-        self._logits = nn.Linear(states, actions, bias=False)
-        self._value = nn.Linear(states, 1, bias=False)
-        self.networks = Networks(CategoricalPolicy(self._logits), Critic(self._value), None)
+        self._table = Table(problem.state_sizes, int(problem.action_space.n))
+        value = Table(problem.state_sizes, 1)
+        self.networks = Networks(CategoricalPolicy(self._table), Critic(value), None)
         self.networks.requires_grad_(False)
-        self.show(torch.zeros(states, dtype=torch.int64), torch.zeros(states))
-        as_it_is = ObservationNormalizer(states, clip=torch.inf, enabled=False)
+        self.action_value, self.value = self._table.rows.data, value.rows.data[:, 0]
+        as_it_is = ObservationNormalizer(problem.obs_size, clip=torch.inf, enabled=False)
         generator = context.streams.action
         self.actor = Actor(self.networks.policy, as_it_is, generator, torch.device("cpu"))
 
-    def show(self, policy: Tensor, value: Tensor) -> None:
-        """Act by a policy from now on.
-
-        Args:
-            policy: the action of each state, [S].
-            value: of each state, [S].
-        """
-        chosen = nn.functional.one_hot(policy, self._logits.out_features)
-        self._logits.weight.copy_(chosen.T)
-        self._value.weight.copy_(value.unsqueeze(0))
+    def states(self, obs: Tensor) -> Tensor:
+        """Return the number of the state of each observation [N, D], as [N]."""
+        return self._table.states(obs)
 
     def weights(self) -> dict[str, Tensor]:
         """Return a copy of both tables by name."""
@@ -67,12 +64,10 @@ class Plan:
     """The values and the policy of a planner, so far.
 
     Attributes:
+        agent: has V and Q, and acts by Q.
         model: of the environment.
-        value: V, [S], float64.
         policy: π, [S], int64.
-        action_value: Q, of which the policy is the best, [S, A].
-        agent: acts by them.
-        parts: what decides the planner's future, by name.
+        parts: what decides the planner's future beside the tables, by name.
     """
 
     def __init__(self, context: Context):
@@ -81,22 +76,30 @@ class Plan:
         Raises:
             UserError: the environment has no model.
         """
+        self.agent = TableAgent(context)
         self.model: TabularModel = context.read_table()
-        states, actions = self.model.reward.shape
-        self.value = torch.zeros(states, dtype=torch.float64)
-        self.policy = torch.zeros(states, dtype=torch.int64)
-        self.action_value = torch.zeros_like(self.model.reward)
-        self.agent = TableAgent(context, states, actions)
+        self.policy = torch.zeros(len(self.value), dtype=torch.int64)
         self.parts: dict[str, Stateful] = {"plan": self}
+
+    @property
+    def value(self) -> Tensor:
+        """V, [S]."""
+        return self.agent.value
+
+    @property
+    def action_value(self) -> Tensor:
+        """Q, of which the policy is the best, [S, A]."""
+        return self.agent.action_value
 
     def adopt(self, value: Tensor, policy: Tensor, action_value: Tensor) -> None:
         """Take over a new V [S], π [S] and Q [S, A]."""
-        self.value, self.policy, self.action_value = value, policy, action_value
-        self.agent.show(policy, value)
+        self.policy = policy
+        self.value.copy_(value)
+        self.action_value.copy_(action_value)
 
     def state_dict(self) -> dict:
-        """Return values and policy."""
-        return {"value": self.value, "policy": self.policy, "action_value": self.action_value}
+        """Return the policy."""
+        return {"policy": self.policy}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state.
@@ -104,7 +107,6 @@ class Plan:
         Raises:
             ValueError: it is that of another table.
         """
-        for name, tensor in self.state_dict().items():
-            if state[name].shape != tensor.shape:
-                raise ValueError(f"{name} {list(state[name].shape)}, not {list(tensor.shape)}")
-        self.adopt(state["value"], state["policy"], state["action_value"])
+        if state["policy"].shape != self.policy.shape:
+            raise ValueError(f"a policy of {len(state['policy'])} states, not {len(self.policy)}")
+        self.policy = state["policy"]

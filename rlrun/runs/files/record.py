@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from rlrun import loops
-from rlrun.algos.contract import Planned
 from rlrun.config.experiment import Experiment
+from rlrun.envs.tabular import Grid
 from rlrun.errors import CheckpointNotWritten, DirectoryLost, UserError, warn
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
@@ -189,17 +191,11 @@ class Record:
         except Exception as error:
             warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
 
-    def draw_table(self, plan: Planned) -> None:
-        """Draw what a planner has found; a picture that fails does not stop the run."""
+    def draw_table(self, value: NDArray, action_value: NDArray, grid: Grid | None) -> None:
+        """Draw V [S] and Q [S, A]; a picture that fails does not stop the run."""
+        path = self.directory / "table.png"
         try:
-            draw_table(
-                plan.value.numpy(),
-                plan.policy.numpy(),
-                plan.action_value.numpy(),
-                self.directory / "table.png",
-                grid=plan.model.grid,
-                title=title(self._experiment),
-            )
+            draw_table(value, action_value, path, grid=grid, title=title(self._experiment))
         except Exception as error:
             warn(f"table.png was not drawn: {type(error).__name__}: {error}")
 

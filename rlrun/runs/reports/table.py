@@ -13,7 +13,6 @@ LARGEST_NUMBERED = 12  # columns of a picture in which a cell has room for its n
 
 def draw_table(
     value: NDArray,
-    policy: NDArray,
     action_value: NDArray,
     path: Path,
     *,
@@ -26,7 +25,6 @@ def draw_table(
 
     Args:
         value: V, [S].
-        policy: the best action of each state, [S].
         action_value: Q, [S, A].
         path: the PNG to write.
         grid: the picture that the states are; None: they are drawn as a nearly square one.
@@ -51,7 +49,7 @@ def draw_table(
         middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
         matters = np.ptp(action_value, axis=1) > 0  # not where the episode is over
         for state, number in enumerate(value):
-            action = policy[state]
+            action = action_value[state].argmax()
             move = str(action) if grid is None else grid.moves[action]
             text = f"{number:.3g}\n{move if matters[state] else ''}"
             row, column = divmod(state, columns)

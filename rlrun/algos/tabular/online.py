@@ -1,0 +1,143 @@
+"""The body of the methods that learn a table while they act: ε-greedy steps of one environment."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rlrun.algos.tabular.table import TableAgent
+from rlrun.config.types import Fraction
+from rlrun.envs.control import EnvStep
+from rlrun.learning.contract import Context, Stateful
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploration:
+    """How often a random action is taken.
+
+    Attributes:
+        start: ε at the start of the run.
+        end: ε from `share` of the run's steps on.
+        share: of the steps, in which ε falls linearly.
+    """
+
+    start: Fraction
+    end: Fraction
+    share: Fraction
+
+    def epsilon(self, progress: float) -> float:
+        """Return ε when a share of the run's steps is done."""
+        if progress >= self.share:
+            return self.end
+        return self.start + (self.end - self.start) * progress / self.share
+
+
+class Experience(NamedTuple):
+    """One step of the environment.
+
+    Attributes:
+        state: s, its number.
+        action: a.
+        reward: r.
+        next_state: s', its number; the final state at an episode's end.
+        terminated: whether nothing follows s'.
+        truncated: whether the episode was cut after s', but would have gone on.
+    """
+
+    state: int
+    action: int
+    reward: float
+    next_state: int
+    terminated: bool
+    truncated: bool
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended."""
+        return self.terminated or self.truncated
+
+
+class EpsilonGreedy:
+    """Acts on a table, and remembers the next action where a method has chosen it already.
+
+    Attributes:
+        agent: has Q.
+        parts: what decides the future beside the table, by name.
+    """
+
+    def __init__(self, context: Context, exploration: Exploration):
+        """Begin with Q = 0.
+
+        Raises:
+            UserError: states or actions cannot be counted.
+        """
+        self.agent = TableAgent(context)
+        self.parts: dict[str, Stateful] = {"next_action": self}
+        self._exploration = exploration
+        self._generator = context.streams.action
+        self._next: int | None = None
+
+    def act(self, obs: Tensor, progress: float) -> Tensor:
+        """Choose an action, [1], at an observation [1, D]: the one that was promised, if one was.
+
+        Args:
+            obs: as the environment gave it.
+            progress: share of the run's steps done, for ε.
+        """
+        chosen, self._next = self._next, None
+        if chosen is None:
+            chosen = self.choose(int(self.agent.states(obs)[0]), progress)
+        return torch.tensor([chosen])
+
+    def choose(self, state: int, progress: float) -> int:
+        """Draw an action: random with probability ε, else one of the best."""
+        values = self.agent.action_value[state]
+        if torch.rand((), generator=self._generator) < self._exploration.epsilon(progress):
+            return int(torch.randint(len(values), (), generator=self._generator))
+        # The values are equal at first: always the first action would run against one wall.
+        best = (values == values.max()).nonzero()[:, 0]
+        return int(best[torch.randint(len(best), (), generator=self._generator)])
+
+    def promise(self, action: int) -> None:
+        """Have `act` take this action next."""
+        self._next = action
+
+    def probabilities(self, state: int, progress: float) -> Tensor:
+        """Return π(a|s) of this policy, [A]: ε/A each, and the rest shared by the best."""
+        values = self.agent.action_value[state]
+        epsilon = self._exploration.epsilon(progress)
+        best = (values == values.max()).double()
+        return epsilon / len(values) + (1 - epsilon) * best / best.sum()
+
+    def experience(self, obs: Tensor, action: Tensor, step: EnvStep) -> Experience:
+        """Return a step in numbers.
+
+        Args:
+            obs: where it began, [1, D].
+            action: what was done, [1].
+            step: what the environment made of it.
+        """
+        return Experience(
+            int(self.agent.states(obs)[0]),
+            int(action[0]),
+            float(step.reward[0]),
+            int(self.agent.states(step.next_obs)[0]),
+            bool(step.terminated[0]),
+            bool(step.truncated[0]),
+        )
+
+    def move(self, state: int, action: int, target: float, rate: float) -> Tensor:
+        """Q(s, a) ← Q(s, a) + α (target − Q(s, a)); return the error target − Q(s, a), []."""
+        error = target - self.agent.action_value[state, action]
+        self.agent.action_value[state, action] += rate * error
+        self.agent.value[state] = self.agent.action_value[state].max()
+        return error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the action that is promised."""
+        return {"next_action": self._next}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._next = state["next_action"]

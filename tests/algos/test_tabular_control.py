@@ -1,0 +1,171 @@
+"""Methods that learn a table while they act."""
+
+from collections import Counter
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from running import (
+    experiment,
+    metrics,
+)
+from tiny import CPU, control, no_policy, no_table, part_of, problem_of
+
+from rlrun.algos.tabular.online import Exploration
+from rlrun.data.seeding import Streams
+from rlrun.envs.control import EnvStep
+from rlrun.errors import UserError
+from rlrun.learning.contract import Context
+from rlrun.runs import api
+
+
+class Line(gym.Env):
+    """Three states in a row and two moves; nobody plays it, its steps are made up."""
+
+    observation_space = spaces.Discrete(3)
+    action_space = spaces.Discrete(2)
+
+
+def method(name: str, **changes):
+    """A method on that line, which always takes a best action unless told otherwise."""
+    changes = {"gamma": 0.5, "exploration.start": 0.0, "exploration.end": 0.0, **changes}
+    algorithm = part_of("algo", name, **changes)
+    algorithm.setup(
+        Context(
+            problem=problem_of(control(Line, 1)),
+            collected=None,
+            networks=None,
+            estimator=None,
+            hardware=CPU,
+            streams=Streams.from_seed(0),
+            read_table=no_table,
+            load_policy=no_policy,
+        )
+    )
+    return algorithm
+
+
+def one_hot(state: int) -> torch.Tensor:
+    return torch.eye(3)[[state]]
+
+
+def taught(algorithm, s: int, a: int, r: float, successor: int, end: str = "", progress=0.0):
+    """Have a method learn from one step."""
+    step = EnvStep(
+        obs=one_hot(0 if end else successor),
+        next_obs=one_hot(successor),
+        reward=torch.tensor([r]),
+        terminated=torch.tensor([end == "terminated"]),
+        truncated=torch.tensor([end == "truncated"]),
+    )
+    return algorithm.learn(one_hot(s), torch.tensor([a]), step, progress=progress)
+
+
+Q = torch.tensor([[0.0, 2.0], [8.0, 4.0], [0.0, 0.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "target"),
+    [
+        ("q_learning", {}, 1 + 0.5 * 8),
+        ("sarsa", {}, 1 + 0.5 * 8),
+        ("expected_sarsa", {}, 1 + 0.5 * 8),
+        # Half of the actions are random, half of these the best one.
+        (
+            "expected_sarsa",
+            {"exploration.start": 0.5, "exploration.end": 0.5},
+            1 + 0.5 * (0.75 * 8 + 0.25 * 4),
+        ),
+        ("q_learning", {"exploration.start": 0.5, "exploration.end": 0.5}, 1 + 0.5 * 8),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "terminated", "truncated"])
+def test_the_target_by_hand(name, changes, target, end):
+    algorithm = method(name, step_size=0.25, **changes)
+    algorithm.agent.action_value.copy_(Q)
+    said = taught(algorithm, 0, 1, 1.0, 1, end)
+    target = 1.0 if end == "terminated" else target
+    assert algorithm.agent.action_value[0, 1] == 2 + 0.25 * (target - 2)
+    assert said["value/td_error"] == abs(target - 2)
+    assert algorithm.agent.value[0] == algorithm.agent.action_value[0].max()
+    assert torch.equal(algorithm.agent.action_value[1:], Q[1:])
+
+
+def test_sarsa_takes_the_action_that_it_has_learned_from():
+    algorithm = method("sarsa", step_size=1.0, **{"exploration.start": 1.0, "exploration.end": 1.0})
+    taken = Counter()
+    for _ in range(200):
+        algorithm.agent.action_value.copy_(Q)
+        taught(algorithm, 0, 0, 0.0, 1)
+        action = int(algorithm.act(one_hot(1), 0.0))
+        assert algorithm.agent.action_value[0, 0] == 0.5 * Q[1, action]
+        taken[action] += 1
+    assert 60 < taken[0] < 140
+    # An episode that was cut begins anew, somewhere else.
+    algorithm.agent.action_value.copy_(Q)
+    taught(algorithm, 0, 0, 0.0, 1, "truncated")
+    assert algorithm.body.state_dict() == {"next_action": None}
+
+
+@pytest.mark.parametrize(("visits", "value"), [("first", 1 + 0.5 * 2 + 0.25 * 4), ("every", None)])
+def test_monte_carlo_is_the_mean_of_returns(visits, value):
+    algorithm = method("mc_control", visits=visits)
+    assert taught(algorithm, 0, 0, 1.0, 0) == {}
+    taught(algorithm, 0, 0, 2.0, 1)
+    taught(algorithm, 1, 1, 4.0, 2, "terminated")
+    first, second = 1 + 0.5 * 2 + 0.25 * 4, 2 + 0.5 * 4
+    wanted = first if visits == "first" else (first + second) / 2
+    assert algorithm.agent.action_value[0, 0] == wanted
+    assert algorithm.agent.action_value[1, 1] == 4
+    # The next episode's return is averaged with these.
+    taught(algorithm, 1, 1, 10.0, 2, "truncated")
+    assert algorithm.agent.action_value[1, 1] == 7
+    assert algorithm.memory.steps == []
+
+
+def test_exploration_falls_to_its_end():
+    exploration = Exploration(start=1.0, end=0.2, share=0.5)
+    assert [exploration.epsilon(x) for x in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.6, 0.2, 0.2]
+    assert Exploration(start=1.0, end=0.2, share=0.0).epsilon(0.0) == 0.2
+
+
+def test_actions_are_random_as_often_as_epsilon_says():
+    algorithm = method("q_learning", **{"exploration.start": 0.4, "exploration.end": 0.4})
+    algorithm.agent.action_value.copy_(Q)
+    taken = Counter(int(algorithm.act(one_hot(1), 0.0)) for _ in range(4_000))
+    assert taken[1] / 4_000 == pytest.approx(0.2, abs=0.03)
+    assert algorithm.body.probabilities(1, 0.0).tolist() == pytest.approx([0.8, 0.2])
+    assert algorithm.body.probabilities(2, 0.0).tolist() == pytest.approx([0.5, 0.5])
+
+
+# ---------------------------------------------------------------------- runs
+
+
+def words(algo: str, env: str, *others: str) -> list[str]:
+    return [f"algo={algo}", f"env={env}", "evaluation.episodes=2", "logger=none", *others]
+
+
+# Sutton & Barto, example 6.6: the greedy policy of Q-learning walks along the edge, where a random
+# step falls; SARSA, which will take such steps, keeps away from it.
+@pytest.mark.parametrize(
+    ("algo", "length"), [("q_learning", {13}), ("sarsa", {15, 17}), ("expected_sarsa", {15, 17})]
+)
+def test_the_ways_along_the_cliff_are_the_books(algo, length, tmp_path):
+    directory = tmp_path / "run"
+    others = ["total_steps=20_000", "evaluation.every_steps=20_000", f"run_dir={directory}"]
+    assert -api.train(experiment(words(algo, "cliff_walking", *others))) in length
+    trained = [row["train/return"] for row in metrics(directory) if "train/return" in row][-3:]
+    assert (np.mean(trained) < -35) == (algo == "q_learning")
+    assert (directory / "table.png").stat().st_size > 10_000
+
+
+def test_monte_carlo_learns_to_stick():
+    algorithm = experiment(words("mc_control", "blackjack", "total_steps=6_000"))
+    assert api.train(algorithm) is not None
+
+
+def test_what_cannot_be_counted_is_refused():
+    with pytest.raises(UserError, match="Hopper-v5 is no table: its states and actions cannot"):
+        api.train(experiment(words("q_learning", "hopper")))

@@ -32,7 +32,7 @@ def planning(run: "Run") -> None:
     while run.goes_on:
         with run.stopwatch.measure("time/update_s"):
             metrics = algorithm.sweep()
-        run.advance(steps=1, updates=1, converged=algorithm.converged)
+        run.advance(steps=1, updates=1, converged=algorithm.plan.converged)
         run.log(metrics)
         run.evaluate_if_due()
         run.save_if_due()

@@ -53,6 +53,16 @@ class Tabled(Weighted, Protocol):
     action_value: Tensor
 
 
+class Plan(Protocol):
+    """What a planner has found so far.
+
+    Attributes:
+        converged: whether another sweep would change nothing.
+    """
+
+    converged: bool
+
+
 class Algorithm(Protocol):
     """What every run needs of its algorithm; ``policy_gradient/ppo.py`` is the example.
 
@@ -108,11 +118,11 @@ class PlanningAlgorithm(Algorithm, Protocol):
 
     Attributes:
         agent: the tables.
-        converged: whether another sweep would change nothing.
+        plan: whether it has converged.
     """
 
     agent: Tabled
-    converged: bool
+    plan: Plan
 
     def sweep(self) -> dict[str, Tensor]:
         """Go over all states of the model once; return what to log, each []."""

@@ -45,7 +45,7 @@ def planned(method: str, env: str) -> Plan:
     algorithm = planner(*METHODS[method], f"env={env}", "algo.gamma=0.95")
     for _ in range(2_000):
         algorithm.sweep()
-        if algorithm.converged:
+        if algorithm.plan.converged:
             return algorithm.plan
     raise AssertionError("it did not converge")
 
@@ -70,7 +70,7 @@ def test_a_sweep_of_value_iteration_by_hand():
     algorithm.sweep()
     assert algorithm.plan.value[35] == -1.0  # down, and the episode is over
     assert algorithm.plan.value[34] == -1.5
-    assert not algorithm.converged
+    assert not algorithm.plan.converged
 
 
 @pytest.mark.parametrize("algo", PLANNERS)

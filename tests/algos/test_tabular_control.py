@@ -13,11 +13,11 @@ from running import (
 )
 from tiny import CPU, control, no_policy, no_table, part_of, problem_of
 
-from rlrun.algos.tabular.online import Exploration
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import EnvStep
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context
+from rlrun.learning.exploration import Exploration
 from rlrun.runs import api
 
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import EpsilonGreedy, Experience, Exploration
+from rlrun.algos.tabular.online import EpsilonGreedy, Experience
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
-from rlrun.learning.contract import Context, Metrics, Trainable
+from rlrun.learning.contract import Context, Metrics
+from rlrun.learning.exploration import Exploration
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,9 +41,8 @@ class MCControl:
         self.agent, self.act = self.body.agent, self.body.act
         self.memory = Episode(self.agent.action_value)
         self.parts = {**self.body.parts, "episode": self.memory}
-        self.learners: dict[str, Trainable] = {}  # nothing is fitted
+        self.learners = self.body.learners
 
-    @torch.no_grad()
     def learn(self, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:
         """Remember the step; at the end of the episode, learn from all of them, backwards."""
         experience = self.body.experience(obs, action, step)

@@ -1,36 +1,14 @@
 """The body of the methods that learn a table while they act: ε-greedy steps of one environment."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rlrun.algos.tabular.table import TableAgent
-from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
-from rlrun.learning.contract import Context, Stateful
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exploration:
-    """How often a random action is taken.
-
-    Attributes:
-        start: ε at the start of the run.
-        end: ε from `share` of the run's steps on.
-        share: of the steps, in which ε falls linearly.
-    """
-
-    start: Fraction
-    end: Fraction
-    share: Fraction
-
-    def epsilon(self, progress: float) -> float:
-        """Return ε when a share of the run's steps is done."""
-        if progress >= self.share:
-            return self.end
-        return self.start + (self.end - self.start) * progress / self.share
+from rlrun.learning.contract import Context, Stateful, Trainable
+from rlrun.learning.exploration import Exploration
 
 
 class Experience(NamedTuple):
@@ -64,6 +42,7 @@ class EpsilonGreedy:
     Attributes:
         agent: has Q.
         parts: what decides the future beside the table, by name.
+        learners: none, as there is nothing to fit.
     """
 
     def __init__(self, context: Context, exploration: Exploration):
@@ -74,6 +53,7 @@ class EpsilonGreedy:
         """
         self.agent = TableAgent(context)
         self.parts: dict[str, Stateful] = {"next_action": self}
+        self.learners: dict[str, Trainable] = {}
         self._exploration = exploration
         self._generator = context.streams.action
         self._next: int | None = None

@@ -22,7 +22,7 @@ from rlrun import loops
 from rlrun.algos.tabular.table import Plan
 from rlrun.config.types import Decay, Positive
 from rlrun.learning.bellman import action_values, exact_value, greedy, of_policy
-from rlrun.learning.contract import Context, Metrics, Trainable
+from rlrun.learning.contract import Context, Metrics
 
 
 @dataclass(kw_only=True, eq=False)
@@ -39,11 +39,8 @@ class PolicyIteration:
     def setup(self, context: Context) -> None:
         """Read the model (see ``algos/contract.py``)."""
         self.plan = Plan(context)
-        self.agent, self.parts = self.plan.agent, self.plan.parts
-        self.learners: dict[str, Trainable] = {}  # nothing is fitted
-        self.converged = False
+        self.agent, self.parts, self.learners = self.plan.agent, self.plan.parts, self.plan.learners
 
-    @torch.no_grad()
     def sweep(self) -> Metrics:
         """Evaluate the policy, and make it greedy in its values."""
         plan = self.plan
@@ -56,7 +53,7 @@ class PolicyIteration:
         changed = (policy != plan.policy).sum()
         change = (value - plan.value).abs().max()
         plan.adopt(value, policy, action_value)
-        self.converged = not changed
+        plan.converged = not changed
         return {
             "value/change": change,
             "value/mean": value.mean(),

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.tabular import TabularModel
 from rlrun.errors import UserError
-from rlrun.learning.contract import Context, Stateful
+from rlrun.learning.contract import Context, Stateful, Trainable
 from rlrun.models.actor import Actor
 from rlrun.models.networks import CategoricalPolicy, Critic, Networks
 from rlrun.models.tables import Table
@@ -68,6 +68,8 @@ class Plan:
         model: of the environment.
         policy: π, [S], int64.
         parts: what decides the planner's future beside the tables, by name.
+        learners: none, as there is nothing to fit.
+        converged: whether another sweep would change nothing.
     """
 
     def __init__(self, context: Context):
@@ -80,6 +82,8 @@ class Plan:
         self.model: TabularModel = context.read_table()
         self.policy = torch.zeros(len(self.value), dtype=torch.int64)
         self.parts: dict[str, Stateful] = {"plan": self}
+        self.learners: dict[str, Trainable] = {}
+        self.converged = False
 
     @property
     def value(self) -> Tensor:

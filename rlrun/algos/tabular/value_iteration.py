@@ -13,13 +13,11 @@ Departures from Sutton & Barto: all states change at once, not in place, one aft
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from rlrun import loops
 from rlrun.algos.tabular.table import Plan
 from rlrun.config.types import Fraction, Positive
 from rlrun.learning.bellman import action_values, greedy
-from rlrun.learning.contract import Context, Metrics, Trainable
+from rlrun.learning.contract import Context, Metrics
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,17 +33,13 @@ class ValueIteration:
     def setup(self, context: Context) -> None:
         """Read the model (see ``algos/contract.py``)."""
         self.plan = Plan(context)
-        self.agent, self.parts = self.plan.agent, self.plan.parts
-        self.learners: dict[str, Trainable] = {}  # nothing is fitted
-        self.converged = False
+        self.agent, self.parts, self.learners = self.plan.agent, self.plan.parts, self.plan.learners
 
-    @torch.no_grad()
     def sweep(self) -> Metrics:
         """Give each state the value of its best action."""
-        plan = self.plan
-        action_value = action_values(plan.model, plan.value, self.gamma)
+        action_value = action_values(self.plan.model, self.plan.value, self.gamma)
         value = action_value.max(-1).values
-        change = (value - plan.value).abs().max()
-        plan.adopt(value, greedy(action_value), action_value)
-        self.converged = bool(change <= self.tolerance)
+        change = (value - self.plan.value).abs().max()
+        self.plan.adopt(value, greedy(action_value), action_value)
+        self.plan.converged = bool(change <= self.tolerance)
         return {"value/change": change, "value/mean": value.mean()}

@@ -57,7 +57,12 @@ def test_what_kind_of_problem_it_is():
             "blackjack",
             None,
             "raw",
-            problem(env_id="Blackjack-v1", obs_size=32 + 11 + 2, time_limit=None),
+            problem(
+                env_id="Blackjack-v1",
+                obs_size=32 + 11 + 2,
+                time_limit=None,
+                state_sizes=(32, 11, 2),
+            ),
         ),
     ],
 )

@@ -7,6 +7,7 @@ import tabular_mdp as mdp
 import torch
 from one_update import Case, ascent, set_up, side_by_side
 from tabular_mdp import LOGITS, true_critic, wrong_critic
+from tiny import algorithms
 from torch import Tensor
 
 from rlrun.collectors.contract import Actor
@@ -269,8 +270,9 @@ def test_dynamic_sampling_may_drop_groups_only_if_they_have_no_gradient(case, ga
 
 def test_every_algorithm_and_estimator_has_its_place():
     cases = [*FROM_THE_STEP.values(), *FROM_THE_START.values(), *BIASED.values()]
-    for group, names in (("algo", ALL), ("advantage", [case.advantage for case in cases])):
-        assert {path.stem for path in (conf_directory() / group).glob("*.yaml")} == set(names)
+    assert set(algorithms(collecting=True)) == set(ALL)
+    estimators = {path.stem for path in (conf_directory() / "advantage").glob("*.yaml")}
+    assert estimators == {case.advantage for case in cases}
 
 
 @pytest.mark.parametrize("algo", WITHOUT_CRITIC)

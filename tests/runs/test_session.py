@@ -69,7 +69,10 @@ def test_a_signal_after_the_last_look_at_it_costs_no_step(monkeypatch, tmp_path,
 
 def children(pid: int) -> list[int]:
     """The processes that a process has started, and those that these have."""
-    own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    try:
+        own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
     return own + [grandchild for child in own for grandchild in children(child)]
 
 

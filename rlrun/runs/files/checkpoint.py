@@ -123,12 +123,19 @@ class CheckpointStore:
             UserError: the directory is a link.
         """
         self._require_own()
-        for replaced in self.directory.glob(f".replaced-{STEPS}"):
+        for replaced in self._found(f".replaced-{STEPS}"):
             original = self.directory / replaced.name.removeprefix(".replaced-")
             if not os.path.lexists(original) and not replaced.is_symlink():
                 replaced.rename(original)  # killed between the two renames
-        for leftover in self.directory.glob(f".*-{STEPS}"):
+        for leftover in self._found(f".*-{STEPS}"):
             remove(leftover)
+
+    def _found(self, pattern: str) -> list[Path]:
+        """Return what matches in the directory, which somebody may be deleting at this moment."""
+        try:
+            return list(self.directory.glob(pattern))
+        except FileNotFoundError:
+            return []
 
     def mark_best(self, checkpoint: Path) -> None:
         """Make a checkpoint the one that ``best`` stands for.
@@ -152,7 +159,7 @@ class CheckpointStore:
     def steps(self) -> list[Path]:
         """Return the directories of all checkpoints, oldest first."""
         self._require_own()
-        return sorted(path for path in self.directory.glob(STEPS) if not path.is_symlink())
+        return sorted(path for path in self._found(STEPS) if not path.is_symlink())
 
     def has(self, step: int) -> bool:
         """Tell whether there is a whole checkpoint of this step."""

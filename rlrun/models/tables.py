@@ -30,9 +30,9 @@ class Table(nn.Module):
 
     def states(self, obs: Tensor) -> Tensor:
         """Return the number of the state of each observation [..., D], as [...]."""
-        state = torch.zeros(obs.shape[:-1], dtype=torch.int64)
-        for size, category in zip(self._sizes, obs.split(self._sizes, -1), strict=True):
-            state = state * size + category.argmax(-1)
+        state, *others = (category.argmax(-1) for category in obs.split(self._sizes, -1))
+        for size, category in zip(self._sizes[1:], others, strict=True):
+            state = state * size + category
         return state
 
     def forward(self, obs: Tensor) -> Tensor:

@@ -199,10 +199,12 @@ class Run:
         """Write a checkpoint before an error ends the run, without getting in that error's way.
 
         Only of steps that this process has done, after which all parts are there: the error may
-        have come while they were restored, and the checkpoint that they come from is whole.
+        have come while they were restored, and the checkpoint that they come from is whole. Nor
+        where the environment is a part, and not a collector that knows what it was before the
+        step that failed: the run goes on from its newest checkpoint.
         """
         step = self.counters.step
-        if step == self._begun or self.store.has(step):
+        if step == self._begun or self.store.has(step) or "env" in self._parts:
             return
         try:
             self.save()

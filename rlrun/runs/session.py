@@ -56,7 +56,8 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         UserError: a logger or the compiler cannot work as it was asked for, an environment
             breaks its time limit, or a file of a resumed run is damaged.
         Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
-        EnvironmentFailure: an environment raised; the last state before that is saved.
+        EnvironmentFailure: an environment raised; what is saved is the state before that, or, where
+            no collector knows it, the newest checkpoint.
         NonFiniteError: a number is lost; the last checkpoint is the one before that.
         CheckpointNotWritten: the disk is full, say; the earlier checkpoints are there.
         DirectoryLost: the directory was deleted while the run was in it.

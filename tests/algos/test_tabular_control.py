@@ -1,23 +1,23 @@
 """Methods that learn a table while they act."""
 
 from collections import Counter
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from running import (
-    experiment,
-    metrics,
-)
+from running import assert_same_run, experiment, metrics
 from tiny import CPU, control, no_policy, no_table, part_of, problem_of
 
+from rlrun.algos.tabular.table import TableAgent
 from rlrun.data.seeding import Streams
-from rlrun.envs.control import EnvStep
-from rlrun.errors import UserError
+from rlrun.envs.control import ControlEnv, EnvStep
+from rlrun.errors import EnvironmentFailure, UserError
 from rlrun.learning.contract import Context
 from rlrun.learning.exploration import Exploration
+from rlrun.models.tables import Table
 from rlrun.runs import api
 
 
@@ -28,22 +28,25 @@ class Line(gym.Env):
     action_space = spaces.Discrete(2)
 
 
+def context() -> Context:
+    """What a method is set up with there."""
+    return Context(
+        problem=problem_of(control(Line, 1)),
+        collected=None,
+        networks=None,
+        estimator=None,
+        hardware=CPU,
+        streams=Streams.from_seed(0),
+        read_table=no_table,
+        load_policy=no_policy,
+    )
+
+
 def method(name: str, **changes):
     """A method on that line, which always takes a best action unless told otherwise."""
     changes = {"gamma": 0.5, "exploration.start": 0.0, "exploration.end": 0.0, **changes}
     algorithm = part_of("algo", name, **changes)
-    algorithm.setup(
-        Context(
-            problem=problem_of(control(Line, 1)),
-            collected=None,
-            networks=None,
-            estimator=None,
-            hardware=CPU,
-            streams=Streams.from_seed(0),
-            read_table=no_table,
-            load_policy=no_policy,
-        )
-    )
+    algorithm.setup(context())
     return algorithm
 
 
@@ -162,8 +165,49 @@ def test_the_ways_along_the_cliff_are_the_books(algo, length, tmp_path):
 
 
 def test_monte_carlo_learns_to_stick():
-    algorithm = experiment(words("mc_control", "blackjack", "total_steps=6_000"))
-    assert api.train(algorithm) is not None
+    run = experiment(words("mc_control", "blackjack", "total_steps=6_000"))
+    api.train(run)
+    values = run.algo.agent.action_value.reshape(32, 11, 2, 2)
+    # With 20 or 21, whatever the dealer shows: another card (1) breaks nearly every such hand.
+    assert values[20:22, 1:, 0, 0].mean() > 0.3
+    assert values[20:22, 1:, 0, 1].mean() < 0
+
+
+def test_a_state_is_a_combination_of_its_categories():
+    table = Table((32, 11, 2), 1)
+    hands = torch.tensor([[20, 10, 1], [0, 0, 0], [31, 10, 1], [3, 2, 0]])
+    obs = torch.cat([torch.eye(n)[hands[:, k]] for k, n in enumerate((32, 11, 2))], -1)
+    expected = [20 * 22 + 10 * 2 + 1, 0, 32 * 22 - 1, 3 * 22 + 2 * 2]
+    assert table.states(obs).tolist() == expected
+    table.rows.data[:, 0] = torch.arange(32 * 22)
+    assert table(obs).tolist() == [[float(number)] for number in expected]
+
+
+def test_a_run_whose_environment_failed_goes_on_as_if_it_had_not(tmp_path, monkeypatch):
+    common = words("sarsa", "cliff_walking", "total_steps=900", "evaluation.every_steps=300")
+    common += ["log_every_steps=50", "checkpoint.every_seconds=3600"]
+    whole, failed = tmp_path / "whole", tmp_path / "failed"
+    api.train(experiment([*common, f"run_dir={whole}"]))
+    step, taken = ControlEnv.step, Counter()
+
+    def failing(env, action, rows=None):
+        taken[env.num_envs] += 1
+        if env.num_envs == 1 and taken[1] == 707:
+            raise EnvironmentFailure(0, 3, ArithmeticError("the wheels came off"))
+        return step(env, action, rows)
+
+    monkeypatch.setattr(ControlEnv, "step", failing)
+    with pytest.raises(EnvironmentFailure):
+        api.train(experiment([*common, f"run_dir={failed}"]))
+    monkeypatch.undo()
+    api.resume(failed, total_steps=None)
+    assert_same_run(failed, whole)
+
+
+def test_more_states_than_memory_are_refused():
+    many = problem_of(control(Line, 1))
+    with pytest.raises(UserError, match=r"a table of 1e\+30 states needs at least"):
+        TableAgent(replace(context(), problem=replace(many, state_sizes=(10,) * 30)))
 
 
 def test_what_cannot_be_counted_is_refused():

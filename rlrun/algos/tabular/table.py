@@ -4,6 +4,8 @@ A table is a model like any other, so that acting, evaluating and saving a polic
 other.
 """
 
+import math
+
 import torch
 from gymnasium import spaces
 from torch import Tensor
@@ -11,10 +13,13 @@ from torch import Tensor
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.tabular import TabularModel
 from rlrun.errors import UserError
+from rlrun.hardware.memory import require_memory
 from rlrun.learning.contract import Context, Stateful, Trainable
 from rlrun.models.actor import Actor
 from rlrun.models.networks import CategoricalPolicy, Critic, Networks
 from rlrun.models.tables import Table
+
+BYTES_PER_NUMBER = 8
 
 
 class TableAgent:
@@ -31,14 +36,16 @@ class TableAgent:
         """Begin with zeros.
 
         Raises:
-            UserError: states or actions cannot be counted.
+            UserError: states or actions cannot be counted, or are too many.
         """
         problem = context.problem
         if problem.state_sizes is None or not isinstance(problem.action_space, spaces.Discrete):
             raise UserError(
                 f"{problem.env_id} is no table: its states and actions cannot be counted"
             )
-        self._table = Table(problem.state_sizes, int(problem.action_space.n))
+        states, actions = math.prod(problem.state_sizes), int(problem.action_space.n)
+        require_memory(states * (actions + 1) * BYTES_PER_NUMBER, f"a table of {states:.3g} states")
+        self._table = Table(problem.state_sizes, actions)
         value = Table(problem.state_sizes, 1)
         self.networks = Networks(CategoricalPolicy(self._table), Critic(value), None)
         self.networks.requires_grad_(False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rlrun.envs.tabular import TabularModel
+from rlrun.errors import UserError
 
 
 def action_values(model: TabularModel, value: Tensor, gamma: float) -> Tensor:
@@ -39,15 +40,27 @@ def exact_value(model: TabularModel, policy: Tensor, gamma: float) -> Tensor:
 
     Args:
         model: P and r.
-        policy: π, the action of each state, [S].
-        gamma: discount γ below 1, with which the solution is unique.
+        policy: π, the action of each state, [S], or π(a|s), [S, A].
+        gamma: discount γ. With 1 the solution is unique where every episode ends.
 
     Returns:
         V^π, [S].
+
+    Raises:
+        UserError: it is not unique.
     """
-    transition = of_policy(model.transition, policy)
+    if policy.ndim == 1:
+        policy = torch.nn.functional.one_hot(policy, model.reward.shape[1]).to(model.reward)
+    # P_π = Σ_a π(a|s) P(s'|s, a),  r_π = Σ_a π(a|s) r(s, a)
+    transition = torch.einsum("sa,sat->st", policy, model.transition)
     identity = torch.eye(len(policy), dtype=transition.dtype)
-    return torch.linalg.solve(identity - gamma * transition, of_policy(model.reward, policy))
+    reward = (policy * model.reward).sum(-1)
+    try:
+        return torch.linalg.solve(identity - gamma * transition, reward)
+    except RuntimeError as error:
+        raise UserError(
+            f"with gamma={gamma:g} this policy has no value: some of its episodes never end"
+        ) from error
 
 
 def greedy(action_value: Tensor, policy: Tensor | None = None, *, tolerance: float = 0.0) -> Tensor:

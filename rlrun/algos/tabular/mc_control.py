@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import EpsilonGreedy, Experience
+from rlrun.algos.tabular.online import EpsilonGreedy, Experience, experience
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
@@ -45,9 +45,9 @@ class MCControl:
 
     def learn(self, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:
         """Remember the step; at the end of the episode, learn from all of them, backwards."""
-        experience = self.body.experience(obs, action, step)
-        self.memory.steps.append(experience)
-        if not experience.over:
+        seen = experience(self.agent, obs, action, step)
+        self.memory.steps.append(seen)
+        if not seen.over:
             return {}
         following, errors = 0.0, []
         first = {(e.state, e.action): t for t, e in reversed([*enumerate(self.memory.steps)])}
@@ -66,14 +66,14 @@ class Episode:
 
     Attributes:
         steps: so far.
-        count: n(s, a), [S, A], float64.
+        count: n(s, a), [S, A], or n(s), [S], float64.
     """
 
     def __init__(self, like: Tensor):
         """Begin with nothing.
 
         Args:
-            like: Q, [S, A].
+            like: Q, [S, A], or V, [S].
         """
         self.steps: list[Experience] = []
         self.count = torch.zeros_like(like)

@@ -36,6 +36,25 @@ class Experience(NamedTuple):
         return self.terminated or self.truncated
 
 
+def experience(agent: TableAgent, obs: Tensor, action: Tensor, step: EnvStep) -> Experience:
+    """Return a step in numbers.
+
+    Args:
+        agent: knows the states' numbers.
+        obs: where it began, [1, D].
+        action: what was done, [1].
+        step: what the environment made of it.
+    """
+    return Experience(
+        int(agent.states(obs)[0]),
+        int(action[0]),
+        float(step.reward[0]),
+        int(agent.states(step.next_obs)[0]),
+        bool(step.terminated[0]),
+        bool(step.truncated[0]),
+    )
+
+
 class EpsilonGreedy:
     """Acts on a table, and remembers the next action where a method has chosen it already.
 
@@ -89,23 +108,6 @@ class EpsilonGreedy:
         epsilon = self._exploration.epsilon(progress)
         best = (values == values.max()).double()
         return epsilon / len(values) + (1 - epsilon) * best / best.sum()
-
-    def experience(self, obs: Tensor, action: Tensor, step: EnvStep) -> Experience:
-        """Return a step in numbers.
-
-        Args:
-            obs: where it began, [1, D].
-            action: what was done, [1].
-            step: what the environment made of it.
-        """
-        return Experience(
-            int(self.agent.states(obs)[0]),
-            int(action[0]),
-            float(step.reward[0]),
-            int(self.agent.states(step.next_obs)[0]),
-            bool(step.terminated[0]),
-            bool(step.truncated[0]),
-        )
 
     def move(self, state: int, action: int, target: float, rate: float) -> Tensor:
         """Q(s, a) ← Q(s, a) + α (target − Q(s, a)); return the error target − Q(s, a), []."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import EpsilonGreedy, Experience
+from rlrun.algos.tabular.online import EpsilonGreedy, Experience, experience
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
@@ -35,7 +35,7 @@ def setup(self: Any, context: Context) -> None:
 
 def learn(self: Any, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:
     """Move Q(s, a) towards r + γ (1 − d) v(s'): the `learn` of every algorithm here."""
-    seen = self.body.experience(obs, action, step)
+    seen = experience(self.agent, obs, action, step)
     following = 0.0 if seen.terminated else float(self.next_value(self.body, seen, progress))
     target = seen.reward + self.gamma * following
     error = self.body.move(seen.state, seen.action, target, self.step_size)

@@ -19,6 +19,7 @@ from rlrun.runs.counters import Counters
 from rlrun.runs.evaluate import final_return
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.reports.curves import draw_curves
+from rlrun.runs.reports.prediction import ERROR, draw_prediction
 from rlrun.runs.reports.table import draw_table
 
 # Largest share of a run's time that goes into curves.png.
@@ -188,6 +189,9 @@ class Record:
                     title=title(self._experiment),
                     steps="sweeps" if sweeps else "environment steps",
                 )
+            if any(ERROR in row for row in rows):
+                path = self.directory / "prediction.png"
+                draw_prediction(rows, path, title(self._experiment))
         except Exception as error:
             warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
 

@@ -13,7 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peers import A2C, HIDDEN_SIZES, PPO, STEPS_PER_ITERATION, TRPO
+from peers import (
+    A2C,
+    HIDDEN_SIZES,
+    OFF_POLICY,
+    PPO,
+    REPLAY,
+    STEPS_BEFORE,
+    STEPS_PER_ITERATION,
+    TRPO,
+    WIDE,
+)
 
 from rlrun.hardware.cpu import available_cores
 from rlrun.loggers.jsonl import read_metrics
@@ -25,6 +35,7 @@ MODULES = {
     "ppo": {"sb3": "stable_baselines3", "sbx": "sbx"},
     "trpo": {"sb3-contrib": "sb3_contrib"},
     "a2c": {"sb3": "stable_baselines3"},
+    **{algo: {"sb3": "stable_baselines3", "sbx": "sbx"} for algo in OFF_POLICY},
 }
 NUM_ENVS = 16
 # What the peers are given, in rlrun's words.
@@ -45,6 +56,17 @@ SETTINGS = {
 
 def settings(algo: str) -> tuple[str, ...]:
     """Return the words of rlrun's command line that make it do the peers' work."""
+    if algo in OFF_POLICY:
+        return (
+            f"algo={algo}",
+            "algo.num_envs=1",
+            f"algo.replay.batch_size={REPLAY['batch_size']}",
+            f"algo.replay.capacity={REPLAY['buffer_size']}",
+            f"algo.replay.warmup_steps={STEPS_BEFORE // 2}",
+            "algo.replay.updates_per_step=1",
+            f"log_every_steps={STEPS_BEFORE}",
+            f"model.hidden_sizes={WIDE}".replace(" ", ""),
+        )
     return (
         f"algo={algo}",
         f"algo.num_envs={NUM_ENVS}",

@@ -17,6 +17,9 @@ from importlib.metadata import version
 # The settings that `throughput.py` gives rlrun too (`measure.SETTINGS`).
 STEPS_PER_ITERATION = {"ppo": 2048, "trpo": 2048, "a2c": 80}
 HIDDEN_SIZES = [64, 64]
+# Of the methods with a replay buffer: the steps before the clock starts, the first half of which
+# are random and not learned from.
+STEPS_BEFORE = 2000
 PPO = {
     "batch_size": 64,
     "n_epochs": 10,
@@ -37,6 +40,10 @@ TRPO = {
 }
 A2C = {"learning_rate": 7e-4, "ent_coef": 0.0, "vf_coef": 0.5, "max_grad_norm": 0.5}
 
+REPLAY = {"batch_size": 256, "buffer_size": 1_000_000, "gamma": 0.99}
+WIDE = [256, 256]
+OFF_POLICY = ("dqn", "ddpg", "td3", "sac")
+
 # By module that the algorithm is taken from.
 PACKAGES = {
     "stable_baselines3": ["stable_baselines3"],
@@ -49,7 +56,7 @@ def make_model(algorithm: str, library: str, env_id: str, *, num_envs: int):
     """Make a model with Stable-Baselines3's interface.
 
     Args:
-        algorithm: ppo, trpo or a2c.
+        algorithm: ppo, trpo, a2c, dqn, ddpg, td3 or sac.
         library: module that has it: stable_baselines3, sb3_contrib or sbx.
         env_id: Gymnasium id.
         num_envs: environments stepped one after the other (DummyVecEnv).
@@ -57,6 +64,19 @@ def make_model(algorithm: str, library: str, env_id: str, *, num_envs: int):
     from stable_baselines3.common.env_util import make_vec_env
 
     module = import_module(library)
+    if algorithm in OFF_POLICY:
+        return vars(module)[algorithm.upper()](
+            "MlpPolicy",
+            make_vec_env(env_id, n_envs=num_envs, seed=0),
+            learning_starts=STEPS_BEFORE // 2,
+            train_freq=1,
+            # One update for each environment step.
+            gradient_steps=num_envs,
+            policy_kwargs={"net_arch": WIDE},
+            device="cpu",
+            seed=0,
+            **REPLAY,
+        )
     match algorithm:
         case "ppo":
             model, settings = module.PPO, PPO
@@ -96,7 +116,7 @@ def measure(
 
     torch.set_num_threads(threads)
     model = make_model(algorithm, library, env_id, num_envs=num_envs)
-    model.learn(STEPS_PER_ITERATION[algorithm])
+    model.learn(STEPS_PER_ITERATION.get(algorithm, STEPS_BEFORE))
     first = model.num_timesteps
     start = time.perf_counter()
     model.learn(steps, reset_num_timesteps=False)
@@ -113,7 +133,7 @@ def measure(
 def main() -> None:
     """Measure, and print the result as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("algorithm", choices=STEPS_PER_ITERATION)
+    parser.add_argument("algorithm", choices=[*STEPS_PER_ITERATION, *OFF_POLICY])
     parser.add_argument("library", choices=PACKAGES)
     parser.add_argument("env_id")
     parser.add_argument("--num-envs", type=int, required=True)

@@ -4,6 +4,7 @@
     python benchmarks/throughput.py --algo trpo --peer-python peers/bin/python
     python benchmarks/throughput.py --algo a2c --peer-python peers/bin/python
     python benchmarks/throughput.py --env cartpole --peer-python peers/bin/python
+    python benchmarks/throughput.py --algo sac --peer-python peers/bin/python   # td3, ddpg, dqn
     python benchmarks/throughput.py --profile                           # where rlrun's time goes
 
 All train with the same settings, which stand in `peers.py`: batch, epochs, minibatches, iterations
@@ -41,13 +42,20 @@ from measure import (
     settings,
     split_time,
 )
-from peers import STEPS_PER_ITERATION
+from peers import OFF_POLICY, STEPS_BEFORE, STEPS_PER_ITERATION
 
 from rlrun.hardware.cpu import available_cores
 from rlrun.loggers.jsonl import read_metrics
 
-PEER_NUM_ENVS = {"ppo": (1, 8, NUM_ENVS), "trpo": (1, NUM_ENVS), "a2c": (1, NUM_ENVS)}
+PEER_NUM_ENVS = {
+    "ppo": (1, 8, NUM_ENVS),
+    "trpo": (1, NUM_ENVS),
+    "a2c": (1, NUM_ENVS),
+    **dict.fromkeys(OFF_POLICY, (1,)),
+}
 CALIBRATION_STEPS = 4096  # to choose a peer's number of threads
+MANY_STEPS = 100_000
+FEW_STEPS = 10_000  # to time a method with an update at each of them
 MEMORY_STEPS = (20_000, 200_000)  # lengths of the runs whose memory is compared
 
 
@@ -191,7 +199,7 @@ def make_contenders(
             algo,
             env,
             Path(tempfile.mkdtemp(dir=scratch), "run"),
-            total_steps=STEPS_PER_ITERATION[algo] + steps,
+            total_steps=STEPS_PER_ITERATION.get(algo, STEPS_BEFORE) + steps,
             evaluate=evaluate,
             overrides=overrides,
             cache=scratch / "compiled",
@@ -205,7 +213,7 @@ def make_contenders(
         for num_envs in PEER_NUM_ENVS[algo]:
             run = partial(measure_peer, python, algo, peer, env, num_envs=num_envs)
             speeds = {
-                threads: run(steps=CALIBRATION_STEPS, threads=threads)["steps_per_s"]
+                threads: run(steps=min(CALIBRATION_STEPS, steps), threads=threads)["steps_per_s"]
                 for threads in sorted({1, available_cores()})
             }
             best = max(speeds, key=lambda threads: speeds[threads])
@@ -225,7 +233,7 @@ def main() -> None:
     parser.add_argument("--algo", choices=MODULES, default="ppo")
     parser.add_argument("--env", choices=ENV_IDS, default="hopper")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100_000, help="timed in each process")
+    parser.add_argument("--steps", type=int, help="timed in each process (default 100,000; 10,000)")
     parser.add_argument("--peers", nargs="*", help="of the algorithm's (default: all)")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers")
     parser.add_argument("--profile", action="store_true", help="PPO in rlrun: where its time goes")
@@ -235,6 +243,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the process being measured, too
     algo, env = arguments.algo, arguments.env
+    steps = arguments.steps or (FEW_STEPS if algo in OFF_POLICY else MANY_STEPS)
     modules = MODULES[algo]
     if arguments.peers is not None:
         if unknown := set(arguments.peers) - set(modules):
@@ -253,7 +262,7 @@ def main() -> None:
             contenders = make_contenders(
                 algo,
                 env,
-                steps=arguments.steps,
+                steps=steps,
                 peers=find_peers(arguments.peer_python, modules),
                 python=arguments.peer_python,
                 scratch=Path(scratch),
@@ -261,7 +270,7 @@ def main() -> None:
             )
             rounds = compare(contenders, arguments.rounds)
             summary = summarize(rounds)
-            report |= {"steps": arguments.steps, "summary": summary, "rounds": rounds}
+            report |= {"steps": steps, "summary": summary, "rounds": rounds}
             table = make_table(summary, len(rounds))
     print(table)
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,15 @@
 """Training loops, each a page of verbs."""
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from rlrun.algos.contract import OnlineAlgorithm, OnPolicyAlgorithm, PlanningAlgorithm
+    from rlrun.algos.contract import (
+        OffPolicyAlgorithm,
+        OnlineAlgorithm,
+        OnPolicyAlgorithm,
+        PlanningAlgorithm,
+    )
     from rlrun.runs.run import Run
 
 
@@ -18,6 +24,30 @@ def on_policy(run: "Run") -> None:
         with run.stopwatch.measure("time/update_s"):
             metrics = algorithm.update(transitions, progress=run.progress)
             algorithm.agent.publish()
+        run.advance(steps=transitions.steps, updates=int(metrics["updates"]))
+        run.log({**metrics, **transitions.metrics})
+        run.evaluate_if_due()
+        run.save_if_due()
+
+
+def off_policy(run: "Run") -> None:
+    """Act, and learn from what a replay buffer holds of earlier steps; and again.
+
+    The updates of an iteration go on beside its environment steps, which they do not learn from:
+    what is learned is the same when one comes after the other.
+    """
+    algorithm, collector = cast("OffPolicyAlgorithm", run.algorithm), run.open_collector()
+    run.open_buffer(algorithm.buffer)
+    run.evaluate_if_due()
+
+    while run.goes_on:
+        algorithm.explore(run.progress)
+        transitions, metrics = run.collect_and_update(
+            partial(collector.collect, algorithm.agent.actor),
+            partial(algorithm.update, run.progress),
+        )
+        algorithm.buffer.append(transitions)
+        algorithm.agent.publish()
         run.advance(steps=transitions.steps, updates=int(metrics["updates"]))
         run.log({**metrics, **transitions.metrics})
         run.evaluate_if_due()

@@ -27,6 +27,10 @@ SMALL = {
     "epochs": 2,
     "minibatch_size": 32,
     "episodes_per_minibatch": 2,
+    # Of methods with a replay buffer: four updates after each iteration.
+    "batch_size": 16,
+    "warmup_steps": 128,
+    "updates_per_step": 1 / 16,
 }
 PLAIN = (
     "hardware.compile=off",
@@ -72,7 +76,11 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
         values: sizes by their names; one that the algorithm leaves open (null) stays open.
     """
     cfg, _ = compose(choice)
-    nodes = {"algo": cfg.algo, "algo.critic": cfg.algo.get("critic", {})}
+    nodes = {
+        "algo": cfg.algo,
+        "algo.critic": cfg.algo.get("critic", {}),
+        "algo.replay": cfg.algo.get("replay", {}),
+    }
     known = {
         f"{path}.{name}": value
         for path, node in nodes.items()

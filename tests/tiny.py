@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from pydoc import locate
 from typing import Any
 
 import gymnasium as gym
@@ -46,7 +47,14 @@ SMALL = {
     "epochs": 2,
     "minibatch_size": 8,
     "episodes_per_minibatch": 2,
+    "capacity": 256,
+    "batch_size": 8,
+    "warmup_steps": 64,
+    "updates_per_step": 0.125,
 }
+
+# Of a run that an algorithm is set up for.
+TOTAL_STEPS = 10_000
 
 # No episode of the environments below is longer.
 TIME_LIMIT = 15
@@ -217,16 +225,16 @@ def brought(algo: str, group: str) -> str | None:
     return next((entry[key] for entry in defaults if key in entry), None)
 
 
-def algorithms(*, collecting: bool) -> list[str]:
-    """The algorithms of conf/algo that bring a collector along, or those that need none."""
+def algorithms(loop: Callable[..., None]) -> list[str]:
+    """The algorithms of conf/algo that a loop trains."""
     names = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
-    return [name for name in names if (brought(name, "collector") is not None) is collecting]
+    return [name for name in names if locate(yaml_of("algo", name)["_target_"]).loop is loop]
 
 
 def algorithm_of(name: str, **changes: Any) -> Any:
     """An algorithm as in its YAML file, but small; and with some changes (see `part_of`)."""
     values = yaml_of("algo", name)
-    mappings = (values, values.get("critic", {}))
+    mappings = (values, values.get("critic", {}), values.get("replay", {}))
     sizes = {key: size for key, size in SMALL.items() if any(key in node for node in mappings)}
     return part_of("algo", name, **{**sizes, **changes})
 
@@ -246,6 +254,7 @@ def problem_of(env: ControlEnv, *, time_limit: int | None = TIME_LIMIT) -> Probl
         action_units="raw",
         time_limit=time_limit,
         state_sizes=env.state_sizes,
+        obs_dtype=env.obs_dtype,
     )
 
 
@@ -280,6 +289,7 @@ def context_of(
     problem = problem_of(env, time_limit=time_limit)
     return Context(
         problem=problem,
+        total_steps=TOTAL_STEPS,
         collected=collector.shape(problem, env.num_envs),
         networks=model or small_model(),
         estimator=estimator,

@@ -5,10 +5,12 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from rlrun.data.replay import ReplayBuffer
 from rlrun.data.rollout import Transitions
 from rlrun.envs.control import EnvStep
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, Stateful, Trainable
+from rlrun.models.explorers import Explorer
 
 
 class GreedyActor(Protocol):
@@ -111,6 +113,53 @@ class OnPolicyAlgorithm(Algorithm, Protocol):
             What to log, each [], and ``updates``, the number of optimiser steps: those that two
             learners take together on one minibatch count as one.
         """
+
+
+class ExploringAgent(Weighted, Protocol):
+    """Networks, and who acts by a copy of them while they are fitted."""
+
+    @property
+    def actor(self) -> Explorer:
+        """Who acts, in training and evaluations."""
+        ...
+
+    def publish(self) -> None:
+        """Let the actor act with the present weights."""
+        ...
+
+
+class OffPolicyAlgorithm(Algorithm, Protocol):
+    """What the loop ``loops.off_policy`` needs besides.
+
+    Attributes:
+        buffer: what was seen so far.
+    """
+
+    buffer: ReplayBuffer
+
+    @property
+    def agent(self) -> ExploringAgent:
+        """Networks and actor."""
+        ...
+
+    def explore(self, progress: float) -> None:
+        """Decide how the actor tries things out in the next iteration.
+
+        Args:
+            progress: share of the run's steps done, for schedules.
+        """
+        ...
+
+    def update(self, progress: float) -> dict[str, Tensor]:
+        """Learn from the buffer, in another thread than the actor acts in.
+
+        Args:
+            progress: share of the run's steps done, for schedules.
+
+        Returns:
+            What to log, each [], and ``updates``, the number of optimiser steps.
+        """
+        ...
 
 
 class PlanningAlgorithm(Algorithm, Protocol):

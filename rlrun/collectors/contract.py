@@ -15,15 +15,17 @@ from rlrun.errors import EnvironmentFailure
 
 
 class Actor(Protocol):
-    """Who acts: a policy with its normaliser (``models/actor.py``).
+    """Who acts: a policy with its normaliser (``models/actor.py``)."""
 
-    Attributes:
-        version: of the policy's weights.
-        generator: source of the exploration.
-    """
+    @property
+    def version(self) -> int:
+        """Of the policy's weights."""
+        ...
 
-    version: int
-    generator: torch.Generator
+    @property
+    def generator(self) -> torch.Generator:
+        """Source of the exploration."""
+        ...
 
     def act(self, obs: Tensor) -> tuple[Tensor, Behaviour]:
         """Sample actions at raw observations [N, D]; return them, [N] or [N, A], and μ, [N]."""

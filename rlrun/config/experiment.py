@@ -38,10 +38,12 @@ class Checkpointing:
     Attributes:
         every_seconds: seconds between checkpoints; infinite: at the end only.
         keep: number of newest checkpoints kept, beside the best.
+        replay: whether a replay buffer is saved, too.
     """
 
     every_seconds: NonNegativeOrInfinite
     keep: Count
+    replay: bool
 
 
 @dataclass(kw_only=True)

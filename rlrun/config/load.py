@@ -31,7 +31,14 @@ ROOMS = {
 MEMBERS = {
     "env": ("id", "action_units", "time_limit", "make", "make_single"),
     "collector": ("shape", "open"),
-    "model": ("policy", "critic", "action_critic"),
+    "model": (
+        "policy",
+        "critic",
+        "action_critic",
+        "squashed_policy",
+        "deterministic_policy",
+        "action_values",
+    ),
     "hardware": (
         "compile",
         "physics_threads",

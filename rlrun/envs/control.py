@@ -15,7 +15,12 @@ from torch import Tensor
 
 from rlrun.envs.actions import ActionAdapter, ActionUnits
 from rlrun.envs.contract import EnvironmentSpec, ResumableVectorEnv
-from rlrun.envs.flatten import category_sizes, check_observation_space, flatten_batch
+from rlrun.envs.flatten import (
+    category_sizes,
+    check_observation_space,
+    flatten_batch,
+    smallest_dtype,
+)
 from rlrun.errors import NonFiniteError, UserError
 
 
@@ -79,6 +84,7 @@ class ControlEnv:
         self.obs_size = spaces.flatdim(self._obs_space)
         self.action_space = self._to_env.policy_space
         self.state_sizes = category_sizes(self._obs_space)
+        self.obs_dtype = smallest_dtype(self._obs_space)
         self.obs = torch.zeros(self.num_envs, self.obs_size)
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)

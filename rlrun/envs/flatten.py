@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -113,3 +114,21 @@ def category_sizes(space: gym.Space) -> tuple[int, ...] | None:
             sizes = [category_sizes(part) for part in parts]
             return None if None in sizes else tuple(n for part in sizes if part for n in part)
     return None
+
+
+def smallest_dtype(space: gym.Space) -> torch.dtype:
+    """Return the smallest type that holds every number of a flat observation: uint8 or float32.
+
+    Args:
+        space: of one observation.
+    """
+    match space:
+        case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return torch.uint8  # one-hot
+        case spaces.Box():
+            return torch.uint8 if space.dtype == np.uint8 else torch.float32
+        case spaces.Tuple() | spaces.Dict():
+            parts = space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values()
+            if all(smallest_dtype(part) is torch.uint8 for part in parts):
+                return torch.uint8
+    return torch.float32

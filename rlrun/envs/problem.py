@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import gymnasium as gym
+import torch
+from torch import Tensor
 
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.contract import EnvironmentSpec
 from rlrun.envs.control import ControlEnv
+from rlrun.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,7 @@ class Problem:
     action_units: ActionUnits
     time_limit: int | None
     state_sizes: tuple[int, ...] | None = None
+    obs_dtype: torch.dtype = torch.float32
 
     @classmethod
     def of(cls, spec: EnvironmentSpec, env: ControlEnv) -> "Problem":
@@ -45,9 +49,36 @@ class Problem:
             action_units=spec.action_units,
             time_limit=spec.time_limit,
             state_sizes=env.state_sizes,
+            obs_dtype=env.obs_dtype,
         )
 
     @property
     def discrete(self) -> bool:
         """Whether an action is a choice among finitely many."""
         return isinstance(self.action_space, gym.spaces.Discrete)
+
+    @property
+    def choices(self) -> int | None:
+        """How many actions there are; None: a box of them."""
+        space = self.action_space
+        return int(space.n) if isinstance(space, gym.spaces.Discrete) else None
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Of one action: () for a choice, (A,) for a box."""
+        return self.action_space.shape or ()
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest action, [A] each.
+
+        Raises:
+            UserError: actions are a choice, or have no bounds.
+        """
+        space = self.action_space
+        if not isinstance(space, gym.spaces.Box):
+            raise UserError(f"{self.env_id}: its actions are a choice of {space.n}, not a box")
+        low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
+        if not (low.isfinite().all() and high.isfinite().all()):
+            raise UserError(f"{self.env_id}: its actions have no bounds, which is needed to squash")
+        return low, high

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from rlrun.errors import UserError
 
 # What NumPy and torch say of sizes that no machine has, each in a class that means other things
@@ -20,21 +22,24 @@ def physical_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def require_memory(size: int, what: str) -> None:
+def require_memory(size: int, what: str, device: torch.device | None = None) -> None:
     """Refuses what cannot be in memory, before the machine tries.
 
     Args:
         size: bytes that it takes at least.
         what: the settings that it comes from ("algo.num_envs=10 x algo.horizon=20").
+        device: whose memory it is to be in; None: the CPU's.
 
     Raises:
         UserError: it is more than this machine has.
     """
-    memory = physical_memory()
+    owner, memory = "this machine", physical_memory()
+    if device is not None and device.type == "cuda":
+        owner, memory = "this GPU", torch.cuda.get_device_properties(device).total_memory
     if size > memory:
         raise UserError(
             f"{what} needs at least {size / 2**30:,.0f} GiB of memory; "
-            f"this machine has {memory / 2**30:,.0f} GiB"
+            f"{owner} has {memory / 2**30:,.0f} GiB"
         )
 
 

@@ -121,11 +121,13 @@ class SideBySide:
 
         Args:
             first: called in this thread.
-            second: called in another one, if there are several.
+            second: called in another one, if there are several; else before the first, which may
+                go on while a GPU does what the second asked it for.
             compiled: whether both spend their time in compiled code.
         """
         if not (compiled and self._apart):
-            return first(), second()
+            result = second()
+            return first(), result
         other = self._second.submit(second)
         try:
             return first(), other.result()

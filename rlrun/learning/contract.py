@@ -35,6 +35,7 @@ class Context:
 
     Attributes:
         problem: what is to be learned.
+        total_steps: environment steps of the run.
         collected: shape of the rollouts that the collector will return; None: there is none.
         networks: builds networks; None: nothing does.
         estimator: called as ``estimator(rollout, gamma=gamma)``; None: the run has none.
@@ -48,6 +49,7 @@ class Context:
     """
 
     problem: Problem
+    total_steps: int
     collected: RolloutShape | None
     networks: Model | None
     estimator: Estimator | None

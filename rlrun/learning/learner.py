@@ -16,7 +16,8 @@ from rlrun.models.flat_parameters import FlatParameters
 # -> the loss [] and what to log [].
 Loss = Callable[[Callable[..., Any], Any], tuple[Tensor, dict[str, Tensor]]]
 
-# State, minibatch, learning rate -> the next state and what to log [].
+# State, minibatch, what is the same for all steps of a call (the learning rate) -> the next state
+# and what to log [].
 Step = Callable[[Any, Any, Any], tuple[Any, dict[str, Tensor]]]
 
 
@@ -28,7 +29,7 @@ class Learner:
     step takes from elsewhere is a constant of the compiled code.
 
     Args:
-        step: state, minibatch, learning rate -> the next state and what to log, each [].
+        step: see :data:`Step`.
         state: the first one, a NamedTuple of tensors or of such; its tensors are written to.
 
     Attributes:
@@ -42,21 +43,27 @@ class Learner:
         self.steps = Steps(step)
 
     def expect(
-        self, batch: Any, *, rate: float, minibatches: int, every_shape: bool = False
+        self,
+        batch: Any,
+        *,
+        rate: float,
+        minibatches: int,
+        every_shape: bool = False,
+        constant: Any = None,
     ) -> None:
         """Say what it will be fitted to, for the case that the run is compiled.
 
         Args:
             batch: a minibatch, a NamedTuple of tensors [B, ...]; others are worked on in Python.
+            constant: the same for all steps of a call; None: a learning rate.
             rate: optimiser steps for each environment step, on average.
             minibatches: in a call of `fit`, usually.
             every_shape: compile for other shapes, too, when they come: there are few.
         """
         batches = batch._make(column.unsqueeze(0) for column in batch)
-        learning_rate = tree_leaves(self.state)[0].new_zeros(())
         self.steps.expect(
             self.state,
-            learning_rate,
+            tree_leaves(self.state)[0].new_zeros(()) if constant is None else constant,
             batches,
             rate=rate,
             together=minibatches,
@@ -74,17 +81,17 @@ class Learner:
         return (self.steps,)
 
     @torch.no_grad()
-    def fit(self, batches: Any, learning_rate: Tensor) -> dict[str, Tensor]:
+    def fit(self, batches: Any, constant: Any) -> dict[str, Tensor]:
         """Take one step on each of M minibatches, in their order.
 
         Args:
             batches: a NamedTuple of tensors [M, B, ...].
-            learning_rate: step size [].
+            constant: what is the same for all: a step size [], say.
 
         Returns:
             What the steps log, each [M].
         """
-        state, metrics = self.steps(self.state, learning_rate, batches)
+        state, metrics = self.steps(self.state, constant, batches)
         self._write(tree_leaves(state))
         return metrics
 
@@ -128,14 +135,18 @@ class GradientDescent:
         theta = self.parameters.vector
         return GradientState(theta, self.optimizer.start(theta))
 
+    def at(self, theta: Tensor) -> Callable[..., Any]:
+        """Return the network with other parameters θ [P]."""
+        named = self.parameters.unflatten(theta)
+        return lambda *inputs: functional_call(self.network, named, inputs)
+
     def __call__(
         self, state: GradientState, batch: Any, learning_rate: Tensor
     ) -> tuple[GradientState, dict[str, Tensor]]:
         """Take a step on a minibatch [B, ...], as a pure function."""
 
         def loss_at(theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            named = self.parameters.unflatten(theta)
-            return self.loss(lambda *inputs: functional_call(self.network, named, inputs), batch)
+            return self.loss(self.at(theta), batch)
 
         gradient, (_, metrics) = grad_and_value(loss_at, has_aux=True)(state.theta)
         gradient = clip_by_norm(gradient, self.optimizer.max_grad_norm)

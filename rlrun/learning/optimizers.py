@@ -5,6 +5,7 @@ update from being compiled as one function. Written as a function of vectors, gr
 step fuse into a few kernels, and several updates fit into one call.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -140,5 +141,7 @@ class RMSprop:
 
 def clip_by_norm(gradient: Tensor, max_norm: float) -> Tensor:
     """Scale a gradient [P] so that its Euclidean norm is at most ``max_norm``."""
+    if max_norm == math.inf:
+        return gradient
     norm = torch.linalg.vector_norm(gradient)
     return gradient * torch.clamp(max_norm / (norm + 1e-6), max=1.0)

@@ -28,6 +28,8 @@ class Actor:
         normalizer: ObservationNormalizer,
         generator: torch.Generator,
         device: torch.device,
+        *,
+        apart: bool = False,
     ):
         """Take the learner's policy as it is.
 
@@ -36,10 +38,11 @@ class Actor:
             normalizer: of the observations.
             generator: source of the exploration.
             device: where the environments are.
+            apart: whether the actor has a copy in any case, as it acts while the learner learns.
         """
         self._learned = policy
         self._policy = policy
-        if next(policy.parameters()).device.type != device.type:
+        if apart or next(policy.parameters()).device.type != device.type:
             self._policy = copy.deepcopy(policy).to(device)
         self.normalizer = normalizer
         self.generator = generator
@@ -54,12 +57,21 @@ class Actor:
         Returns:
             Actions, [N] or [N, A], and the distributions μ(·|s) that they were drawn from, [N].
         """
-        distribution = self._policy(self.normalizer(obs))
+        distribution = self.distribution(obs)
         return distribution.sample(self.generator), distribution
+
+    def distribution(self, obs: Tensor, *noise: Tensor) -> Distribution:
+        """Return the policy's distribution at each observation.
+
+        Args:
+            obs: as the environment gave it, [N, D].
+            noise: what a noisy network takes besides.
+        """
+        return self._policy(self.normalizer(obs), *noise)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the most probable action at each observation [N, D], as [N] or [N, A]."""
-        return self._policy(self.normalizer(obs)).mode()
+        return self.distribution(obs).mode()
 
     def publish(self) -> None:
         """Act with the learner's present weights from now on."""
@@ -69,7 +81,9 @@ class Actor:
     def refresh(self) -> None:
         """Copy the learner's weights, if the actor has others."""
         if self._policy is not self._learned:
-            self._policy.load_state_dict(self._learned.state_dict())
+            mine, learned = self._policy.parameters(), self._learned.parameters()
+            for own, new in zip(mine, learned, strict=True):
+                own.data.copy_(new)
 
     def state_dict(self) -> dict:
         """Return the version; weights, statistics and random numbers are saved by others."""

@@ -17,10 +17,14 @@ from rlrun.models.networks import (
     BoxActionCritic,
     CategoricalPolicy,
     Critic,
+    DeterministicPolicy,
     DiscreteActionCritic,
+    Dueling,
     GaussianPolicy,
     Policy,
+    SquashedGaussianPolicy,
 )
+from rlrun.models.noisy import Noisy
 
 Activation = Literal["tanh", "relu", "elu", "gelu", "silu"]
 Initialization = Literal["orthogonal", "uniform"]
@@ -84,6 +88,31 @@ class MLP:
             return DiscreteActionCritic(self._stack(sizes, 1.0, generator))
         sizes = [problem.obs_size + space.shape[0], *self.hidden_sizes, 1]
         return BoxActionCritic(self._stack(sizes, 1.0, generator))
+
+    def squashed_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Build π(a|s) over a box (see :class:`~rlrun.models.networks.Model`)."""
+        low, high = problem.bounds
+        sizes = [problem.obs_size, *self.hidden_sizes, 2 * len(low)]
+        return SquashedGaussianPolicy(self._stack(sizes, 0.01, generator), low, high)
+
+    def deterministic_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Build μ(s) (see :class:`~rlrun.models.networks.Model`)."""
+        low, high = problem.bounds
+        sizes = [problem.obs_size, *self.hidden_sizes, len(low)]
+        return DeterministicPolicy(self._stack(sizes, 0.01, generator), low, high)
+
+    def action_values(
+        self, problem: Problem, generator: torch.Generator, *, dueling: bool, sigma: float | None
+    ) -> nn.Module:
+        """Build Q(s, ·) (see :class:`~rlrun.models.networks.Model`)."""
+        assert isinstance(problem.action_space, gym.spaces.Discrete)
+        outputs = int(problem.action_space.n) + (1 if dueling else 0)
+        values: nn.Module = self._stack(
+            [problem.obs_size, *self.hidden_sizes, outputs], 1.0, generator
+        )
+        if sigma is not None:
+            values = Noisy(values, sigma)
+        return Dueling(values) if dueling else values
 
     def _stack(
         self, sizes: Sequence[int], output_gain: float, generator: torch.Generator

@@ -3,13 +3,16 @@
 Each takes observations, [..., D] for control, and is wrapped around what computes its numbers.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rlrun.envs.problem import Problem
+from rlrun.models.bounded_distributions import Box, Dirac, SquashedGaussian
 from rlrun.models.distributions import Categorical, DiagonalGaussian
+from rlrun.models.ensemble import Ensemble
 
 
 class CategoricalPolicy(nn.Module):
@@ -20,9 +23,9 @@ class CategoricalPolicy(nn.Module):
         super().__init__()
         self.logits = logits
 
-    def forward(self, obs: Tensor) -> Categorical:
-        """Return the distribution at each observation."""
-        return Categorical(self.logits(obs))
+    def forward(self, obs: Tensor, *noise: Tensor) -> Categorical:
+        """Return the distribution at each observation; noisy logits take noise besides."""
+        return Categorical(self.logits(obs, *noise))
 
 
 class GaussianPolicy(nn.Module):
@@ -40,6 +43,75 @@ class GaussianPolicy(nn.Module):
     def forward(self, obs: Tensor) -> DiagonalGaussian:
         """Return the distribution at each observation."""
         return DiagonalGaussian(self.mean(obs), self.log_std)
+
+
+class BoundedPolicy(nn.Module):
+    """A policy whose actions are in a box."""
+
+    def __init__(self, low: Tensor, high: Tensor):
+        """Keep the bounds of the box, [A] each."""
+        super().__init__()
+        self._low, self._high = low.tolist(), high.tolist()
+
+    def box(self, obs: Tensor) -> Box:
+        """Return the box where observations are, as numbers: compiled code has no other tensors."""
+        return Box(as_tensor(self._low, obs), as_tensor(self._high, obs))
+
+
+class SquashedGaussianPolicy(BoundedPolicy):
+    """π(a|s) over a box of actions; observations [..., D] -> :class:`SquashedGaussian`.
+
+    Mean and standard deviation both depend on the state. log σ is clipped to [−20, 2], as in the
+    authors' code (Haarnoja et al. 2018).
+    """
+
+    least_log_std, largest_log_std = -20.0, 2.0
+
+    def __init__(self, parameters_of: nn.Module, low: Tensor, high: Tensor):
+        """Wrap a network, observations -> μ and log σ, [..., 2A], and the bounds, [A]."""
+        super().__init__(low, high)
+        self.parameters_of = parameters_of
+
+    def forward(self, obs: Tensor) -> SquashedGaussian:
+        """Return the distribution at each observation."""
+        mean, log_std = self.parameters_of(obs).chunk(2, -1)
+        log_std = log_std.clamp(self.least_log_std, self.largest_log_std)
+        return SquashedGaussian(mean, log_std, self.box(obs))
+
+
+class DeterministicPolicy(BoundedPolicy):
+    """μ(s) in a box of actions; observations [..., D] -> :class:`Dirac`."""
+
+    def __init__(self, action: nn.Module, low: Tensor, high: Tensor):
+        """Wrap a network, observations -> [..., A], and the bounds, [A]."""
+        super().__init__(low, high)
+        self.action = action
+
+    def forward(self, obs: Tensor) -> Dirac:
+        """Return the action at each observation."""
+        box = self.box(obs)
+        return Dirac(box.middle + box.scale * self.action(obs).tanh(), box)
+
+
+def as_tensor(numbers: Sequence[float], like: Tensor) -> Tensor:
+    """Return A numbers as a tensor that broadcasts to [A], of the kind of another one."""
+    if len(set(numbers)) == 1:
+        return like.new_full((1,), numbers[0])
+    return torch.stack([like.new_full((), number) for number in numbers])
+
+
+class Dueling(nn.Module):
+    """Q(s, a) = V(s) + A(s, a) − mean_a A(s, a) (Wang et al. 2016, eq. 9)."""
+
+    def __init__(self, streams: nn.Module):
+        """Wrap a network, observations -> V and A, [..., 1 + K]."""
+        super().__init__()
+        self.streams = streams
+
+    def forward(self, obs: Tensor, *noise: Tensor) -> Tensor:
+        """Return Q(s, ·) of observations [..., D], as [..., K]."""
+        value, advantage = self.streams(obs, *noise).tensor_split([1], -1)
+        return value + advantage - advantage.mean(-1, keepdim=True)
 
 
 class Critic(nn.Module):
@@ -81,8 +153,8 @@ class BoxActionCritic(nn.Module):
         return self.value(torch.cat([obs, action], -1)).squeeze(-1)
 
 
-Policy = CategoricalPolicy | GaussianPolicy
-ActionCritic = DiscreteActionCritic | BoxActionCritic
+Policy = CategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | DeterministicPolicy
+ActionCritic = DiscreteActionCritic | BoxActionCritic | Ensemble
 
 
 class Model(Protocol):
@@ -103,6 +175,28 @@ class Model(Protocol):
 
     def action_critic(self, problem: Problem, generator: torch.Generator) -> ActionCritic:
         """Build Q(s, a) (as `policy`)."""
+        ...
+
+    def squashed_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Build π(a|s) over a box of actions, with a σ that depends on the state (as `policy`)."""
+        ...
+
+    def deterministic_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Build μ(s) in a box of actions (as `policy`)."""
+        ...
+
+    def action_values(
+        self, problem: Problem, generator: torch.Generator, *, dueling: bool, sigma: float | None
+    ) -> nn.Module:
+        """Build Q(s, ·), observations [..., D] -> [..., K], of a finite number of actions.
+
+        Args:
+            problem: gives the sizes of input and output.
+            generator: source of the initial weights.
+            dueling: whether it is made of V(s) and A(s, ·) (see :class:`Dueling`).
+            sigma: how noisy the weights are at first (see :class:`~rlrun.models.noisy.Noisy`), so
+                that the network takes noise as a second input; None: they are not.
+        """
         ...
 
 

@@ -24,7 +24,7 @@ from rlrun.runs.policies import load_policy
 CONTRACT = "(rlrun/algos/contract.py)"
 
 SETUP, UPDATE = ["context"], ["transitions", "progress"]
-LEARN = ["obs", "action", "step", "progress"]
+LEARN, REPLAY = ["obs", "action", "step", "progress"], ["progress"]
 
 REQUIRED = {
     "loop": "a class attribute, loop = staticmethod(loops.on_policy)",
@@ -35,6 +35,7 @@ REQUIRED = {
 BY_LOOP = {
     loops.on_policy: ("update", UPDATE, "a method that learns from what was collected"),
     loops.planning: ("sweep", [], "a method that goes over all states once"),
+    loops.off_policy: ("update", REPLAY, "a method that learns from the replay buffer"),
     loops.online: ("learn", LEARN, "a method that learns from one step"),
 }
 # Single precision, in `obs` and `next_obs`.
@@ -79,6 +80,7 @@ def make_context(
         )
     return Context(
         problem=problem,
+        total_steps=experiment.total_steps,
         collected=shape,
         networks=experiment.model,
         estimator=experiment.advantage,

@@ -2,16 +2,18 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from rlrun.algos.contract import Algorithm, Tabled
 from rlrun.collectors.contract import Collector
 from rlrun.config.experiment import Experiment
+from rlrun.data.replay import ReplayBuffer
+from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
@@ -19,7 +21,7 @@ from rlrun.envs.tabular import read_grid
 from rlrun.errors import CheckpointNotWritten, EnvironmentFailure, NonFiniteError, warn
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
-from rlrun.learning.contract import Stateful
+from rlrun.learning.contract import Metrics, Stateful
 from rlrun.learning.metrics import MetricAverager
 from rlrun.loggers.jsonl import require_offset
 from rlrun.runs.counters import Counters, Stopwatch
@@ -27,10 +29,13 @@ from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
 from rlrun.runs.files.record import Record, finite_or_none
+from rlrun.runs.files.segments import REPLAY, Spill
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
 from rlrun.runs.restoring import SavedStates, must_belong
 from rlrun.runs.signals import StopFlag
+
+A = TypeVar("A")
 
 
 class Run:
@@ -64,6 +69,9 @@ class Run:
         self._parts: dict[str, Stateful] = {}
         self._saved_states = None if checkpoint is None else SavedStates(checkpoint)
         self.logger_states: dict[str, dict[str, Any]] = {}
+        self._listed_rows = None if checkpoint is None else checkpoint.info.get(REPLAY)
+        self._spill: Spill | None = None
+        self._side_by_side = experiment.hardware.side_by_side()
         self._evaluation_env: ControlEnv | None = None
         self.env = ControlEnv.make(
             experiment.env,
@@ -127,6 +135,47 @@ class Run:
         self.restore("env", self.env)
         return self.env
 
+    def open_buffer(self, buffer: ReplayBuffer) -> None:
+        """Keep a replay buffer's rows with the checkpoints, and say how much room they take.
+
+        Raises:
+            UserError: the disk has not enough of it, or the rows of a resumed run are damaged.
+        """
+        size = f"{buffer.most_bytes / 2**20:,.1f} MiB"
+        what = f"a replay buffer of {buffer.capacity:,} steps: {size} of memory in this run"
+        if not self.experiment.checkpoint.replay:
+            self.record.progress.message(
+                f"{what}; checkpoint.replay=false: a resumed run fills a new one before it learns "
+                "on, and is not the run that would have gone on"
+            )
+            return
+        self.record.progress.message(f"{what}, and as much on the disk")
+        self._spill = Spill(buffer, self.store.directory)
+        self._spill.require_room()
+        if buffer.count:
+            with must_belong(self.store.directory):
+                self._spill.restore(self._listed_rows)
+
+    def collect_and_update(
+        self, collect: Callable[[], Transitions], update: Callable[[], Metrics]
+    ) -> tuple[Transitions, Metrics]:
+        """Do two things that do not depend on each other, at the same time where that is faster.
+
+        Args:
+            collect: steps the environments.
+            update: learns.
+        """
+
+        def timed(phase: str, work: Callable[[], A]) -> A:
+            with self.stopwatch.measure(phase):
+                return work()
+
+        return self._side_by_side(
+            partial(timed, "time/collect_s", collect),
+            partial(timed, "time/update_s", update),
+            compiled=self.compilation.wanted,
+        )
+
     def begin(self, record: Record, stop: StopFlag) -> None:
         """Start the clock of this process's stint.
 
@@ -181,6 +230,7 @@ class Run:
         """
         self._require_all_restored()
         self._require_finite_since_last_row()
+        rows = {} if self._spill is None else {REPLAY: self._spill.save()}
         path = self.store.save(
             self.counters.step,
             weights=self.algorithm.agent.weights(),
@@ -189,8 +239,11 @@ class Run:
                 "update": self.counters.update,
                 "eval/return": finite_or_none(self.counters.last_return),
                 "compiled": self.compilation.wanted,
+                **rows,
             },
         )
+        if self._spill is not None:
+            self._spill.prune(self.store.steps())
         self._saved = (self.counters.step, time.monotonic())
         self.record.write("running")
         return path
@@ -200,11 +253,12 @@ class Run:
 
         Only of steps that this process has done, after which all parts are there: the error may
         have come while they were restored, and the checkpoint that they come from is whole. Nor
-        where the environment is a part, and not a collector that knows what it was before the
-        step that failed: the run goes on from its newest checkpoint.
+        where there is more than a collector that knows what it was before the step that failed (an
+        environment without one, a learner that went on beside it): the run goes on from its newest
+        checkpoint.
         """
-        step = self.counters.step
-        if step == self._begun or self.store.has(step) or "env" in self._parts:
+        step, not_taken_back = self.counters.step, {"env", "algorithm.replay"}
+        if step == self._begun or self.store.has(step) or not_taken_back & self._parts.keys():
             return
         try:
             self.save()

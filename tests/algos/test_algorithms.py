@@ -26,6 +26,7 @@ from tiny import (
 )
 from torch import Tensor
 
+from rlrun import loops
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.collectors.contract import CollectorSpec
 from rlrun.data.rollout import Transitions
@@ -34,7 +35,7 @@ from rlrun.errors import UserError
 from rlrun.learning.contract import Stateful, Trainable
 from rlrun.runs.preflight import check_contract
 
-ALGORITHMS = algorithms(collecting=True)
+ALGORITHMS = algorithms(loops.on_policy)
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)
 ENVS = {"discrete": Corridor, "continuous": PointMass}
 both = pytest.mark.parametrize("make_env", ENVS.values(), ids=ENVS)

@@ -8,6 +8,7 @@ import torch
 from running import differences, experiment, metrics, record
 from tiny import algorithms
 
+from rlrun import loops
 from rlrun.algos.tabular.table import Plan
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
@@ -18,7 +19,7 @@ from rlrun.runs import api
 from rlrun.runs.preflight import make_context, set_up
 
 PLANNERS = ["policy_iteration", "value_iteration"]
-ONLINE = sorted({*algorithms(collecting=False)} - {*PLANNERS})
+ONLINE = algorithms(loops.online)
 TABLES = ["frozen_lake", "cliff_walking", "taxi"]
 EXACT, ITERATIVE = "algo.evaluation=exact", "algo.evaluation=iterative"
 METHODS = {

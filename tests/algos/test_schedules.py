@@ -8,7 +8,9 @@ from hydra.utils import instantiate
 from tiny import PointMass, algorithms, brought, control, part_of, set_up, yaml_of
 from torch import Tensor
 
-ALGORITHMS = algorithms(collecting=True)
+from rlrun import loops
+
+ALGORITHMS = algorithms(loops.on_policy)
 # One optimiser step of each network: two steps would not be one twice as long.
 ONE_STEP = {"epochs": 1, "minibatch_size": 32, "episodes_per_minibatch": 4}
 # A trust region says how far a policy goes; only TRPO's critic has a learning rate.

@@ -32,6 +32,7 @@ def context() -> Context:
     """What a method is set up with there."""
     return Context(
         problem=problem_of(control(Line, 1)),
+        total_steps=1_000,
         collected=None,
         networks=None,
         estimator=None,

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import algorithms
 
+from rlrun import loops
 from rlrun.config.files import conf_directory
 
 ROWS = [
@@ -119,7 +120,7 @@ def test_the_tolerance_is_relative_to_the_larger_of_the_number_and_one():
 
 def test_every_algorithm_and_every_estimator_is_among_the_cases():
     words = {word for case in same_numbers.cases() for word in case}
-    for name in algorithms(collecting=True):
+    for name in algorithms(loops.on_policy):
         assert f"algo={name}" in words
     named = {word.partition("=")[2] for word in words if word.startswith("advantage=")}
     brought = {

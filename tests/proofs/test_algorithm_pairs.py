@@ -10,6 +10,7 @@ from tabular_mdp import LOGITS, true_critic, wrong_critic
 from tiny import algorithms
 from torch import Tensor
 
+from rlrun import loops
 from rlrun.collectors.contract import Actor
 from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
 from rlrun.config.files import conf_directory
@@ -270,7 +271,7 @@ def test_dynamic_sampling_may_drop_groups_only_if_they_have_no_gradient(case, ga
 
 def test_every_algorithm_and_estimator_has_its_place():
     cases = [*FROM_THE_STEP.values(), *FROM_THE_START.values(), *BIASED.values()]
-    assert set(algorithms(collecting=True)) == set(ALL)
+    assert set(algorithms(loops.on_policy)) == set(ALL)
     estimators = {path.stem for path in (conf_directory() / "advantage").glob("*.yaml")}
     assert estimators == {case.advantage for case in cases}
 

@@ -18,12 +18,13 @@ from running import (
 )
 from tiny import algorithms
 
+from rlrun import loops
 from rlrun.errors import Interrupted, UserError
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
-ALGORITHMS = algorithms(collecting=True)
+ALGORITHMS = algorithms(loops.on_policy)
 ENVIRONMENTS = ["cartpole", "hopper"]
 # 60 iterations of PPO, with evaluations after 15, 30, 45 and 60 of them. Episodes are so short
 # that a clock that was not saved would show.
@@ -98,11 +99,24 @@ SHORT = "env.max_episode_steps=25"
 CASES = {
     **{algo: ("cartpole", algo) for algo in ALGORITHMS},
     "value_iteration": ("frozen_lake", "value_iteration"),
+    **{algo: ("cliff_walking", algo) for algo in algorithms(loops.online)},
+    "dqn": ("cartpole", "dqn"),
+    "dqn with all": (
+        "cartpole",
+        "dqn",
+        "algo.dueling=true",
+        "algo.noisy={sigma: 0.5}",
+        "algo.priorities={exponent: 0.6, correction: 0.4, epsilon: 1e-6}",
+        "algo.replay.n_step=3",
+    ),
+    # More is written than the buffer holds.
     **{
-        algo: ("cliff_walking", algo)
-        for algo in algorithms(collecting=False)
-        if not algo.endswith("iteration")  # which converge at once there
+        algo: ("pendulum", algo, "algo.replay.capacity=150")
+        for algo in algorithms(loops.off_policy)
+        if algo != "dqn"
     },
+    "ddpg with correlated noise": ("pendulum", "ddpg", "algo.noise.reversion=0.15"),
+    "sac with choices": ("cartpole", "sac"),
     "ppo on hopper": ("hopper", "ppo"),
     "ppo in groups": ("hopper", "ppo", "collector=episodes", "collector.group_size=2"),
 }

@@ -35,6 +35,8 @@ def require_own_files(directory: Path) -> None:
         if checkpoints.is_dir():
             _require_own(checkpoints.glob(STEPS))
             _require_own(checkpoints.glob(f"{STEPS}/*"))
+            _require_own(checkpoints.glob("replay"))
+            _require_own(checkpoints.glob("replay/*"))
             best_of(checkpoints)
     except OSError as error:
         raise UserError(f"{directory} cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""Methods that learn values of what a replay buffer holds."""

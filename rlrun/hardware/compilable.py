@@ -134,9 +134,21 @@ class Steps(Compilable):
     """Steps of a pure function, one after the other, in one call.
 
     The function is one step: (state, minibatch, constant) -> (state, metrics). A call takes (state,
-    constant, minibatches [K, ...]) and returns the last state and the metrics, each [K]. Compiled,
-    the step is the body of a scan: it is compiled once, and for any K.
+    constant, minibatches [K, ...]) and returns the last state and the metrics, each [K].
+
+    Compiled, the step is the body of a scan: it is compiled once, and for any K. A step of
+    milliseconds is called K times instead, and writes to the state in place: a scan copies it.
     """
+
+    def __init__(self, function: Callable[..., Any], *, in_place: bool = False):
+        """Take one step, without side effects, of tensors whose values it does not look at.
+
+        Args:
+            function: the step.
+            in_place: whether compiled code may write to the state that it is given.
+        """
+        super().__init__(function)
+        self._in_place = in_place
 
     def eager(self, state: Any, constant: Any, batches: Any) -> tuple[Any, dict[str, Tensor]]:
         """Take the steps in Python."""
@@ -161,7 +173,28 @@ class Steps(Compilable):
             )
 
         leaves = [*state[0], *constant[0], *(column[0] for column in batches[0])]
+        if self._in_place:
+            return self._trace(step, leaves, carried=carried)
         return self._trace(step, leaves, carried=carried, scanned=scanned)
+
+    def use_code(self, expected: Expected, code: Callable[..., Any], results: TreeSpec) -> None:
+        """Call compiled code (see :meth:`Compilable.use_code`)."""
+        if not self._in_place:
+            super().use_code(expected, code, results)
+            return
+        of_metrics = results.children()[1]
+        carried = tuple(tree_leaves(expected.arguments[0]))
+
+        def call(state: Any, constant: Any, batches: Any) -> tuple[Any, dict[str, Tensor]]:
+            assert state is expected.arguments[0], "a state that is written to in place is one"
+            given = (*carried, *tree_leaves(constant))
+            history = [
+                tree_unflatten(code((*given, *columns)), of_metrics)
+                for columns in zip(*tree_leaves(batches), strict=True)
+            ]
+            return state, {name: torch.stack([m[name] for m in history]) for name in history[0]}
+
+        self._codes[self._shapes(expected.arguments)] = call
 
     def use_graph(self, expected: Expected) -> None:
         """Replay a CUDA graph of several steps from now on."""
@@ -185,7 +218,9 @@ class Steps(Compilable):
     def _shapes(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         state, constant, batches = arguments
         steps = ((column.shape[1:], column.dtype) for column in tree_leaves(batches))
-        return (*super()._shapes((state, constant)), *steps)
+        # A state that is written to in place is always the same.
+        once = (constant,) if self._in_place else (state, constant)
+        return (*super()._shapes(once), *steps)
 
 
 def cuda_graph(function: Callable[..., Any]) -> Callable[..., Any]:

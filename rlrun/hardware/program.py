@@ -64,7 +64,7 @@ class Program:
         inputs: of that function.
         carried: so many of the first inputs are a state, which it returns first.
         scanned: inputs from this one on have one value a step, over which it is scanned; None: it
-            is called once.
+            is called once, and what it carries is written to in place.
     """
 
     source: str
@@ -94,11 +94,21 @@ class Program:
         return (*(tensor.example() for tensor in self.inputs[:once]), *stacked)
 
 
-def call_once(forward: Callable[..., Any]) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
-    """Return a program's function as one of a list of tensors."""
+def call_once(
+    forward: Callable[..., Any], carried: int = 0
+) -> Callable[[Sequence[Tensor]], tuple[Tensor, ...]]:
+    """Return a program's function as one of a list of tensors, of which it changes the state.
+
+    Args:
+        forward: the function.
+        carried: how many of the first tensors are the state.
+    """
 
     def call(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(forward(None, *tensors))
+        results = forward(None, *tensors)
+        for tensor, value in zip(tensors[:carried], results[:carried], strict=True):
+            tensor.copy_(value)
+        return tuple(results[carried:])
 
     return call
 
@@ -201,7 +211,7 @@ def compile_program(program: Program, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     forward = program.forward()
     if program.scanned is None:
-        function = call_once(forward)
+        function = call_once(forward, program.carried)
     else:
         function = call_each(forward, program.carried, program.scanned)
     compiler: Any = torch.compile(function, fullgraph=True, dynamic=False, options=options)

@@ -17,6 +17,9 @@ from rlrun.hardware.cpu import available_cores
 # More threads than any machine has cores, and few enough that it can start them.
 Threads = Annotated[int, Ge(1), Le(1024)]
 
+# More would have a few microseconds of work each in products of 256 x 256 numbers.
+MOST_OPERATION_THREADS = 4
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -28,14 +31,15 @@ class Hardware:
     Attributes:
         device: where the learner lives: "cpu", "cuda", "cuda:1".
         threads: threads for physics; None means all cores that this process may use.
-        learner_threads: threads inside one tensor operation of the learner on the CPU.
+        learner_threads: threads inside one tensor operation of the learner on the CPU; None: all
+            cores, as far as there is work for them.
         compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
             enough to win the time back (:class:`~rlrun.hardware.compile.Compilation`).
     """
 
     device: str
     threads: Threads | None
-    learner_threads: Threads
+    learner_threads: Threads | None
     compile: Literal["auto", "off", "on"]
 
     def __post_init__(self):
@@ -47,6 +51,15 @@ class Hardware:
     def physics_threads(self) -> int:
         """Threads that step the environments."""
         return self.threads or available_cores()
+
+    @property
+    def operation_threads(self) -> int:
+        """Threads inside one tensor operation on the CPU."""
+        if self.learner_threads is not None:
+            return self.learner_threads
+        # Beside a GPU only the actor computes there.
+        on_cpu = torch.device(self.device).type == "cpu"
+        return min(available_cores(), MOST_OPERATION_THREADS) if on_cpu else 1
 
     def torch_device(self) -> torch.device:
         """Return the learner's device.
@@ -77,18 +90,23 @@ class Hardware:
 
     def prepare(self) -> None:
         """Set the process up: threads, and a cache of compiled code that outlives the run."""
-        torch.set_num_threads(self.learner_threads)
+        torch.set_num_threads(self.operation_threads)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
         # The learner is one function, so that worker processes have nothing to share; left
         # running, they would answer the terminal's Ctrl-C with tracebacks of their own.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
-    def side_by_side(self) -> "SideBySide":
-        """Return what calls two functions at the same time, where that is faster."""
+    def side_by_side(self, *, learners: int = 2) -> "SideBySide":
+        """Return what calls two functions at the same time, where that is faster.
+
+        Args:
+            learners: how many of the two are a learner's: two that each take all cores for an
+                operation would wait for each other.
+        """
+        cores, threads = self.physics_threads, self.operation_threads
         on_cpu = torch.device(self.device).type == "cpu"
-        return SideBySide(
-            apart=on_cpu and self.physics_threads > 1, learner_threads=self.learner_threads
-        )
+        room = learners == 1 or learners * threads <= max(cores, 2)
+        return SideBySide(apart=on_cpu and cores > 1 and room, operation_threads=threads)
 
 
 class SideBySide:
@@ -98,12 +116,12 @@ class SideBySide:
     slower than one. The results are those of calling one after the other.
     """
 
-    def __init__(self, *, apart: bool, learner_threads: int):
+    def __init__(self, *, apart: bool, operation_threads: int):
         """Make the second thread, which starts at its first use and ends with this object.
 
         Args:
             apart: whether to use it at all.
-            learner_threads: threads of its tensor operations; a new one takes all cores for them
+            operation_threads: of its tensor operations; a new thread takes all cores for them
                 unless it is told, and each of the two functions would wait for the other's.
         """
         self._apart = apart
@@ -111,7 +129,7 @@ class SideBySide:
             max_workers=1,
             thread_name_prefix="rlrun-learner",
             initializer=torch.set_num_threads,
-            initargs=(learner_threads,),
+            initargs=(operation_threads,),
         )
 
     def __call__(

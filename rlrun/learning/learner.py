@@ -31,16 +31,17 @@ class Learner:
     Args:
         step: see :data:`Step`.
         state: the first one, a NamedTuple of tensors or of such; its tensors are written to.
+        in_place: whether compiled code writes to them itself (see :class:`Steps`).
 
     Attributes:
         state: the present one.
         steps: takes several steps in one call, compiled or not.
     """
 
-    def __init__(self, step: Step, state: Any):
+    def __init__(self, step: Step, state: Any, *, in_place: bool = False):
         self.step = step
         self.state = state
-        self.steps = Steps(step)
+        self.steps = Steps(step, in_place=in_place)
 
     def expect(
         self,
@@ -92,7 +93,8 @@ class Learner:
             What the steps log, each [M].
         """
         state, metrics = self.steps(self.state, constant, batches)
-        self._write(tree_leaves(state))
+        if state is not self.state:
+            self._write(tree_leaves(state))
         return metrics
 
     def _write(self, values: Sequence[Tensor]) -> None:

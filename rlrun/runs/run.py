@@ -18,7 +18,13 @@ from rlrun.data.seeding import Streams, evaluation_seed
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.tabular import read_grid
-from rlrun.errors import CheckpointNotWritten, EnvironmentFailure, NonFiniteError, warn
+from rlrun.errors import (
+    CheckpointNotWritten,
+    EnvironmentFailure,
+    NonFiniteError,
+    UserError,
+    warn,
+)
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.contract import Metrics, Stateful
@@ -71,7 +77,7 @@ class Run:
         self.logger_states: dict[str, dict[str, Any]] = {}
         self._listed_rows = None if checkpoint is None else checkpoint.info.get(REPLAY)
         self._spill: Spill | None = None
-        self._side_by_side = experiment.hardware.side_by_side()
+        self._side_by_side = experiment.hardware.side_by_side(learners=1)
         self._evaluation_env: ControlEnv | None = None
         self.env = ControlEnv.make(
             experiment.env,
@@ -153,8 +159,13 @@ class Run:
         self._spill = Spill(buffer, self.store.directory)
         self._spill.require_room()
         if buffer.count:
-            with must_belong(self.store.directory):
+            try:
                 self._spill.restore(self._listed_rows)
+            except (ValueError, LookupError, TypeError) as error:
+                raise UserError(
+                    f"{self.store.directory / REPLAY}: {error}; with replay: false under "
+                    "checkpoint: in its config.yaml, the run fills a new buffer and goes on"
+                ) from error
 
     def collect_and_update(
         self, collect: Callable[[], Transitions], update: Callable[[], Metrics]

@@ -142,7 +142,7 @@ class ReplayUpdate:
         self._optimizers = optimizers
         self._noise_shape = tuple(noise_shape)
         self._generator = context.streams.minibatch
-        self.learner = Learner(step, state)
+        self.learner = Learner(step, state, in_place=True)
         self.learners: dict[str, Trainable] = {"update": self.learner}
         self.parts: dict[str, Stateful] = {"replay": self.buffer, "actor": explorer}
         self._sampler: PrioritizedSampler | None = None

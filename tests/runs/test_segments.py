@@ -1,0 +1,176 @@
+"""A replay buffer on disk: what a checkpoint costs, what it brings back, and what is damaged."""
+
+import json
+import shutil
+import signal
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from gymnasium import spaces
+from running import Process, assert_same_run, checkpoints, experiment, metrics, record, small
+
+from rlrun.data.replay import ReplayBuffer, Rows
+from rlrun.envs.problem import Problem
+from rlrun.errors import CheckpointNotWritten, UserError
+from rlrun.runs import api
+from rlrun.runs.files.segments import REPLAY, Spill
+
+STEPS = ["total_steps=640", "evaluation.every_steps=256", "env.max_episode_steps=25"]
+PROBLEM = Problem(
+    env_id="Tiny-v0",
+    obs_size=2,
+    action_space=spaces.Discrete(3),
+    action_units="raw",
+    time_limit=None,
+)
+
+
+def buffer(capacity: int = 10) -> ReplayBuffer:
+    return ReplayBuffer(
+        PROBLEM, capacity=capacity, num_envs=1, total_steps=1000, device=torch.device("cpu")
+    )
+
+
+def write(replay: ReplayBuffer, count: int) -> None:
+    number = torch.arange(replay.count, replay.count + count)
+    over = torch.zeros(count, dtype=torch.bool)
+    obs = torch.stack([number, -number], -1).float()
+    replay.write(Rows(obs, number, number.float(), obs + 1, over, over))
+
+
+def names(checkpoints: Path) -> list[str]:
+    return sorted(path.name for path in (checkpoints / REPLAY).iterdir())
+
+
+def test_a_segment_holds_what_is_new(tmp_path):
+    replay = buffer()
+    spill = Spill(replay, tmp_path)
+    write(replay, 4)
+    first = spill.save()
+    content = {name: (tmp_path / REPLAY / name).read_bytes() for name in names(tmp_path)}
+    assert spill.save() == first
+    write(replay, 3)
+    second = spill.save()
+    assert [one["file"] for one in second] == names(tmp_path)
+    assert second[0] == first[0]
+    assert {name: (tmp_path / REPLAY / name).read_bytes() for name in content} == content
+
+    again = buffer()
+    again.load_state_dict(replay.state_dict())
+    Spill(again, tmp_path).restore(second)
+    assert torch.equal(again.read(0).reward, replay.read(0).reward)
+
+
+def test_segments_that_nobody_lists_are_removed(tmp_path):
+    replay = buffer(6)
+    spill = Spill(replay, tmp_path)
+    listed = []
+    for number in range(4):
+        write(replay, 4)
+        listed = spill.save()
+        checkpoint = tmp_path / f"step-{number}"
+        checkpoint.mkdir()
+        (checkpoint / "manifest.json").write_text(json.dumps({REPLAY: listed}))
+    assert [one["file"][5:17] for one in listed] == ["000000000008", "000000000012"]
+    spill.prune([tmp_path / "step-2", tmp_path / "step-3"])
+    assert [name[5:17] for name in names(tmp_path)] == [f"{n:012d}" for n in (4, 8, 12)]
+    again = buffer(6)
+    again.load_state_dict(replay.state_dict())
+    Spill(again, tmp_path).restore(listed)
+    assert again.read(0).reward.tolist() == [10, 11, 12, 13, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda listed: listed[:-1], "does not end at row 9"),
+        (lambda listed: [listed[0], listed[2]], "rows of its replay buffer are missing"),
+        (lambda listed: [], "does not end at row 9"),
+        (lambda listed: [{**listed[0], "file": "../../secret"}, *listed[1:]], "is no segment"),
+        (lambda listed: [{**listed[0], "sha256": "0"}, *listed[1:]], "does not match its checksum"),
+    ],
+)
+def test_what_is_damaged_is_named(tmp_path, damage, message):
+    replay = buffer()
+    spill = Spill(replay, tmp_path)
+    for _ in range(3):
+        write(replay, 3)
+        listed = spill.save()
+    again = buffer()
+    again.load_state_dict(replay.state_dict())
+    with pytest.raises(ValueError, match=message):
+        Spill(again, tmp_path).restore(damage(listed))
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    replay = buffer()
+    spill = Spill(replay, tmp_path)
+    write(replay, 3)
+    (tmp_path / REPLAY).write_text("a file where a directory is needed")
+    with pytest.raises(CheckpointNotWritten, match="could not be written"):
+        spill.save()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 10))
+    with pytest.raises(UserError, match=r"checkpoint\.replay=false, after which"):
+        Spill(replay, tmp_path / "checkpoints").require_room()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("whole") / "run"
+    api.train(experiment(small("cartpole", *STEPS, f"run_dir={directory}", algo="dqn")))
+    return directory
+
+
+def test_a_run_that_was_killed_is_the_run_that_was_not(whole, tmp_path):
+    directory = tmp_path / "run"
+    every = "checkpoint.every_seconds=0"
+    process = Process(
+        small("cartpole", *STEPS, every, f"run_dir={directory}", algo="dqn"), tmp_path
+    )
+    process.wait_for_rows(directory, 6)
+    process.send(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(checkpoints(directory)) > 0
+    api.resume(directory, total_steps=None)
+    assert_same_run(directory, whole)
+    listed = {
+        one["file"]
+        for path in checkpoints(directory)
+        for one in json.loads((path / "manifest.json").read_text())[REPLAY]
+    }
+    assert set(names(directory / "checkpoints")) == listed
+
+
+def test_a_run_without_its_buffer_fills_a_new_one(tmp_path, capsys):
+    directory = tmp_path / "run"
+    words = [*STEPS, "checkpoint.replay=false", f"run_dir={directory}"]
+    api.train(experiment(small("cartpole", *words, algo="dqn")))
+    assert not (directory / "checkpoints" / REPLAY).exists()
+    assert "a resumed run fills a new one before it learns on" in capsys.readouterr().err
+    updates = metrics(directory)[-1]["update"]
+    api.resume(directory, total_steps=1280)
+    rows = [row for row in metrics(directory) if row["step"] > 640 and "train/episodes" in row]
+    # 128 steps of warm-up, in two iterations.
+    assert [row["update"] for row in rows[:3]] == [updates, updates, updates + 4]
+    assert record(directory)["status"] == "finished"
+
+
+def test_a_damaged_buffer_ends_in_one_line(tmp_path):
+    directory = tmp_path / "run"
+    api.train(experiment(small("cartpole", *STEPS, f"run_dir={directory}", algo="dqn")))
+    (first, *_) = (directory / "checkpoints" / REPLAY).iterdir()
+    first.write_bytes(b"no rows")
+    with pytest.raises(UserError, match="does not match its checksum") as raised:
+        api.resume(directory, total_steps=1280)
+    assert "\n" not in str(raised.value)
+    assert "with replay: false under checkpoint: in its config.yaml" in str(raised.value)
+    target = tmp_path / "elsewhere"
+    target.write_text("somebody's")
+    first.unlink()
+    first.symlink_to(target)
+    with pytest.raises(UserError, match="is a link"):
+        api.resume(directory, total_steps=1280)
+    assert target.read_text() == "somebody's"

@@ -148,7 +148,8 @@ class GradientDescent:
         """Take a step on a minibatch [B, ...], as a pure function."""
 
         def loss_at(theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            return self.loss(self.at(theta), batch)
+            named = self.parameters.unflatten(theta)
+            return self.loss(lambda *inputs: functional_call(self.network, named, inputs), batch)
 
         gradient, (_, metrics) = grad_and_value(loss_at, has_aux=True)(state.theta)
         gradient = clip_by_norm(gradient, self.optimizer.max_grad_norm)

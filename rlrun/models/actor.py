@@ -57,7 +57,7 @@ class Actor:
         Returns:
             Actions, [N] or [N, A], and the distributions μ(·|s) that they were drawn from, [N].
         """
-        distribution = self.distribution(obs)
+        distribution = self._policy(self.normalizer(obs))
         return distribution.sample(self.generator), distribution
 
     def distribution(self, obs: Tensor, *noise: Tensor) -> Distribution:
@@ -71,7 +71,7 @@ class Actor:
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the most probable action at each observation [N, D], as [N] or [N, A]."""
-        return self.distribution(obs).mode()
+        return self._policy(self.normalizer(obs)).mode()
 
     def publish(self) -> None:
         """Act with the learner's present weights from now on."""

@@ -184,7 +184,7 @@ def test_deterministic_policies_take_the_updates_of_stable_baselines3(algo, coun
 
 def test_dqn_takes_the_updates_of_stable_baselines3():
     record = ORACLE["dqn"]
-    ours = algorithm("dqn", double=False, target_every=100)
+    ours = algorithm("dqn", double=False, target_every=100, huber_threshold=1.0)
     before, after = record["before"], record["after"]
     target = load(ours, values(before), values(before, "q_net_target"))["online"]
     ours.body.learner.state.target.copy_(target)

@@ -1,10 +1,13 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from tiny import part_of
 
 from rlrun.envs.control import ControlEnv
+from rlrun.envs.flatten import smallest_dtype
 from rlrun.envs.problem import Problem
+from rlrun.errors import UserError
 
 
 def problem(**changes) -> Problem:
@@ -62,6 +65,7 @@ def test_what_kind_of_problem_it_is():
                 obs_size=32 + 11 + 2,
                 time_limit=None,
                 state_sizes=(32, 11, 2),
+                obs_dtype=torch.uint8,
             ),
         ),
     ],
@@ -71,3 +75,26 @@ def test_the_measures_of_an_environment(name, max_episode_steps, action_units, e
     env = ControlEnv.make(spec, num_envs=2, threads=1)
     assert Problem.of(spec, env) == expected
     env.close()
+
+
+def test_the_bounds_of_actions():
+    box = problem(action_space=gym.spaces.Box(-0.5, 2.0, (3,), np.float32))
+    low, high = box.bounds
+    assert low.tolist() == [-0.5] * 3
+    assert high.tolist() == [2.0] * 3
+    assert (box.choices, box.action_shape) == (None, (3,))
+    assert (problem().choices, problem().action_shape) == (2, ())
+    with pytest.raises(UserError, match="a choice of 2, not a box"):
+        _ = problem().bounds
+    endless = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    with pytest.raises(UserError, match="its actions have no bounds"):
+        _ = problem(action_space=endless).bounds
+
+
+def test_the_smallest_type_of_an_observation():
+    one, byte = gym.spaces.Discrete(3), gym.spaces.Box(0, 255, (4,), np.uint8)
+    number = gym.spaces.Box(-1, 1, (2,), np.float32)
+    for space in (one, byte, gym.spaces.MultiBinary(2), gym.spaces.Tuple([one, byte])):
+        assert smallest_dtype(space) == torch.uint8
+    for space in (number, gym.spaces.Dict({"a": one, "b": number})):
+        assert smallest_dtype(space) == torch.float32

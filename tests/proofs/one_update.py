@@ -145,6 +145,7 @@ def set_up(
     )
     algorithm.setup(
         Context(
+            total_steps=1,
             problem=Problem(
                 env_id="Tabular-v0",
                 obs_size=PLACES,

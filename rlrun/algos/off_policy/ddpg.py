@@ -17,9 +17,10 @@ from torch import Tensor
 from rlrun import loops
 from rlrun.algos.off_policy.action_kinds import Function
 from rlrun.algos.off_policy.deterministic_update import Deterministic, DeterministicUpdate
+from rlrun.algos.off_policy.replay_update import explore, update
 from rlrun.config.types import Count, Fraction
 from rlrun.data.replay import Replay
-from rlrun.learning.contract import Context, Metrics
+from rlrun.learning.contract import Context
 from rlrun.learning.optimizers import Adam
 from rlrun.models.explorers import ActionNoise
 
@@ -29,26 +30,21 @@ class DDPG:
     """Hyperparameters (explained in ``conf/algo/ddpg.yaml``), and v(s')."""
 
     loop: ClassVar = staticmethod(loops.off_policy)
+    explore, update = explore, update
 
     num_envs: Count
     horizon: Count
     gamma: Fraction
+    noise: ActionNoise
     replay: Replay
     target_rate: Fraction
-    noise: ActionNoise
     policy_optimizer: Adam
     critic_optimizer: Adam
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         self.body = DeterministicUpdate(context, self, critics=1, delay=1).body
-        self.agent, self.buffer = self.body.agent, self.body.buffer
-        self.learners, self.parts = self.body.learners, self.body.parts
-        self.explore = self.body.explore
-
-    def update(self, progress: float) -> Metrics:
-        """Take the updates of an iteration."""
-        return self.body.update(progress)
+        self.agent, self.buffer, self.learners, self.parts = self.body.contract
 
     def next_value(
         self, policy: Deterministic, critics: Function, next_obs: Tensor, noise: Tensor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rlrun.algos.off_policy.action_kinds import Function
-from rlrun.algos.off_policy.replay_update import Draw, Given, ReplayUpdate
+from rlrun.algos.off_policy.replay_update import CriticBatch, Draw, Given, ReplayUpdate
 from rlrun.data.replay import Replay
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics
 from rlrun.learning.learner import GradientDescent, GradientState
@@ -63,14 +63,6 @@ class DeterministicState(NamedTuple):
     critics: GradientState
     target_policy: Tensor
     target_critics: Tensor
-
-
-class CriticBatch(NamedTuple):
-    """What the critics learn from: s, a and y."""
-
-    obs: Tensor
-    action: Tensor
-    target: Tensor
 
 
 class PolicyBatch(NamedTuple):

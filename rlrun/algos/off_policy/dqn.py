@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.off_policy.replay_update import ERROR, Draw, Given, ReplayUpdate
+from rlrun.algos.off_policy.replay_update import ERROR, Draw, Given, ReplayUpdate, update
 from rlrun.config.types import Count, Fraction, PositiveOrInfinite
 from rlrun.data.priorities import Priorities
 from rlrun.data.replay import Replay
@@ -69,6 +69,7 @@ class DQN:
     """Hyperparameters (explained in ``conf/algo/dqn.yaml``), and the loss."""
 
     loop: ClassVar = staticmethod(loops.off_policy)
+    update = update
 
     num_envs: Count
     horizon: Count
@@ -112,17 +113,12 @@ class DQN:
             noise_shape=(3, noise),
             priorities=self.priorities,
         )
-        self.agent, self.buffer = self.body.agent, self.body.buffer
-        self.learners, self.parts = self.body.learners, self.body.parts
+        self.agent, self.buffer, self.learners, self.parts = self.body.contract
 
     def explore(self, progress: float) -> None:
         """Take random actions with the ε of this moment."""
         self.body.explore(progress)
         self.greedy.epsilon = self.exploration.epsilon(progress)
-
-    def update(self, progress: float) -> Metrics:
-        """Take the updates of an iteration."""
-        return self.body.update(progress)
 
     def step(self, state: DQNState, draw: Draw, given: Given) -> tuple[DQNState, Metrics]:
         """Take one update, as a pure function."""

@@ -48,6 +48,14 @@ class Given(NamedTuple):
     rates: dict[str, Tensor]
 
 
+class CriticBatch(NamedTuple):
+    """What critics learn from: s [B, D], a [B] or [B, A], and y [B]."""
+
+    obs: Tensor
+    action: Tensor
+    target: Tensor
+
+
 class ReplayAgent:
     """Networks, and who acts by them.
 
@@ -73,6 +81,17 @@ class ReplayAgent:
         """Continue from saved weights."""
         self.networks.load_state_dict(weights)
         self.actor.refresh()
+
+
+def explore(self: Any, progress: float) -> None:
+    """Act at random while the run warms up: the `explore` of most algorithms here."""
+    self.body.explore(progress)
+
+
+def update(self: Any, progress: float) -> Metrics:
+    """Take the updates of an iteration: the `update` of every algorithm here."""
+    metrics: Metrics = self.body.update(progress)
+    return metrics
 
 
 class ReplayUpdate:
@@ -182,6 +201,13 @@ class ReplayUpdate:
                 f"algo.replay.warmup_steps={settings.warmup_steps:,} leave nothing to learn in "
                 f"total_steps={total_steps:,}"
             )
+
+    @property
+    def contract(
+        self,
+    ) -> tuple[ReplayAgent, ReplayBuffer, dict[str, Trainable], dict[str, Stateful]]:
+        """What a run needs of its algorithm: agent, buffer, learners and parts."""
+        return self.agent, self.buffer, self.learners, self.parts
 
     def explore(self, progress: float) -> None:
         """Have the actor act at random while the run warms up."""

@@ -23,7 +23,14 @@ from torch import Tensor
 
 from rlrun import loops
 from rlrun.algos.off_policy.action_kinds import Function, kind_of_actions
-from rlrun.algos.off_policy.replay_update import Draw, Given, ReplayUpdate
+from rlrun.algos.off_policy.replay_update import (
+    CriticBatch,
+    Draw,
+    Given,
+    ReplayUpdate,
+    explore,
+    update,
+)
 from rlrun.config.types import Count, Fraction
 from rlrun.data.replay import Replay
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics
@@ -49,14 +56,6 @@ class SACState(NamedTuple):
     log_temperature: GradientState
 
 
-class CriticBatch(NamedTuple):
-    """What the critics learn from: s, a and y."""
-
-    obs: Tensor
-    action: Tensor
-    target: Tensor
-
-
 class PolicyBatch(NamedTuple):
     """What the policy learns from: s, noise, the critics and α."""
 
@@ -71,15 +70,16 @@ class SAC:
     """Hyperparameters (explained in ``conf/algo/sac.yaml``), and the losses."""
 
     loop: ClassVar = staticmethod(loops.off_policy)
+    explore, update = explore, update
 
     num_envs: Count
     horizon: Count
     gamma: Fraction
+    temperature: Temperature
     replay: Replay
     target_rate: Fraction
     policy_optimizer: Adam
     critic_optimizer: Adam
-    temperature: Temperature
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
@@ -110,13 +110,7 @@ class SAC:
             optimizers=optimizers,
             noise_shape=(2, self.replay.batch_size, actions.noise_size),
         )
-        self.agent, self.buffer = self.body.agent, self.body.buffer
-        self.learners, self.parts = self.body.learners, self.body.parts
-        self.explore = self.body.explore
-
-    def update(self, progress: float) -> Metrics:
-        """Take the updates of an iteration."""
-        return self.body.update(progress)
+        self.agent, self.buffer, self.learners, self.parts = self.body.contract
 
     def step(self, state: SACState, draw: Draw, given: Given) -> tuple[SACState, Metrics]:
         """Take one update, as a pure function (algorithm 1)."""

@@ -10,8 +10,9 @@ counting the first visit of an episode, or every one.
 Departures: an episode that is truncated counts with the return that it had by then.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.exploration import Exploration
 
+# Which visits in an episode count.
+Visits = Literal["first", "every"]
+
+K = TypeVar("K")
+
 
 @dataclass(kw_only=True, eq=False)
 class MCControl:
@@ -32,7 +38,7 @@ class MCControl:
     num_envs: ClassVar = 1
 
     gamma: Fraction
-    visits: Literal["first", "every"]
+    visits: Visits
     exploration: Exploration
 
     def setup(self, context: Context) -> None:
@@ -45,20 +51,17 @@ class MCControl:
 
     def learn(self, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:
         """Remember the step; at the end of the episode, learn from all of them, backwards."""
+        errors = []
         seen = experience(self.agent, obs, action, step)
-        self.memory.steps.append(seen)
-        if not seen.over:
-            return {}
-        following, errors = 0.0, []
-        first = {(e.state, e.action): t for t, e in reversed([*enumerate(self.memory.steps)])}
-        for t in reversed(range(len(self.memory.steps))):
-            s, a, r, *_ = self.memory.steps[t]
-            following = r + self.gamma * following  # G_t
-            if self.visits == "every" or first[s, a] == t:
-                self.memory.count[s, a] += 1
-                errors.append(self.body.move(s, a, following, 1 / float(self.memory.count[s, a])))
-        self.memory.steps = []
-        return {"value/mc_error": torch.stack(errors).abs().mean()}
+        for (s, a), following in self.memory.learned(seen, self.gamma, self.visits, pair):
+            self.memory.count[s, a] += 1
+            errors.append(self.body.move(s, a, following, 1 / float(self.memory.count[s, a])))
+        return {"value/mc_error": torch.stack(errors).abs().mean()} if errors else {}
+
+
+def pair(seen: Experience) -> tuple[int, int]:
+    """Return what Q is of: (s, a)."""
+    return seen.state, seen.action
 
 
 class Episode:
@@ -77,6 +80,35 @@ class Episode:
         """
         self.steps: list[Experience] = []
         self.count = torch.zeros_like(like)
+
+    def learned(
+        self,
+        seen: Experience,
+        gamma: float,
+        visits: Visits,
+        key: Callable[[Experience], K],
+    ) -> Iterator[tuple[K, float]]:
+        """Remember a step; at the end of its episode, go through all of them backwards.
+
+        Args:
+            seen: the step.
+            gamma: discount γ.
+            visits: which of them count.
+            key: what a table has an entry of.
+
+        Yields:
+            For each visit that counts, its key and G_t.
+        """
+        self.steps.append(seen)
+        if not seen.over:
+            return
+        steps, self.steps = self.steps, []
+        first = {key(earlier): t for t, earlier in reversed([*enumerate(steps)])}
+        following = 0.0
+        for t in reversed(range(len(steps))):
+            following = steps[t].reward + gamma * following  # G_t
+            if visits == "every" or first[key(steps[t])] == t:
+                yield key(steps[t]), following
 
     def state_dict(self) -> dict[str, Any]:
         """Return both."""

@@ -12,13 +12,13 @@ Departures: an episode that is truncated counts with the return that it had by t
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.mc_control import Episode
-from rlrun.algos.tabular.online import experience
+from rlrun.algos.tabular.mc_control import Episode, Visits
+from rlrun.algos.tabular.online import Experience, experience
 from rlrun.algos.tabular.prediction import GivenPolicy
 from rlrun.config.types import Fraction, Positive
 from rlrun.envs.control import EnvStep
@@ -34,7 +34,7 @@ class MCPrediction:
 
     gamma: Fraction
     randomness: Fraction
-    visits: Literal["first", "every"]
+    visits: Visits
     step_size: Positive | None
 
     def setup(self, context: Context) -> None:
@@ -47,17 +47,14 @@ class MCPrediction:
 
     def learn(self, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:
         """Remember the step; at the end of the episode, learn from all of them, backwards."""
+        value, count = self.agent.value, self.memory.count
         seen = experience(self.agent, obs, action, step)
-        self.memory.steps.append(seen)
-        if not seen.over:
-            return {}
-        value, following = self.agent.value, 0.0
-        first = {e.state: t for t, e in reversed([*enumerate(self.memory.steps)])}
-        for t in reversed(range(len(self.memory.steps))):
-            s, _, r, *_ = self.memory.steps[t]
-            following = r + self.gamma * following  # G_t
-            if self.visits == "every" or first[s] == t:
-                self.memory.count[s] += 1
-                value[s] += (self.step_size or 1 / self.memory.count[s]) * (following - value[s])
-        self.memory.steps = []
-        return self.body.score()
+        for s, following in self.memory.learned(seen, self.gamma, self.visits, state):
+            count[s] += 1
+            value[s] += (self.step_size or 1 / count[s]) * (following - value[s])
+        return self.body.score() if seen.over else {}
+
+
+def state(seen: Experience) -> int:
+    """Return what V is of: s."""
+    return seen.state

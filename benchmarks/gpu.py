@@ -4,7 +4,7 @@ r"""Checks every algorithm on a GPU, and times it beside this machine's CPU.
     python benchmarks/gpu.py --compile on --algos ppo trpo
     python benchmarks/gpu.py --device cpu --algos ppo            # the same checks without a GPU
 
-Of each algorithm, with ``env=hopper``:
+Of each algorithm with networks, with ``env=hopper`` (DQN: ``env=cartpole``):
 
 - **first update**: a run on the device and one on the CPU, from the same seed. Actions are drawn
   and physics is computed on the CPU, so that both learn from the same rollout; what the first
@@ -44,12 +44,14 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
 from measure import describe_machine, split_time
 from omegaconf import OmegaConf
 
+from rlrun import loops
 from rlrun.config.files import conf_directory
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs.files.checkpoint import Checkpoint, load
@@ -67,10 +69,13 @@ FEW_UPDATES = {
     "minibatch_size": 1024,
     "critic.epochs": 1,
     "critic.minibatch_size": 1024,
+    # Two after each iteration, where there is a replay buffer.
+    "replay.updates_per_step": 0.004,
+    "replay.warmup_steps": 1000,
 }
 CHECKED_STEPS = 8_000
 TIMED_STEPS = 40_000
-COMMON = ("env=hopper", "logger=none", "seed=0")
+COMMON = ("logger=none", "seed=0")
 CHECKS = (
     "log_every_steps=1",
     "evaluation.episodes=2",
@@ -80,8 +85,18 @@ CHECKS = (
 
 
 def algorithms() -> list[str]:
-    """Return the names of all algorithms."""
-    return sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+    """Return the names of all algorithms that a device makes a difference to."""
+    names = []
+    for path in sorted((conf_directory() / "algo").glob("*.yaml")):
+        algorithm: Any = locate(str(OmegaConf.select(OmegaConf.load(path), "_target_")))
+        if algorithm.loop in (loops.on_policy, loops.off_policy):
+            names.append(path.stem)
+    return names
+
+
+def choice(algo: str) -> list[str]:
+    """Return the words that choose an algorithm and what it is tried on."""
+    return [f"algo={algo}", f"env={'cartpole' if algo == 'dqn' else 'hopper'}"]
 
 
 def rlrun(*words: str) -> None:
@@ -133,7 +148,8 @@ def first_updates_apart(one: Path, other: Path) -> dict[str, float]:
     names = {name for name in first.keys() & second.keys() if not name.startswith(CLOCKS)}
     only = first.keys() ^ second.keys()
     logged = max(difference(first[name], second[name]) for name in names)
-    weights = weights_apart(load(checkpoints(one)[0]), load(checkpoints(other)[0]))
+    after = f"step-{int(first['step']):012d}"
+    weights = weights_apart(load(one / CHECKPOINTS / after), load(other / CHECKPOINTS / after))
     return {"logged": float("inf") if only else logged, "weights": weights}
 
 
@@ -159,8 +175,10 @@ def check(algo: str, *, device: str, compile_: str, scratch: Path) -> dict[str, 
         for name, value in FEW_UPDATES.items()
         if OmegaConf.select(known, name) is not None
     ]
-    words = [f"algo={algo}", *COMMON, *CHECKS, *few, f"total_steps={CHECKED_STEPS}"]
+    words = [*choice(algo), *COMMON, *CHECKS, *few, f"total_steps={CHECKED_STEPS}"]
     words += ["hardware.threads=1"]
+    if "replay" in known:
+        words.append("algo.horizon=500")
     on_cpu, on_device = scratch / f"{algo}_cpu", scratch / f"{algo}_device"
     rlrun(*words, "hardware.compile=off", f"run_dir={on_cpu}")
     hardware = [f"hardware.device={device}", f"hardware.compile={compile_}"]
@@ -175,7 +193,7 @@ def check(algo: str, *, device: str, compile_: str, scratch: Path) -> dict[str, 
 
 def steps_per_s(algo: str, *, device: str, compile_: str, directory: Path, steps: int) -> float:
     """Train with the algorithm's own settings and return the speed after the first iteration."""
-    words = [f"algo={algo}", *COMMON, f"total_steps={steps}", "log_every_steps=1"]
+    words = [*choice(algo), *COMMON, f"total_steps={steps}", "log_every_steps=2000"]
     words += [f"hardware.device={device}", f"hardware.compile={compile_}"]
     rlrun(*words, f"evaluation.every_steps={10**12}", f"run_dir={directory}")
     parts = split_time(read_metrics(directory / "metrics.jsonl"))

@@ -108,6 +108,7 @@ class PrioritizedSampler:
         self._tree = SumTree(capacity, device)
         self._largest = torch.ones((), dtype=torch.float64, device=device)
         self._written = 0
+        self._loaded = False
 
     def draw(
         self,
@@ -144,8 +145,12 @@ class PrioritizedSampler:
     def _take_note(self, count: int, stored: int) -> None:
         """Give new rows the largest priority."""
         first = max(self._written, count - stored)
-        device = self._tree.nodes.device
-        index = torch.arange(first, count, device=device) % len(self._tree.values)
+        device, capacity = self._tree.nodes.device, len(self._tree.values)
+        if self._loaded:  # perhaps without the rows that the priorities are of
+            self._loaded = False
+            gone = torch.arange(count - capacity, count - stored, device=device) % capacity
+            self._tree.set(gone, torch.zeros(len(gone), device=device))
+        index = torch.arange(first, count, device=device) % capacity
         self._tree.set(index, self._largest.expand(len(index)))
         self._written = count
 
@@ -173,11 +178,14 @@ class PrioritizedSampler:
         """Go on with saved priorities.
 
         Raises:
-            ValueError: they are those of another buffer.
+            ValueError: they are those of another buffer, or none.
         """
-        values = state["values"]
+        values, largest = state["values"], state["largest"]
         if values.shape != self._tree.values.shape:
             raise ValueError(f"priorities of {len(values)} rows, not {len(self._tree.values)}")
-        self._tree.set(torch.arange(len(values), device=values.device), values)
-        self._largest = state["largest"].to(self._largest)
-        self._written = state["written"]
+        if largest.shape or not (torch.isfinite(values) & (values >= 0)).all() or not largest > 0:
+            raise ValueError("priorities are not numbers above zero")
+        device = self._tree.nodes.device
+        self._tree.set(torch.arange(len(values), device=device), values.to(device))
+        self._largest = largest.to(self._largest)
+        self._written, self._loaded = int(state["written"]), True

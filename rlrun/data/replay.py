@@ -4,7 +4,7 @@ A row is one step of one environment. Rows are written in the order of time, the
 one instant side by side, so that the next step of a row's environment is N rows further on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -64,7 +64,7 @@ class Rows(NamedTuple):
         if not problem.discrete:
             action = torch.empty(0, *problem.action_shape)
         reward, flag = torch.empty(0), torch.empty(0, dtype=torch.bool)
-        # Zeros take no memory before they are written to.
+        # On the CPU, zeros take no memory before they are written to.
         columns = [
             kind.new_zeros(size, *kind.shape[1:], device=device)
             for kind in (obs, action, reward, obs, flag, flag)
@@ -138,6 +138,7 @@ class ReplayBuffer:
         num_envs: int,
         total_steps: int,
         device: torch.device,
+        anew: bool = True,
     ):
         """Make room.
 
@@ -147,6 +148,7 @@ class ReplayBuffer:
             num_envs: N.
             total_steps: environment steps of the run: more will not be written.
             device: where the learner is.
+            anew: whether it is for a run that begins now; who looks at a policy fills none.
 
         Raises:
             UserError: it is too small for one step of all environments, or too large for the
@@ -159,11 +161,15 @@ class ReplayBuffer:
         self.row_bytes = Rows.empty(problem, 1, "cpu").row_bytes
         #: Bytes of all rows that this run will write.
         self.most_bytes = self.row_bytes * min(self.capacity, total_steps + num_envs)
-        require_memory(self.most_bytes, f"a replay buffer of {self.capacity:,} steps", device)
+        if anew:
+            what = f"a replay buffer of {self.capacity:,} steps"
+            require_memory(self.most_bytes, what, device)
         rows = Rows.empty(problem, self.capacity, device)
         self.ring = Ring(rows, torch.zeros((), dtype=torch.int64, device=device))
+        self._choices = problem.choices
         self.count = 0
         self._oldest = 0
+        self._saved = 0
 
     def __len__(self) -> int:
         """Return how many rows there are to draw from."""
@@ -183,15 +189,16 @@ class ReplayBuffer:
         self.count += size
         self.ring.written.fill_(self.count)
 
-    def read(self, since: int) -> Rows:
+    def read(self, since: int, until: int | None = None) -> Rows:
         """Return a copy of the rows from a number on, oldest first, [R, ...] on the CPU.
 
         Args:
             since: number of the first one, counted from the run's beginning. Those that are no
                 longer there are left out.
+            until: number of the first one that is not wanted; None: all that there are.
         """
-        since = max(since, self.count - len(self))
-        index = torch.arange(since, self.count, device=self.ring.written.device) % self.capacity
+        since, end = max(since, self.count - len(self)), self.count if until is None else until
+        index = torch.arange(since, end, device=self.ring.written.device) % self.capacity
         return Rows(*(column[index].cpu() for column in self.ring.rows))
 
     def uniform(self, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
@@ -211,24 +218,59 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, int]:
         """Return how much was written; the rows are saved apart (``runs/files/segments.py``)."""
-        return {"count": self.count}
+        return {"count": self.count, "stored": len(self)}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on counting, without a row so far."""
-        self.count = self._oldest = int(state["count"])
-        self.ring.written.fill_(self.count)
-
-    def refill(self, rows: Rows) -> None:
-        """Take the last rows before the present one back, [R, ...]: `load_state_dict` has been.
+        """Go on counting, without a row so far.
 
         Raises:
-            ValueError: they are not of this buffer's kind.
+            ValueError: there cannot have been so many rows.
         """
+        count, saved = int(state["count"]), int(state["stored"])
+        if not 0 <= saved <= min(count, self.capacity):
+            raise ValueError(f"{saved:,} of {count:,} rows in {self.capacity:,} places")
+        self.count, self._oldest, self._saved = count, count, saved
+        self.ring.written.fill_(count)
+
+    def refill(self, pieces: Iterable[tuple[int, Rows]]) -> None:
+        """Take the rows back that there were when the state was saved.
+
+        Args:
+            pieces: one after the other, each with the number of its first row; rows that are older
+                are passed over.
+
+        Raises:
+            ValueError: rows are missing, or not of this buffer's kind.
+        """
+        end, first = self.count, self.count - self._saved
+        self.count = self._oldest = first
+        for number, rows in pieces:
+            self._require_kind(rows)
+            kept = Rows(*(column[max(self.count - number, 0) :] for column in rows))
+            if number > self.count or self.count + len(kept.reward) > end:
+                raise ValueError(f"rows from {number:,} on where {self.count:,} is next")
+            self.write(kept)
+        if self.count != end:
+            raise ValueError(f"rows {self.count:,} to {end:,} are missing")
+
+    def _require_kind(self, rows: Rows) -> None:
+        """Refuse rows that are not of this buffer's kind."""
         for name, column, values in zip(Rows._fields, self.ring.rows, rows, strict=True):
-            if (values.dtype, values.shape[1:]) != (column.dtype, column.shape[1:]):
-                raise ValueError(f"{name} is {values.dtype} {list(values.shape[1:])}")
-        self.count = self._oldest = self._oldest - len(rows.reward)
-        self.write(rows)
+            kind = (values.dtype, values.shape[1:], len(values))
+            if kind != (column.dtype, column.shape[1:], len(rows.reward)):
+                raise ValueError(f"{name} is {values.dtype} {list(values.shape)}")
+        actions = rows.action
+        if self._choices is not None and ((actions < 0) | (actions >= self._choices)).any():
+            raise ValueError(f"an action is none of {self._choices}")
+
+    def cut(self, environments: Iterable[int]) -> None:
+        """Take note that episodes did not go on: they could not be put back where they were.
+
+        Args:
+            environments: their numbers.
+        """
+        for number in environments if len(self) else ():
+            self.ring.rows.done[(self.count - self.num_envs + number) % self.capacity] = True
 
 
 def take(ring: Ring, index: Tensor, *, gamma: float, steps: int, num_envs: int) -> ReplayBatch:

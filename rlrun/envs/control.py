@@ -56,6 +56,7 @@ class ControlEnv:
             Box in the policy's own units.
         obs: [N, D] float32, the observations that the next actions answer; to be read again
             after ``load_state_dict``.
+        restarted: environments that ``load_state_dict`` could not put back into their episodes.
     """
 
     device = torch.device("cpu")
@@ -86,6 +87,7 @@ class ControlEnv:
         self.state_sizes = category_sizes(self._obs_space)
         self.obs_dtype = smallest_dtype(self._obs_space)
         self.obs = torch.zeros(self.num_envs, self.obs_size)
+        self.restarted: tuple[int, ...] = ()
         self._returns = np.zeros(self.num_envs, np.float64)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._episodes: list[tuple[float, int]] = []
@@ -202,6 +204,7 @@ class ControlEnv:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()`` of a ControlEnv over the same environments."""
         restarted = self._vector_env.load_state_dict(state["vector_env"]) or {}
+        self.restarted = tuple(restarted)
         self.obs = state["obs"].clone()
         self._returns[:] = state["returns"].numpy()
         self._lengths[:] = state["lengths"].numpy()

@@ -14,7 +14,7 @@ from rlrun.models.bounded_distributions import Box, CensoredGaussian, Dirac, Uni
 from rlrun.models.distributions import Categorical
 
 
-class Exploration(Protocol):
+class ExplorationRule(Protocol):
     """How a policy's distribution becomes what is done."""
 
     def act(self, actor: Actor, obs: Tensor) -> tuple[Tensor, Behaviour]:
@@ -37,7 +37,7 @@ class Explorer:
         warming_up: whether actions are drawn uniformly.
     """
 
-    def __init__(self, actor: Actor, exploration: Exploration, problem: Problem):
+    def __init__(self, actor: Actor, exploration: ExplorationRule, problem: Problem):
         """Begin to act.
 
         Args:
@@ -97,7 +97,7 @@ class OwnChance:
     """Draws from the policy itself, which is random enough."""
 
     def act(self, actor: Actor, obs: Tensor) -> tuple[Tensor, Behaviour]:
-        """Draw actions (see :class:`Exploration`)."""
+        """Draw actions (see :class:`ExplorationRule`)."""
         return actor.act(obs)
 
     def state_dict(self) -> dict:
@@ -122,7 +122,7 @@ class EpsilonGreedy:
         self.noise_size = noise_size
 
     def act(self, actor: Actor, obs: Tensor) -> tuple[Tensor, Behaviour]:
-        """Draw actions (see :class:`Exploration`)."""
+        """Draw actions (see :class:`ExplorationRule`)."""
         noise = torch.randn(self.noise_size, generator=actor.generator)
         policy = actor.distribution(obs, *([noise] if self.noise_size else []))
         values = cast(Categorical, policy).logits
@@ -172,7 +172,7 @@ class NoisyActions:
         self._noise = torch.zeros(num_envs, len(box.low))
 
     def act(self, actor: Actor, obs: Tensor) -> tuple[Tensor, Behaviour]:
-        """Draw actions (see :class:`Exploration`)."""
+        """Draw actions (see :class:`ExplorationRule`)."""
         chosen = cast(Dirac, actor.distribution(obs)).action
         kept = (1 - self._reversion) * self._noise
         drawn = torch.randn(self._noise.shape, generator=actor.generator)
@@ -192,4 +192,4 @@ class NoisyActions:
         """
         if state["noise"].shape != self._noise.shape:
             raise ValueError(f"noise of {list(state['noise'].shape)} actions")
-        self._noise = state["noise"]
+        self._noise = state["noise"].to(self._noise)

@@ -90,7 +90,8 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
     with run_directory.lock(directory):
         store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
         store.repair()
-        checkpoint = store.load_last() if store.steps() else None
+        rows = experiment.checkpoint.replay
+        checkpoint = store.load_last(rows=rows) if store.steps() else None
         earlier = read_json(directory / "run.json")
         with session.open_run(experiment, checkpoint) as run:
             done = run.counters.step

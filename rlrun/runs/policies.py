@@ -8,8 +8,8 @@ from rlrun.config.files import read_json, read_yaml
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError, near_path
 from rlrun.models.reference import Reference
-from rlrun.runs.files.checkpoint import MANIFEST, Checkpoint, CheckpointStore, load
-from rlrun.runs.files.disk import CHECKPOINTS
+from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore, load
+from rlrun.runs.files.disk import CHECKPOINTS, MANIFEST
 
 # What the names of a policy's weights begin with in a checkpoint (``models/networks.py``).
 PREFIX = "policy."

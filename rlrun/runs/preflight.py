@@ -49,6 +49,7 @@ SET_UP = "the environments and networks of this run"
 
 # Attributes, properties and slots alike.
 SET_BY_SETUP = attrgetter("agent", "learners", "parts")
+SET_FOR_REPLAY = attrgetter("buffer", "explore")
 
 
 def make_context(
@@ -129,6 +130,8 @@ def set_up(algorithm: Any, context: Context) -> None:
     algorithm.setup(context)
     try:
         SET_BY_SETUP(algorithm)
+        if algorithm.loop is loops.off_policy:
+            SET_FOR_REPLAY(algorithm)
     except AttributeError as error:
         algo = type(algorithm).__name__
         raise UserError(f"algo: {algo}.setup does not set {error.name} {CONTRACT}") from error

@@ -22,7 +22,6 @@ from rlrun.errors import (
     CheckpointNotWritten,
     EnvironmentFailure,
     NonFiniteError,
-    UserError,
     warn,
 )
 from rlrun.hardware.compile import Compilation
@@ -33,9 +32,9 @@ from rlrun.loggers.jsonl import require_offset
 from rlrun.runs.counters import Counters, Stopwatch
 from rlrun.runs.evaluate import Episodes, play_episodes
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
-from rlrun.runs.files.disk import CHECKPOINTS
+from rlrun.runs.files.disk import CHECKPOINTS, REPLAY
 from rlrun.runs.files.record import Record, finite_or_none
-from rlrun.runs.files.segments import REPLAY, Spill
+from rlrun.runs.files.segments import Spill
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
 from rlrun.runs.restoring import SavedStates, must_belong
@@ -75,8 +74,9 @@ class Run:
         self._parts: dict[str, Stateful] = {}
         self._saved_states = None if checkpoint is None else SavedStates(checkpoint)
         self.logger_states: dict[str, dict[str, Any]] = {}
-        self._listed_rows = None if checkpoint is None else checkpoint.info.get(REPLAY)
+        self._manifest = {} if checkpoint is None else checkpoint.info
         self._spill: Spill | None = None
+        self._goes_on_beside = False
         self._side_by_side = experiment.hardware.side_by_side(learners=1)
         self._evaluation_env: ControlEnv | None = None
         self.env = ControlEnv.make(
@@ -147,6 +147,7 @@ class Run:
         Raises:
             UserError: the disk has not enough of it, or the rows of a resumed run are damaged.
         """
+        self._goes_on_beside = True
         size = f"{buffer.most_bytes / 2**20:,.1f} MiB"
         what = f"a replay buffer of {buffer.capacity:,} steps: {size} of memory in this run"
         if not self.experiment.checkpoint.replay:
@@ -155,17 +156,15 @@ class Run:
                 "on, and is not the run that would have gone on"
             )
             return
-        self.record.progress.message(f"{what}, and as much on the disk")
+        self.record.progress.message(
+            f"{what}, and as much on the disk; twice that if the best checkpoint is an old one"
+        )
         self._spill = Spill(buffer, self.store.directory)
         self._spill.require_room()
-        if buffer.count:
-            try:
-                self._spill.restore(self._listed_rows)
-            except (ValueError, LookupError, TypeError) as error:
-                raise UserError(
-                    f"{self.store.directory / REPLAY}: {error}; with replay: false under "
-                    "checkpoint: in its config.yaml, the run fills a new buffer and goes on"
-                ) from error
+        if REPLAY in self._manifest:
+            with must_belong(self.store.directory):
+                self._spill.restore(self._manifest)
+            buffer.cut(self.env.restarted)
 
     def collect_and_update(
         self, collect: Callable[[], Transitions], update: Callable[[], Metrics]
@@ -241,6 +240,7 @@ class Run:
         """
         self._require_all_restored()
         self._require_finite_since_last_row()
+        self.store.notice_deletion(self.counters.step)
         rows = {} if self._spill is None else {REPLAY: self._spill.save()}
         path = self.store.save(
             self.counters.step,
@@ -250,14 +250,19 @@ class Run:
                 "update": self.counters.update,
                 "eval/return": finite_or_none(self.counters.last_return),
                 "compiled": self.compilation.wanted,
+                "operation_threads": self.experiment.hardware.operation_threads,
                 **rows,
             },
         )
-        if self._spill is not None:
-            self._spill.prune(self.store.steps())
+        self._prune()
         self._saved = (self.counters.step, time.monotonic())
         self.record.write("running")
         return path
+
+    def _prune(self) -> None:
+        """Remove the rows of a replay buffer that no checkpoint needs any more."""
+        if self._spill is not None:
+            self._spill.prune(self.store.steps())
 
     def rescue(self) -> None:
         """Write a checkpoint before an error ends the run, without getting in that error's way.
@@ -268,8 +273,8 @@ class Run:
         environment without one, a learner that went on beside it): the run goes on from its newest
         checkpoint.
         """
-        step, not_taken_back = self.counters.step, {"env", "algorithm.replay"}
-        if step == self._begun or self.store.has(step) or not_taken_back & self._parts.keys():
+        step, not_taken_back = self.counters.step, self._goes_on_beside or "env" in self._parts
+        if step == self._begun or self.store.has(step) or not_taken_back:
             return
         try:
             self.save()
@@ -393,6 +398,7 @@ class Run:
         path = self.save()
         if best:
             self.store.mark_best(path)
+            self._prune()
         self.record.loggers.checkpoint(path, ["last", "best"] if best else ["last"])
         self.record.draw_if_due()
 

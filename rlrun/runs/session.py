@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rlrun.errors import (
 from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.checkpoint import Checkpoint
 from rlrun.runs.files.record import Record
+from rlrun.runs.restoring import must_belong
 from rlrun.runs.run import Run
 from rlrun.runs.signals import StopFlag
 
@@ -34,6 +36,12 @@ def open_run(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[
     Raises:
         UserError: the parts do not fit together, or the checkpoint does not fit them.
     """
+    if checkpoint is not None and experiment.hardware.learner_threads is None:
+        # Decided once, as what is compiled: sums of other parts differ in their last bits.
+        with must_belong(checkpoint.path):
+            threads = int(checkpoint.info["operation_threads"])
+            hardware = replace(experiment.hardware, learner_threads=max(1, min(threads, 1024)))
+            experiment = replace(experiment, hardware=hardware)
     experiment.hardware.prepare()
     run = Run(experiment, checkpoint)
     del checkpoint  # as large as the run itself, which has taken what it needs

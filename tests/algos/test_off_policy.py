@@ -9,7 +9,6 @@ import tiny
 import torch
 from gymnasium import spaces
 
-from rlrun.algos.off_policy.replay_update import Draw, Given
 from rlrun.collectors.episodes import Episodes
 from rlrun.errors import UserError
 
@@ -209,8 +208,8 @@ def test_soft_actor_critic_learns_choices():
     assert tiny.greedy_return(tiny.Corridor, ours) == pytest.approx(0.7)
 
 
-def fitted(algo: str, make_env: Any = tiny.PointMass, updates: int = 1, **changes: Any) -> Any:
-    """An algorithm after its warm-up, and a draw for it."""
+def fitted(algo: str, make_env: Any = tiny.PointMass, **changes: Any) -> Any:
+    """An algorithm after its warm-up."""
     env = tiny.control(make_env, 4)
     ours, collector = tiny.set_up(env, algo, horizon=8, **changes)
     ours.explore(0.0)
@@ -258,11 +257,6 @@ def test_a_hard_target_is_copied_once_in_so_many_updates():
     assert torch.equal(state.target, state.online.theta)
 
 
-def draw_of(ours: Any) -> tuple[Draw, Given]:
-    draw = ours.body._draw(0.0)
-    return Draw(*(column[0] for column in draw)), Given(ours.buffer.ring, ours.body._rates(0.0))
-
-
 @pytest.mark.parametrize("algo", OFF_POLICY)
 def test_nothing_follows_a_terminal_state(algo):
     """With γ (1 − d) V(s') gone, targets do not depend on the target networks."""
@@ -278,7 +272,6 @@ def test_nothing_follows_a_terminal_state(algo):
             for name, part in learner.state._asdict().items():
                 if name.startswith("target"):
                     part.add_(shift)
-            torch.manual_seed(0)
             generator = ours.body._generator.get_state()
             ours.update(0.0)
             ours.body._generator.set_state(generator)
@@ -312,7 +305,8 @@ def test_actions_are_random_until_the_run_is_warm(algo):
     [
         ({"updates_per_step": 0.01}, "must be a whole number, got 0.32"),
         ({"batch_size": 65}, "batch_size=65 is more than what is stored"),
-        ({"capacity": 63}, "capacity=63 is less than warmup_steps=64"),
+        ({"capacity": 66, "warmup_steps": 65}, "holds 64 steps .* less than warmup_steps=65"),
+        ({"capacity": 24, "warmup_steps": 16}, "holds 24 .* less than num_envs x horizon = 32"),
         ({"warmup_steps": 10_000, "capacity": 10_000}, "leave nothing to learn"),
     ],
 )

@@ -85,3 +85,21 @@ def test_priorities_go_on_from_a_saved_state():
         assert torch.equal(draw(one, size=50)[index], draw(again, size=50)[index])
     with pytest.raises(ValueError, match="priorities of 8 rows"):
         sampler(capacity=4).load_state_dict(one.state_dict())
+
+
+def test_rows_that_were_not_saved_are_not_drawn():
+    one, again = sampler(capacity=10), sampler(capacity=10)
+    draw(one, count=9, stored=9)
+    one.learn(torch.arange(9).view(1, 9), torch.full((1, 9), 50.0))
+    again.load_state_dict(one.state_dict())
+    drawn = draw(again, updates=20, size=10, count=12, stored=3)
+    assert set(drawn.places.flatten().tolist()) == {9, 0, 1}
+
+
+def test_priorities_that_are_none_are_refused():
+    state = sampler().state_dict()
+    bad = state["values"].clone()
+    bad[0] = float("nan")
+    for changes in ({"values": bad}, {"values": -1 - bad.nan_to_num()}, {"largest": torch.ones(2)}):
+        with pytest.raises(ValueError, match="not numbers above zero"):
+            sampler().load_state_dict({**state, **changes})

@@ -119,7 +119,7 @@ def test_a_buffer_goes_on_with_the_rows_that_were_saved():
     again = buffer(6)
     again.load_state_dict(replay.state_dict())
     assert len(again) == 0
-    again.refill(replay.read(0))
+    again.refill([(2, replay.read(0))])
     for one, other in zip(replay.ring.rows, again.ring.rows, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(replay.ring.written, again.ring.written)
@@ -129,7 +129,7 @@ def test_a_buffer_goes_on_with_the_rows_that_were_saved():
 
 def test_a_buffer_without_its_rows_draws_new_ones_only():
     again = buffer(6)
-    again.load_state_dict({"count": 9})
+    again.load_state_dict({"count": 9, "stored": 6})
     again.write(rows([9, 10]))
     assert len(again) == 2
     index = again.uniform(1, 50, torch.Generator().manual_seed(1))
@@ -138,9 +138,23 @@ def test_a_buffer_without_its_rows_draws_new_ones_only():
 
 def test_other_rows_are_refused():
     again = buffer(6)
-    again.load_state_dict({"count": 2})
+    again.load_state_dict({"count": 2, "stored": 2})
     with pytest.raises(ValueError, match="obs is"):
-        again.refill(rows([0, 1])._replace(obs=torch.zeros(2, 5)))
+        again.refill([(0, rows([0, 1])._replace(obs=torch.zeros(2, 5)))])
+    for state in ({"count": 2, "stored": 3}, {"count": 9, "stored": 7}, {"count": 1, "stored": -1}):
+        with pytest.raises(ValueError, match="places"):
+            buffer(6).load_state_dict(state)
+
+
+def test_an_episode_that_cannot_go_on_is_cut():
+    replay = buffer(6)
+    replay.cut([1])  # of nothing
+    replay.write(rows(list(range(8))[2:]))
+    replay.write(rows([8, 9]))
+    replay.cut([1])
+    assert replay.read(0).done.tolist() == [False] * 5 + [True]
+    batch = take(replay.ring, torch.tensor([1]), gamma=GAMMA, steps=2, num_envs=2)
+    assert batch.discount.item() == pytest.approx(GAMMA)
 
 
 def test_what_does_not_fit_is_refused():

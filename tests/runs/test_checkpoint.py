@@ -18,7 +18,8 @@ import torch
 from running import SERVER, differences
 
 from rlrun.errors import CheckpointNotWritten, UserError
-from rlrun.runs.files.checkpoint import MANIFEST, STATE, WEIGHTS, CheckpointStore, load
+from rlrun.runs.files.checkpoint import STATE, WEIGHTS, CheckpointStore, load
+from rlrun.runs.files.disk import MANIFEST
 
 
 @pytest.fixture

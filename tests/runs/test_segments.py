@@ -1,5 +1,6 @@
 """A replay buffer on disk: what a checkpoint costs, what it brings back, and what is damaged."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -7,6 +8,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from gymnasium import spaces
 from running import Process, assert_same_run, checkpoints, experiment, metrics, record, small
@@ -15,7 +17,8 @@ from rlrun.data.replay import ReplayBuffer, Rows
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, UserError
 from rlrun.runs import api
-from rlrun.runs.files.segments import REPLAY, Spill
+from rlrun.runs.files.disk import REPLAY
+from rlrun.runs.files.segments import MOST_SEGMENTS, Spill
 
 STEPS = ["total_steps=640", "evaluation.every_steps=256", "env.max_episode_steps=25"]
 PROBLEM = Problem(
@@ -37,7 +40,7 @@ def write(replay: ReplayBuffer, count: int) -> None:
     number = torch.arange(replay.count, replay.count + count)
     over = torch.zeros(count, dtype=torch.bool)
     obs = torch.stack([number, -number], -1).float()
-    replay.write(Rows(obs, number, number.float(), obs + 1, over, over))
+    replay.write(Rows(obs, number % 3, number.float(), obs + 1, over, over))
 
 
 def names(checkpoints: Path) -> list[str]:
@@ -59,7 +62,7 @@ def test_a_segment_holds_what_is_new(tmp_path):
 
     again = buffer()
     again.load_state_dict(replay.state_dict())
-    Spill(again, tmp_path).restore(second)
+    Spill(again, tmp_path).restore({REPLAY: second})
     assert torch.equal(again.read(0).reward, replay.read(0).reward)
 
 
@@ -78,16 +81,18 @@ def test_segments_that_nobody_lists_are_removed(tmp_path):
     assert [name[5:17] for name in names(tmp_path)] == [f"{n:012d}" for n in (4, 8, 12)]
     again = buffer(6)
     again.load_state_dict(replay.state_dict())
-    Spill(again, tmp_path).restore(listed)
+    Spill(again, tmp_path).restore({REPLAY: listed})
     assert again.read(0).reward.tolist() == [10, 11, 12, 13, 14, 15]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda listed: listed[:-1], "does not end at row 9"),
-        (lambda listed: [listed[0], listed[2]], "rows of its replay buffer are missing"),
-        (lambda listed: [], "does not end at row 9"),
+        (lambda listed: listed[:-1], "rows 6 to 9 are missing"),
+        (lambda listed: [listed[0], listed[2]], "rows from 6 on where 3 is next"),
+        (lambda listed: listed[1:], "rows from 3 on where 0 is next"),
+        (lambda listed: [], "rows 0 to 9 are missing"),
+        (lambda listed: "rubbish", "string indices"),
         (lambda listed: [{**listed[0], "file": "../../secret"}, *listed[1:]], "is no segment"),
         (lambda listed: [{**listed[0], "sha256": "0"}, *listed[1:]], "does not match its checksum"),
     ],
@@ -100,8 +105,66 @@ def test_what_is_damaged_is_named(tmp_path, damage, message):
         listed = spill.save()
     again = buffer()
     again.load_state_dict(replay.state_dict())
+    with pytest.raises((ValueError, TypeError), match=message):
+        Spill(again, tmp_path).restore({REPLAY: damage(listed)})
+
+
+def rewrite(checkpoints: Path, listed: list[dict], **columns: torch.Tensor) -> list[dict]:
+    """Put other columns into the first segment, with the checksum that goes with them."""
+    path = checkpoints / REPLAY / listed[0]["file"]
+    data = safetensors.torch.save({**safetensors.torch.load(path.read_bytes()), **columns})
+    path.write_bytes(data)
+    return [{**listed[0], "sha256": hashlib.sha256(data).hexdigest()}, *listed[1:]]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"obs": torch.zeros(1, 2)}, "has not as many rows as its name says"),
+        ({"obs": torch.zeros(3, 5)}, "obs is"),
+        ({"action": torch.tensor([0, 1, 99])}, "an action is none of 3"),
+        ({"action": torch.tensor([0, 1, -7])}, "an action is none of 3"),
+    ],
+)
+def test_rows_of_another_kind_are_refused(tmp_path, column, message):
+    replay = buffer()
+    spill = Spill(replay, tmp_path)
+    for _ in range(2):
+        write(replay, 3)
+        listed = spill.save()
+    again = buffer()
+    again.load_state_dict(replay.state_dict())
     with pytest.raises(ValueError, match=message):
-        Spill(again, tmp_path).restore(damage(listed))
+        Spill(again, tmp_path).restore({REPLAY: rewrite(tmp_path, listed, **column)})
+
+
+def test_of_many_segments_neighbours_become_one(tmp_path):
+    replay = buffer(500)
+    spill = Spill(replay, tmp_path)
+    for _ in range(200):
+        write(replay, 3)
+        listed = spill.save()
+        spill.prune([])
+    assert len(listed) == MOST_SEGMENTS == len(names(tmp_path))
+    again = buffer(500)
+    again.load_state_dict(replay.state_dict())
+    Spill(again, tmp_path).restore({REPLAY: listed})
+    assert torch.equal(again.read(0).reward, replay.read(0).reward)
+
+
+def test_segments_that_somebody_deleted_are_written_again(tmp_path):
+    replay = buffer()
+    spill = Spill(replay, tmp_path)
+    write(replay, 3)
+    spill.save()
+    shutil.rmtree(tmp_path / REPLAY)
+    write(replay, 2)
+    listed = spill.save()
+    assert [one["file"][5:17] for one in listed] == ["000000000000"]
+    again = buffer()
+    again.load_state_dict(replay.state_dict())
+    Spill(again, tmp_path).restore({REPLAY: listed})
+    assert again.read(0).reward.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):
@@ -158,15 +221,21 @@ def test_a_run_without_its_buffer_fills_a_new_one(tmp_path, capsys):
     assert record(directory)["status"] == "finished"
 
 
-def test_a_damaged_buffer_ends_in_one_line(tmp_path):
+def test_a_damaged_buffer_costs_a_checkpoint_or_ends_in_one_line(tmp_path, capsys):
     directory = tmp_path / "run"
     api.train(experiment(small("cartpole", *STEPS, f"run_dir={directory}", algo="dqn")))
-    (first, *_) = (directory / "checkpoints" / REPLAY).iterdir()
+    first, *_, last = sorted((directory / "checkpoints" / REPLAY).iterdir())
+    newest = checkpoints(directory)[-1]
+    last.write_bytes(b"no rows")
+    api.resume(directory, total_steps=704)
+    assert f"{newest} is passed over: {last} does not match" in capsys.readouterr().err
+    assert record(directory)["status"] == "finished"
+
     first.write_bytes(b"no rows")
-    with pytest.raises(UserError, match="does not match its checksum") as raised:
+    with pytest.raises(UserError, match="no readable checkpoint") as raised:
         api.resume(directory, total_steps=1280)
     assert "\n" not in str(raised.value)
-    assert "with replay: false under checkpoint: in its config.yaml" in str(raised.value)
+    assert "replay: false under checkpoint: in the run's config.yaml" in str(raised.value)
     target = tmp_path / "elsewhere"
     target.write_text("somebody's")
     first.unlink()

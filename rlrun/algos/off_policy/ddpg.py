@@ -5,8 +5,9 @@ Lillicrap et al. 2016, "Continuous control with deep reinforcement learning", al
     v(s') = Q̄(s', μ̄(s'))
 
 Departures: no decay of the critic's weights and no batch normalisation, as in all published returns
-since; the noise goes on across episodes; actions while the run warms up are uniform; the updates of
-an iteration go on beside its environment steps, so that they learn from what was seen before them.
+since; noise without memory unless asked for (Fujimoto et al. 2018), which goes on across episodes;
+actions while the run warms up are uniform; the updates of an iteration go on beside its environment
+steps, so that they learn from what was seen before them.
 """
 
 from dataclasses import dataclass

@@ -13,9 +13,9 @@ Mnih et al. 2015, "Human-level control through deep reinforcement learning", alg
   2018).
 - ``replay.n_step``: r is that of n steps (Sutton 1988; uncorrected, as in Hessel et al. 2018).
 
-Departures: the errors, and not the gradients of ℓ at ±1, are what κ is about (κ = 1 is both); the
-updates of an iteration go on beside its environment steps, so that they learn from what was seen
-before them.
+Departures: Adam, and not RMSProp; by default the square of the error (κ = ∞), as rewards are not
+clipped; the updates of an iteration go on beside its environment steps, so that they learn from
+what was seen before them.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class DQNState(NamedTuple):
     Attributes:
         online: θ, and its optimiser's state.
         target: θ̄.
-        updates: taken so far, [] (float).
+        updates: taken since the last look at the target, [] (float).
     """
 
     online: GradientState
@@ -135,10 +135,10 @@ class DQN:
             Batch(batch.obs, batch.action, y, draw.weight, noise),
             given.rates["online"],
         )
-        updates = state.updates + 1
+        updates = (state.updates + 1) % self.target_every
         # θ̄ ← θ̄ + τ (θ − θ̄), once in so many updates
         moved = torch.lerp(state.target, online.theta, self.target_rate)
-        target = torch.where(updates % self.target_every == 0, moved, state.target)
+        target = torch.where(updates == 0, moved, state.target)
         return DQNState(online, target, updates), metrics
 
     def values(self, network: Callable[..., Tensor], obs: Tensor, noise: Tensor) -> Tensor:

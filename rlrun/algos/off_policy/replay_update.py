@@ -15,7 +15,7 @@ from rlrun.learning.learner import Learner, Step
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
 from rlrun.models.actor import Actor
-from rlrun.models.explorers import Exploration, Explorer
+from rlrun.models.explorers import ExplorationRule, Explorer
 from rlrun.models.networks import ActionCritic, Networks, Policy
 
 # A step's errors of the rows that it was given, [B], for their priorities: no number for the logs.
@@ -110,7 +110,7 @@ class ReplayUpdate:
         settings: Replay,
         policy: Policy,
         critics: ActionCritic | None,
-        exploration: Exploration,
+        exploration: ExplorationRule,
         *,
         gamma: float,
         step: Step,
@@ -142,7 +142,6 @@ class ReplayUpdate:
         problem, shape = context.problem, context.shape
         if shape.whole_episodes:
             raise UserError("this algorithm learns from single steps: collector=segments")
-        self._check(settings, shape.rows, delay, context.total_steps)
         self._settings, self._gamma, self._delay = settings, gamma, delay
         self._updates = round(settings.updates_per_step * shape.rows)
         self._device = device = context.hardware.torch_device()
@@ -152,7 +151,9 @@ class ReplayUpdate:
             num_envs=shape.num_envs,
             total_steps=context.total_steps,
             device=device,
+            anew=not context.resumed,
         )
+        self._check(settings, self.buffer.capacity, shape.rows, delay, context.total_steps)
         as_it_is = ObservationNormalizer(problem.obs_size, clip=torch.inf, enabled=False)
         cpu = torch.device("cpu")
         actor = Actor(policy, as_it_is, context.streams.action, cpu, apart=True)
@@ -177,7 +178,7 @@ class ReplayUpdate:
         )
 
     @staticmethod
-    def _check(settings: Replay, rows: int, delay: int, total_steps: int) -> None:
+    def _check(settings: Replay, capacity: int, rows: int, delay: int, total_steps: int) -> None:
         """Refuse numbers that leave nothing to learn from, or not a whole number of updates."""
         updates = settings.updates_per_step * rows
         if updates < 1 or abs(updates - round(updates)) > 1e-9 or round(updates) % delay:
@@ -191,11 +192,15 @@ class ReplayUpdate:
                 f"algo.replay.batch_size={settings.batch_size:,} is more than what is stored at "
                 f"the first update: warmup_steps={settings.warmup_steps:,}"
             )
-        if settings.capacity < settings.warmup_steps:
-            raise UserError(
-                f"algo.replay.capacity={settings.capacity:,} is less than "
-                f"warmup_steps={settings.warmup_steps:,}"
-            )
+        for what, needed in (
+            (f"warmup_steps={settings.warmup_steps:,}", settings.warmup_steps),
+            (f"num_envs x horizon = {rows:,}", rows),
+        ):
+            if capacity < needed:
+                raise UserError(
+                    f"algo.replay.capacity={settings.capacity:,} holds {capacity:,} steps of all "
+                    f"environments, which is less than {what}"
+                )
         if settings.warmup_steps >= total_steps:
             raise UserError(
                 f"algo.replay.warmup_steps={settings.warmup_steps:,} leave nothing to learn in "

@@ -36,7 +36,7 @@ from rlrun.data.replay import Replay
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics
 from rlrun.learning.exploration import Temperature
 from rlrun.learning.learner import GradientDescent, GradientState
-from rlrun.learning.optimizers import Adam
+from rlrun.learning.optimizers import Adam, clip_by_norm
 from rlrun.models.explorers import OwnChance
 
 
@@ -160,7 +160,8 @@ class SAC:
         if optimizer is None:
             return state
         gradient = entropy - (self.actions.target_entropy if wanted is None else wanted)
+        gradient = clip_by_norm(gradient.view(1), optimizer.max_grad_norm)
         log_alpha, moments = optimizer.step(
-            state.theta, gradient.view(1), state.optimizer, learning_rate=rates["temperature"]
+            state.theta, gradient, state.optimizer, learning_rate=rates["temperature"]
         )
         return GradientState(log_alpha, moments)

@@ -11,6 +11,9 @@ from rlrun.learning.contract import Context, Metrics, Stateful, Trainable
 # Sweeps in which the best policy is looked for: more than any of these tasks needs.
 SWEEPS = 10_000
 
+# Without a discount, going round in circles can be as good as arriving.
+NEARLY_ONE = 0.9999
+
 # Largest change of a value at which it is found.
 TOLERANCE = 1e-12
 
@@ -97,6 +100,7 @@ def nearly_best(model: TabularModel, gamma: float, randomness: float) -> Tensor:
         gamma: discount γ.
         randomness: probability of a random action; 1: the best one does not matter.
     """
+    gamma = min(gamma, NEARLY_ONE)
     value = torch.zeros(len(model.reward), dtype=torch.float64)
     best = torch.zeros_like(value, dtype=torch.int64)
     for _ in range(SWEEPS if randomness < 1 else 0):

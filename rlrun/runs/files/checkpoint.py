@@ -20,9 +20,10 @@ from torch import Tensor
 
 from rlrun.config.files import open_regular, read_json
 from rlrun.errors import CheckpointNotWritten, UserError, warn
-from rlrun.runs.files.disk import BEST, STEPS, best_of, remove, sync
+from rlrun.runs.files.disk import BEST, MANIFEST, STEPS, best_of, remove, sync
+from rlrun.runs.files.segments import require_rows
 
-WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+WEIGHTS, STATE = "weights.safetensors", "state.pt"
 FILES = (WEIGHTS, STATE, MANIFEST)
 
 
@@ -74,9 +75,7 @@ class CheckpointStore:
             CheckpointNotWritten: the disk is full, say; earlier checkpoints are as before.
         """
         self.repair()
-        if self._whole and not self.directory.exists():
-            warn(f"{self.directory} was deleted: the checkpoints before step {step} are gone")
-            self._whole.clear()
+        self.notice_deletion(step)
         final = self._path(step)
         temporary = self.directory / f".writing-{final.name}"
         replaced = self.directory / f".replaced-{final.name}"
@@ -113,6 +112,16 @@ class CheckpointStore:
         remove(replaced)
         self._rotate(final)
         return final
+
+    def notice_deletion(self, step: int) -> None:
+        """Say that somebody has deleted all checkpoints, if that is so.
+
+        Args:
+            step: environment steps so far.
+        """
+        if self._whole and not self.directory.exists():
+            warn(f"{self.directory} was deleted: the checkpoints before step {step} are gone")
+            self._whole.clear()
 
     def repair(self) -> None:
         """Clear up after a process that was killed while it wrote here.
@@ -165,18 +174,28 @@ class CheckpointStore:
         """Tell whether there is a whole checkpoint of this step."""
         return self._is_whole(self._path(step))
 
-    def load_last(self) -> Checkpoint:
+    def load_last(self, *, rows: bool = False) -> Checkpoint:
         """Read the newest checkpoint that is whole.
+
+        Args:
+            rows: whether the rows of its replay buffer have to be whole, too.
 
         Raises:
             UserError: there is none.
         """
         for path in reversed(self.steps()):
             try:
-                return load(path)
+                checkpoint = load(path)
+                if rows:
+                    require_rows(self.directory, checkpoint.info)
+                return checkpoint
             except ValueError as error:
                 warn(f"{path} is passed over: {error}")
-        raise UserError(f"no readable checkpoint in {self.directory}")
+        remedy = (
+            "; if the replay buffer is what is damaged, replay: false under checkpoint: in the "
+            "run's config.yaml makes it fill a new one"
+        )
+        raise UserError(f"no readable checkpoint in {self.directory}{remedy if rows else ''}")
 
     def load_best(self) -> Checkpoint:
         """Read the checkpoint with the best evaluation.

@@ -17,6 +17,9 @@ from rlrun.errors import UserError
 
 CHECKPOINTS, STEPS, BEST = "checkpoints", "step-*", "best"
 
+# In a checkpoint, and beside all of them.
+MANIFEST, REPLAY = "manifest.json", "replay"
+
 
 def require_own_files(directory: Path) -> None:
     """Refuse a run's directory in which a link, a pipe or the like stands for a file of the run.
@@ -35,8 +38,8 @@ def require_own_files(directory: Path) -> None:
         if checkpoints.is_dir():
             _require_own(checkpoints.glob(STEPS))
             _require_own(checkpoints.glob(f"{STEPS}/*"))
-            _require_own(checkpoints.glob("replay"))
-            _require_own(checkpoints.glob("replay/*"))
+            _require_own(checkpoints.glob(REPLAY))
+            _require_own(checkpoints.glob(f"{REPLAY}/*"))
             best_of(checkpoints)
     except OSError as error:
         raise UserError(f"{directory} cannot be read: {error}") from error

@@ -100,12 +100,13 @@ class Hardware:
         """Return what calls two functions at the same time, where that is faster.
 
         Args:
-            learners: how many of the two are a learner's: two that each take all cores for an
-                operation would wait for each other.
+            learners: how many of the two are a learner's, whose operations have several threads;
+                the other has one. With more threads than cores they would wait for each other: an
+                update from a replay buffer took three times as long.
         """
         cores, threads = self.physics_threads, self.operation_threads
         on_cpu = torch.device(self.device).type == "cpu"
-        room = learners == 1 or learners * threads <= max(cores, 2)
+        room = learners * threads + (2 - learners) <= max(cores, 2)
         return SideBySide(apart=on_cpu and cores > 1 and room, operation_threads=threads)
 
 

@@ -89,7 +89,8 @@ class SquashedGaussian:
             generator: source of the noise, on the CPU wherever the distribution is.
         """
         noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
-        return self.of_noise(noise)[0]
+        u = self.mean + self.log_std.exp() * noise
+        return self.box.middle + self.box.scale * u.tanh()
 
     def mode(self) -> Tensor:
         """Return the action of the mean of u, [..., A]: the median, and no further from the bounds.

@@ -142,3 +142,32 @@ def test_an_error_in_either_is_raised(hardware, failing):
         call(*functions, compiled=True)
     # The next time is unharmed.
     assert call(lambda: 1, lambda: 2, compiled=True) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("threads", "learner_threads", "learners", "apart"),
+    [(2, 1, 2, True), (2, 1, 1, True), (2, 2, 1, False), (4, 2, 1, True), (4, 2, 2, True),
+     (2, 2, 2, False), (1, 1, 1, False)],
+)  # fmt: skip
+def test_two_functions_go_apart_where_there_are_cores_for_both(
+    threads, learner_threads, learners, apart
+):
+    hardware = Hardware(
+        device="cpu", threads=threads, learner_threads=learner_threads, compile="on"
+    )
+    calls = []
+
+    def call(name):
+        calls.append((name, threading.get_ident()))
+
+    hardware.side_by_side(learners=learners)(
+        lambda: call("first"), lambda: call("second"), compiled=True
+    )
+    assert (len({ident for _, ident in calls}) == 2) is apart
+
+
+def test_threads_of_an_operation():
+    spec = {"threads": None, "compile": "off", "learner_threads": None}
+    assert 1 <= Hardware(device="cpu", **spec).operation_threads <= 4
+    assert Hardware(device="cuda", **spec).operation_threads == 1
+    assert Hardware(device="cpu", **{**spec, "learner_threads": 3}).operation_threads == 3

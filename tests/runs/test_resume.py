@@ -183,6 +183,24 @@ def test_an_environment_that_raises_ends_the_run_after_a_checkpoint(unbroken, tm
     assert_same_run(directory, unbroken)
 
 
+def test_an_environment_that_raises_beside_updates_costs_the_steps_since_the_checkpoint(tmp_path):
+    """The learner goes on while the environment fails, and cannot be taken back."""
+    package = ["env.id=Fragile-v0", "plugins=[fragile]", f"+env.options.directory={tmp_path}"]
+    words = small("gym", *package, *STEPS, NEVER, algo="dqn")
+    whole, directory, order = tmp_path / "whole", tmp_path / "run", tmp_path / "raise"
+    api.train(experiment([*words, f"run_dir={whole}"]))
+    process = Process([*words, f"run_dir={directory}"], tmp_path)
+    process.wait_for_rows(directory, 8)
+    order.touch()
+    assert process.wait() == 1
+    assert record(directory)["status"] == "failed"
+    saved = load(checkpoints(directory)[-1]).info["step"]
+    assert saved < metrics(directory)[-1]["step"]
+    order.unlink()
+    api.resume(directory, total_steps=None, plugins=["fragile"])
+    assert_same_run(directory, whole)
+
+
 def test_an_observation_that_is_not_a_number_ends_the_run(unbroken, tmp_path):
     directory, order = tmp_path / "run", tmp_path / "nan"
     words = fragile(tmp_path, *STEPS, "checkpoint.every_seconds=0", f"run_dir={directory}")

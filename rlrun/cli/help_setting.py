@@ -277,6 +277,9 @@ def annotation(name: str, composed: Composed) -> Any:
         function = bool(part.get("_partial_"))
         expected = targets.locate(part["_target_"], place, room, plugins, function=function)
     for word in words:
+        if typing.get_origin(expected) in (Union, UnionType):  # settings, or null for none
+            of_settings = [m for m in typing.get_args(expected) if dataclasses.is_dataclass(m)]
+            expected = of_settings[0] if len(of_settings) == 1 else None
         if not inspect.isfunction(expected) and not dataclasses.is_dataclass(expected):
             return None  # of an environment's options, say, of which its class knows
         expected = schema.annotations(cast(Callable, expected)).get(word)

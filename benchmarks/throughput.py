@@ -8,9 +8,10 @@
     python benchmarks/throughput.py --profile                           # where rlrun's time goes
 
 All train with the same settings, which stand in `peers.py`: batch, epochs, minibatches, iterations
-of conjugate gradients, two 64-64 tanh networks. They run one process at a time, for several rounds
-in alternating order; a ratio is taken within a round. Start-up, compilation and the first iteration
-do not count. rlrun is measured as a user runs it, with evaluation, checkpoints, curves and logging,
+of conjugate gradients, two 64-64 tanh networks (with a replay buffer: 256-256 rectified units,
+batches of 256, one update a step). They run one process at a time, for several rounds in
+alternating order; a ratio is taken within a round. Start-up, compilation and the first iteration do
+not count. rlrun is measured as a user runs it, with evaluation, checkpoints, curves and logging,
 and also without evaluation; the peers neither evaluate nor normalise, and get the number of torch
 threads that suits them best. The peers have one environment, as many as rlrun, and for PPO 8, which
 is usual there. rlrun's time to compile stands in a column of its own: in the first round, with an

@@ -104,10 +104,10 @@ class Hardware:
                 the other has one. With more threads than cores they would wait for each other: an
                 update from a replay buffer took three times as long.
         """
-        cores, threads = self.physics_threads, self.operation_threads
+        threads = self.operation_threads
         on_cpu = torch.device(self.device).type == "cpu"
-        room = learners * threads + (2 - learners) <= max(cores, 2)
-        return SideBySide(apart=on_cpu and cores > 1 and room, operation_threads=threads)
+        room = learners * threads + (2 - learners) <= self.physics_threads
+        return SideBySide(apart=on_cpu and room, operation_threads=threads)
 
 
 class SideBySide:

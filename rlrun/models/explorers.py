@@ -47,7 +47,8 @@ class Explorer:
         """
         self._actor = actor
         self._exploration = exploration
-        self._problem = problem
+        self._choices = problem.choices
+        self._box = None if problem.discrete else Box(*problem.bounds)
         self.warming_up = True
 
     @property
@@ -65,10 +66,11 @@ class Explorer:
         if not self.warming_up:
             return self._exploration.act(self._actor, obs)
         behaviour: Categorical | UniformBox
-        if self._problem.choices is not None:
-            behaviour = Categorical(torch.zeros(len(obs), self._problem.choices))
+        if self._box is not None:
+            behaviour = UniformBox(torch.zeros(len(obs)), self._box)
         else:
-            behaviour = UniformBox(torch.zeros(len(obs)), Box(*self._problem.bounds))
+            assert self._choices is not None
+            behaviour = Categorical(torch.zeros(len(obs), self._choices))
         return behaviour.sample(self.generator), behaviour
 
     def act_greedily(self, obs: Tensor) -> Tensor:

@@ -238,13 +238,13 @@ def test_targets_lag_as_their_rate_says(algo):
     ours = fitted(algo, target_rate=0.25, updates_per_step=1 / 32)
     state = ours.body.learner.state
     name = "target" if algo == "sac" else "target_critics"
-    before, first = getattr(state, name).clone(), state.critics.theta.clone()
+    before, first = state._asdict()[name].clone(), state.critics.theta.clone()
     assert torch.equal(before, first)
     ours.update(0.0)
     after = state.critics.theta
     assert not torch.equal(after, first)
     wanted = before + 0.25 * (after - before)
-    torch.testing.assert_close(getattr(state, name), wanted)
+    torch.testing.assert_close(state._asdict()[name], wanted)
 
 
 def test_a_hard_target_is_copied_once_in_so_many_updates():

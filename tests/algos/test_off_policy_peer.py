@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 from rlrun.algos.off_policy.replay_update import Draw, Given
 from rlrun.data.replay import Rows
+from rlrun.learning.learner import GradientState
 
 ORACLE = json.loads((Path(__file__).parent / "oracles" / "sb3_updates.json").read_text())
 SETTINGS = ORACLE["settings"]
@@ -116,13 +117,13 @@ def load(ours: Any, weights: dict[str, torch.Tensor], targets: dict[str, torch.T
     network = ours.agent.networks
     network.load_state_dict({**network.state_dict(), **targets})
     state = ours.body.learner.state
-    vectors = {name: part.theta.clone() for name, part in state._asdict().items() if part_is(part)}
+    vectors = {
+        name: part.theta.clone()
+        for name, part in state._asdict().items()
+        if isinstance(part, GradientState)
+    }
     network.load_state_dict({**network.state_dict(), **weights})
     return vectors
-
-
-def part_is(part: Any) -> bool:
-    return isinstance(part, tuple) and hasattr(part, "theta")
 
 
 def update(ours: Any, noise: torch.Tensor, delay: int = 1) -> None:
@@ -144,7 +145,7 @@ def assert_equal(ours: Any, wanted: dict[str, torch.Tensor]) -> None:
 
 def assert_target(ours: Any, field: str, targets: dict[str, torch.Tensor], part: str) -> None:
     """Compare a target's flat vector with the peer's."""
-    vector = getattr(ours.body.learner.state, field)
+    vector = ours.body.learner.state._asdict()[field]
     flat = torch.cat([tensor.flatten() for tensor in targets.values()])
     assert flat.shape == vector.shape, part
     torch.testing.assert_close(vector, flat, atol=1e-5, rtol=1e-5)

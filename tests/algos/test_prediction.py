@@ -82,6 +82,16 @@ def test_the_exact_value_of_a_random_policy():
     assert exact_value(line(), better, GAMMA).tolist() == pytest.approx(wanted)
 
 
+def test_the_best_policy_arrives_where_circling_is_as_good():
+    """0 and 1 lead to each other, and 1 to the end by its second move, which pays 1."""
+    transition = torch.zeros(2, 2, 2, dtype=torch.float64)
+    transition[0, :, 1] = transition[1, 0, 0] = 1
+    model = TabularModel(transition, torch.tensor([[0.0, 0], [0, 1]], dtype=torch.float64))
+    policy = nearly_best(model, 1.0, 0.0)
+    assert policy[1].tolist() == [0, 1]
+    assert exact_value(model, policy, 1.0).tolist() == pytest.approx([1, 1])
+
+
 def test_td_zero_by_hand():
     td = method("td_prediction", step_size=0.1)
     td.agent.value.copy_(torch.tensor([1.0, 2.0, 3.0]))

@@ -94,8 +94,9 @@ class Choices:
 
     def __init__(self, context: Context):
         """Take the number of actions."""
+        assert context.problem.choices is not None
         # Near the largest entropy there is: much of it has to be given up for a return.
-        self.target_entropy = 0.98 * math.log(context.problem.choices or 1)
+        self.target_entropy = 0.98 * math.log(context.problem.choices)
 
     def policy(self, context: Context) -> Policy:
         """Build π."""

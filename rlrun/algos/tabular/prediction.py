@@ -8,14 +8,11 @@ from rlrun.envs.tabular import TabularModel
 from rlrun.learning.bellman import action_values, exact_value, greedy
 from rlrun.learning.contract import Context, Metrics, Stateful, Trainable
 
-# Sweeps in which the best policy is looked for: more than any of these tasks needs.
-SWEEPS = 10_000
-
 # Without a discount, going round in circles can be as good as arriving.
 NEARLY_ONE = 0.9999
 
-# Largest change of a value at which it is found.
-TOLERANCE = 1e-12
+# By how much another action is better than the best so far, and not by rounding.
+TOLERANCE = 1e-9
 
 
 class GivenPolicy:
@@ -101,14 +98,12 @@ def nearly_best(model: TabularModel, gamma: float, randomness: float) -> Tensor:
         randomness: probability of a random action; 1: the best one does not matter.
     """
     gamma = min(gamma, NEARLY_ONE)
-    value = torch.zeros(len(model.reward), dtype=torch.float64)
-    best = torch.zeros_like(value, dtype=torch.int64)
-    for _ in range(SWEEPS if randomness < 1 else 0):
-        q = action_values(model, value, gamma)
-        best, change = greedy(q), (q.amax(-1) - value).abs().max()
-        value = q.amax(-1)
-        if change < TOLERANCE:
-            break
+    best = torch.zeros(len(model.reward), dtype=torch.int64)
+    changed = randomness < 1
+    while changed:  # policy iteration, as in policy_iteration.py
+        q = action_values(model, exact_value(model, best, gamma), gamma)
+        better = greedy(q, best, tolerance=TOLERANCE)
+        changed, best = not torch.equal(better, best), better
     policy = torch.full_like(model.reward, randomness / model.reward.shape[1])
     policy[torch.arange(len(policy)), best] += 1 - randomness
     return policy

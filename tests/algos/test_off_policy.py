@@ -9,6 +9,7 @@ import tiny
 import torch
 from gymnasium import spaces
 
+from rlrun.algos.off_policy.dqn import Batch
 from rlrun.collectors.episodes import Episodes
 from rlrun.errors import UserError
 
@@ -350,3 +351,37 @@ def test_targets_by_hand():
     batch = ours.body.take(torch.tensor([0, 1, 2]), ours.buffer.ring)
     y = batch.reward + batch.discount * value
     torch.testing.assert_close(y, torch.stack([0.5 * value, 1 + 0.5 * value, 2 + 0 * value]))
+
+
+def test_rows_are_weighed():
+    ours = fitted("dqn", tiny.Corridor, huber_threshold=2.0)
+    q = torch.tensor([[1.0, 9.0], [9.0, 5.0]])
+    action, target = torch.tensor([0, 1]), torch.tensor([0.0, 1.0])  # errors of 1 and 4
+    weight = torch.tensor([0.5, 0.25])
+    batch = Batch(torch.zeros(2, 5), action, target, weight, torch.zeros(0))
+    loss, _ = ours.loss(lambda obs: q, batch)
+    assert loss.item() == pytest.approx((0.5 * 0.5 + 0.25 * 2 * (4 - 1)) / 2)
+
+
+def test_errors_become_priorities():
+    settings = {"exponent": 0.5, "correction": 0.4, "epsilon": 1e-3}
+    ours = fitted("dqn", tiny.Corridor, updates_per_step=1 / 32, priorities=settings, double=False)
+    generator = ours.body._generator
+    before = generator.get_state()
+    places = ours.body._draw(0.0).places[0]
+    generator.set_state(before)
+    values, batch = ours.agent.networks.policy.logits, ours.body.take(places, ours.buffer.ring)
+    q = values(batch.obs).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+    error = q - batch.reward - batch.discount * values(batch.next_obs).amax(-1)
+    ours.update(0.0)
+    found = ours.parts["priorities"].state_dict()["values"][places]
+    torch.testing.assert_close(found.float(), (error.abs() + 1e-3).sqrt(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_temperatures_gradient_is_clipped():
+    norm = {"temperature.optimizer.max_grad_norm": 0.25, "temperature.target_entropy": 9.0}
+    ours = fitted("sac", updates_per_step=1 / 32, **norm)
+    ours.update(0.0)
+    # m ← 0.1 g of the first step.
+    m = ours.body.learner.state.log_temperature.optimizer.m
+    assert m.item() == pytest.approx(-0.025, rel=1e-3)

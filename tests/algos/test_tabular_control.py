@@ -97,6 +97,30 @@ def test_the_target_by_hand(name, changes, target, end):
     assert torch.equal(algorithm.agent.action_value[1:], Q[1:])
 
 
+@pytest.mark.parametrize("end", ["", "terminated", "truncated"])
+def test_double_q_learning_lets_the_other_table_judge(end):
+    algorithm = method("double_q_learning", step_size=0.25)
+    # The first would choose action 0 in state 1, the second action 1.
+    first, second = Q.clone(), Q.clone()
+    second[1] = torch.tensor([3.0, 7.0])
+    targets = [1 + 0.5 * 3, 1 + 0.5 * 4]
+    moved = [0, 0]
+    for _ in range(40):
+        algorithm.tables.values.copy_(torch.stack([first, second]))
+        said = taught(algorithm, 0, 1, 1.0, 1, end)
+        changed = algorithm.tables.values != torch.stack([first, second])  # [2, S, A]
+        assert changed.sum() == 1
+        i = int(changed.flatten(1).any(1).int().argmax())
+        moved[i] += 1
+        target = 1.0 if end == "terminated" else targets[i]
+        assert algorithm.tables.values[i, 0, 1] == 2 + 0.25 * (target - 2)
+        assert said["value/td_error"] == abs(target - 2)
+        # It acts by both.
+        assert algorithm.agent.action_value[0, 1] == 2 + 0.125 * (target - 2)
+        assert algorithm.agent.value[0] == algorithm.agent.action_value[0].max()
+    assert min(moved) > 8
+
+
 def test_sarsa_takes_the_action_that_it_has_learned_from():
     algorithm = method("sarsa", step_size=1.0, **{"exploration.start": 1.0, "exploration.end": 1.0})
     taken = Counter()

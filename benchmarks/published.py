@@ -41,6 +41,23 @@ def budgets() -> dict[str, int]:
     return published()["steps"]
 
 
+def budget(name: str, algo: str, env: str) -> int:
+    """Return the environment steps of a run of a method.
+
+    Args:
+        name: of the benchmark.
+        algo: its algorithm, whose rows are taken if there are none of that name.
+        env: choice of rlrun's group ``env``.
+    """
+    return rows_of(name, algo).get(env, {}).get("steps", budgets()[env])
+
+
+def rows_of(name: str, algo: str) -> dict:
+    """Return what is known of a method by environment; of its algorithm, if nothing of the name."""
+    known = published()["methods"]
+    return known.get(name) or known.get(algo) or {}
+
+
 def environments(name: str, algo: str) -> list[str]:
     """Return the environments for which something is known of a method, in the order of work.
 
@@ -48,8 +65,7 @@ def environments(name: str, algo: str) -> list[str]:
         name: of the benchmark.
         algo: its algorithm, whose figures are taken if there are none of that name.
     """
-    known = published()["methods"]
-    rows = known.get(name) or known.get(algo) or budgets()
+    rows = rows_of(name, algo) or budgets()
     return sorted(rows, key=list(budgets()).index)
 
 
@@ -63,8 +79,7 @@ def level(name: str, algo: str, env: str, *, total_steps: int, results: Path) ->
         total_steps: environment steps of a run, for a comparison at equal steps.
         results: directory with the ``returns_<method>.json`` to compare with.
     """
-    known = published()["methods"]
-    row = (known.get(name) or known.get(algo) or {}).get(env)
+    row = rows_of(name, algo).get(env)
     if row is None:
         return None
     target = row.get("target")

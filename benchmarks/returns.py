@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 
 from jobs import Job, make_job, run_all
-from published import budgets, environments
+from published import budget, budgets, environments
 from returns_report import retable, write_report
 from returns_verify import verify
 
@@ -48,16 +48,16 @@ def make_jobs(
     """List the runs, environment by environment, so that a benchmark stopped early has whole rows.
 
     Args:
-        root: directory of the runs, from the repository's root.
+        root: directory of the runs, from the repository's root; its name is the benchmark's.
         algo: choice of rlrun's group ``algo``.
         envs: choices of its group ``env``, the most important first.
         seeds: seeds for each of them.
-        total_steps: environment steps of every run; None: each environment's own budget.
+        total_steps: environment steps of every run; None: the method's for each environment.
         overrides: more settings for every run.
     """
     jobs = []
     for env in envs:
-        steps = total_steps or budgets()[env]
+        steps = total_steps or budget(root.name, algo, env)
         for seed in seeds:
             settings = [f"algo={algo}", f"env={env}", f"seed={seed}", f"total_steps={steps}"]
             jobs.append(make_job(root / f"{env}_s{seed}", settings, overrides))

@@ -279,6 +279,12 @@ def test_jobs_are_ordered_by_environment_and_have_its_budget(tmp_path):
     assert f"total_steps={budgets()['cartpole']}" in jobs[2].overrides
     assert jobs[2].overrides[-1] == "algo.gamma=0.9"
 
+    # A method that is published with fewer steps has as many.
+    (job,) = make_jobs(
+        tmp_path, algo="dqn", envs=["acrobot"], seeds=[0], total_steps=None, overrides=[]
+    )
+    assert "total_steps=100000" in job.overrides
+
 
 @pytest.fixture
 def job(tmp_path):

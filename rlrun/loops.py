@@ -19,8 +19,7 @@ def on_policy(run: "Run") -> None:
     run.evaluate_if_due()
 
     while run.goes_on:
-        with run.stopwatch.measure("time/collect_s"):
-            transitions = collector.collect(algorithm.agent.actor)
+        transitions = run.collect(collector, algorithm.agent.actor)
         with run.stopwatch.measure("time/update_s"):
             metrics = algorithm.update(transitions, progress=run.progress)
             algorithm.agent.publish()

@@ -13,19 +13,16 @@ class Moods(gym.Env):
 
     Args:
         matters: whether the action matters, by the seed.
-        breaks: number of the seeded episode whose second step raises.
     """
 
     observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = spaces.Discrete(3)
 
-    def __init__(self, matters=lambda seed: seed % 2 == 0, breaks: int = 0):
-        self.matters, self.remaining = matters, breaks
+    def __init__(self, matters=lambda seed: seed % 2 == 0):
+        self.matters = matters
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.remaining -= seed is not None
-        self.broken = self.remaining == 0 and seed is not None
         seed = seed or 0  # none for the episode that nobody will play
         self.obs = np.array([self.matters(seed), seed % 1000], np.float64)
         self.elapsed = 0
@@ -33,7 +30,5 @@ class Moods(gym.Env):
 
     def step(self, action):
         self.elapsed += 1
-        if self.broken and self.elapsed == 2:
-            raise RuntimeError("bad mood")
         reward = float(action) if self.obs[0] else 1.0
         return self.obs.copy(), reward, False, self.elapsed == 3, {}

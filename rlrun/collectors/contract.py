@@ -1,7 +1,5 @@
 """What an algorithm gets its data from: the parts that ``conf/collector/*.yaml`` name."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +9,6 @@ from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.data.rollout_buffer import Behaviour
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
-from rlrun.errors import EnvironmentFailure
 
 
 class Actor(Protocol):
@@ -39,7 +36,8 @@ class Collector(Protocol):
         """Let the actor act.
 
         Raises:
-            EnvironmentFailure: an environment raised; `state_dict` is that before the call.
+            EnvironmentFailure: an environment raised; whoever has the state from before the call
+                can go on from there (``Run.collect``).
             NonFiniteError: an observation, a reward or an action is not finite.
             UserError: an episode that is to be whole goes on after its time limit.
         """
@@ -78,27 +76,3 @@ class CollectorSpec(Protocol):
             seed: of the first environment's first episode.
         """
         ...
-
-
-class Snapshot:
-    """A collector's state at the start of a call, which is the one to save if the call fails."""
-
-    def __init__(self) -> None:
-        """Begin outside of a call."""
-        self.before: dict[str, Any] | None = None
-
-    @contextmanager
-    def of(self, state: dict[str, Any], actor: Actor) -> Iterator[None]:
-        """Keep a state for the time of a call, and for good if an environment fails in it.
-
-        Args:
-            state: of the collector, now.
-            actor: whose random numbers are put back after a failure, too.
-        """
-        self.before, generator = state, actor.generator.get_state()
-        try:
-            yield
-        except EnvironmentFailure:
-            actor.generator.set_state(generator)
-            raise
-        self.before = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rlrun.collectors.contract import Actor, Collector, Snapshot
+from rlrun.collectors.contract import Actor, Collector
 from rlrun.collectors.episodes import Episodes
 from rlrun.config.types import Count, NonNegative, NonNegativeInt
 from rlrun.data.groups import join, return_spreads, take_episodes
@@ -77,7 +77,6 @@ class DynamicSamplingCollector:
         self._shape = shape
         self._max_refills = max_refills
         self._spread_tolerance = spread_tolerance
-        self._snapshot = Snapshot()
         self._empty = 0
 
     def collect(self, actor: Actor) -> Transitions:
@@ -87,15 +86,14 @@ class DynamicSamplingCollector:
         """
         kept: list[Transitions] = []
         missing, dropped = self._shape.num_envs, 0
-        with self._snapshot.of(self._groups.state_dict(), actor):
-            while missing > 0 and len(kept) <= self._max_refills:
-                played = self._groups.collect(actor)
-                spreads = return_spreads(played.reward, played.mask, self._shape.group_size)
-                has_spread = spreads > self._spread_tolerance
-                members = has_spread.repeat_interleave(self._shape.group_size).nonzero().squeeze(-1)
-                kept.append(take_episodes(played, members[:missing]))
-                missing -= len(members)
-                dropped += int((~has_spread).sum())
+        while missing > 0 and len(kept) <= self._max_refills:
+            played = self._groups.collect(actor)
+            spreads = return_spreads(played.reward, played.mask, self._shape.group_size)
+            has_spread = spreads > self._spread_tolerance
+            members = has_spread.repeat_interleave(self._shape.group_size).nonzero().squeeze(-1)
+            kept.append(take_episodes(played, members[:missing]))
+            missing -= len(members)
+            dropped += int((~has_spread).sum())
         metrics = {
             "groups/dropped": torch.tensor(dropped),
             "groups/refills": torch.tensor(len(kept) - 1),
@@ -115,9 +113,8 @@ class DynamicSamplingCollector:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the collector that it wraps."""
-        return self._snapshot.before or self._groups.state_dict()
+        return self._groups.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self._groups.load_state_dict(state)
-        self._snapshot.before = None

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlrun.collectors.contract import Actor, Snapshot
+from rlrun.collectors.contract import Actor
 from rlrun.config.types import Count
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.data.rollout_buffer import RolloutBuffer
@@ -72,7 +72,6 @@ class EpisodeCollector:
         self._group = torch.arange(env.num_envs, device=env.device) // shape.group_size
         self._grouped = shape.group_size > 1
         self._next_seed = seed
-        self._snapshot = Snapshot()
 
     def collect(self, actor: Actor) -> Transitions:
         """Let the actor act until every episode has ended (see :class:`~.contract.Collector`).
@@ -82,7 +81,7 @@ class EpisodeCollector:
         """
         buffer = RolloutBuffer()
         masks: list[Tensor] = []
-        with self._snapshot.of(self._state(), actor), torch.inference_mode():
+        with torch.inference_mode():
             seeds = (self._group + self._next_seed).tolist()
             self._next_seed = seeds[-1] + 1
             obs = self.env.reset(seeds)
@@ -114,14 +113,10 @@ class EpisodeCollector:
             "wrapper hide that it is truncated?"
         )
 
-    def _state(self) -> dict[str, Any]:
-        return {"next_seed": self._next_seed}
-
     def state_dict(self) -> dict[str, Any]:
         """Return the next start; no episode is under way."""
-        return self._snapshot.before or self._state()
+        return {"next_seed": self._next_seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self._next_seed = state["next_seed"]
-        self._snapshot.before = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rlrun.collectors.contract import Actor, Snapshot
+from rlrun.collectors.contract import Actor
 from rlrun.config.types import Count
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.data.rollout_buffer import RolloutBuffer
@@ -43,12 +43,11 @@ class SegmentCollector:
         """
         self.env = env
         self.horizon = horizon
-        self._snapshot = Snapshot()
 
     def collect(self, actor: Actor) -> Transitions:
         """Let the actor act for T steps (see :class:`~.contract.Collector`)."""
         buffer = RolloutBuffer()
-        with self._snapshot.of(self._state(), actor), torch.inference_mode():
+        with torch.inference_mode():
             for _ in range(self.horizon):
                 obs = self.env.obs
                 action, behaviour = actor.act(obs)
@@ -62,14 +61,10 @@ class SegmentCollector:
             steps=mask.numel(),
         )
 
-    def _state(self) -> dict[str, Any]:
-        return {"env": self.env.state_dict()}
-
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the environments, in the middle of their episodes."""
-        return self._snapshot.before or self._state()
+        return {"env": self.env.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.env.load_state_dict(state["env"])
-        self._snapshot.before = None

@@ -44,6 +44,8 @@ class Actor:
         self._policy = policy
         if apart or next(policy.parameters()).device.type != device.type:
             self._policy = copy.deepcopy(policy).to(device)
+        # Found once: it is published after each of an off-policy method's few steps.
+        self._copies = list(zip(self._policy.parameters(), policy.parameters(), strict=True))
         self.normalizer = normalizer
         self.generator = generator
         self.version = 0
@@ -81,9 +83,8 @@ class Actor:
     def refresh(self) -> None:
         """Copy the learner's weights, if the actor has others."""
         if self._policy is not self._learned:
-            mine, learned = self._policy.parameters(), self._learned.parameters()
-            for own, new in zip(mine, learned, strict=True):
-                own.data.copy_(new)
+            for own, learned in self._copies:
+                own.data.copy_(learned.data)
 
     def state_dict(self) -> dict:
         """Return the version; weights, statistics and random numbers are saved by others."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from rlrun.algos.contract import Algorithm, Tabled
-from rlrun.collectors.contract import Collector
+from rlrun.collectors.contract import Actor, Collector
 from rlrun.config.experiment import Experiment
 from rlrun.data.replay import ReplayBuffer
 from rlrun.data.rollout import Transitions
@@ -72,6 +72,8 @@ class Run:
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
         self._parts: dict[str, Stateful] = {}
+        # States of parts from before a step that failed, which are theirs no more.
+        self._taken_back: dict[str, dict[str, Any]] = {}
         self._saved_states = None if checkpoint is None else SavedStates(checkpoint)
         self.logger_states: dict[str, dict[str, Any]] = {}
         self._manifest = {} if checkpoint is None else checkpoint.info
@@ -166,6 +168,25 @@ class Run:
                 self._spill.restore(self._manifest)
             buffer.cut(self.env.restarted)
 
+    def collect(self, collector: Collector, actor: Actor) -> Transitions:
+        """Let an actor act; if an environment fails in that, the run's state is that before it.
+
+        Args:
+            collector: that of `open_collector`.
+            actor: whose random numbers are put back, too.
+
+        Raises:
+            EnvironmentFailure, NonFiniteError, UserError: see :class:`Collector`.
+        """
+        before, generator = collector.state_dict(), actor.generator.get_state()
+        try:
+            with self.stopwatch.measure("time/collect_s"):
+                return collector.collect(actor)
+        except EnvironmentFailure:
+            self._taken_back["collector"] = before
+            actor.generator.set_state(generator)
+            raise
+
     def collect_and_update(
         self, collect: Callable[[], Transitions], update: Callable[[], Metrics]
     ) -> tuple[Transitions, Metrics]:
@@ -229,7 +250,10 @@ class Run:
     def state_dict(self) -> dict:
         """Return everything that decides the future, but for the weights."""
         self.stopwatch.tick()
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        return {
+            name: self._taken_back.get(name) or part.state_dict()
+            for name, part in self._parts.items()
+        }
 
     def save(self) -> Path:
         """Write a checkpoint.

@@ -12,7 +12,7 @@ from rlrun.collectors.contract import Collector
 from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
 from rlrun.data.groups import return_spreads, take_episodes
 from rlrun.data.rollout import Transitions
-from rlrun.errors import EnvironmentFailure, UserError
+from rlrun.errors import UserError
 
 
 class Watched:
@@ -38,12 +38,11 @@ def moods(
     num_envs: int,
     *,
     matters=lambda seed: seed % 2 == 0,
-    breaks: int = 0,
     max_refills: int = 3,
     spread_tolerance: float = 0.0,
 ):
     """An actor among moods, the collector of groups of four, and what it is wrapped around."""
-    env = control(lambda: Moods(matters, breaks), num_envs)
+    env = control(lambda: Moods(matters), num_envs)
     spec = part_of(
         "collector",
         "dynamic_sampling",
@@ -160,26 +159,6 @@ def test_a_state_is_that_of_the_next_start_and_a_snapshot():
     transitions = loaded.collect(again)
     assert torch.equal(transitions.obs, expected.obs)
     assert torch.equal(transitions.action, expected.action)
-
-
-def test_after_an_environments_error_the_state_is_that_before_the_call():
-    # It breaks when groups are refilled: a part of the call has been played.
-    actor, collector, watched = moods(8, breaks=2, max_refills=5)
-    state, drawn = copy.deepcopy(collector.state_dict()), actor.generator.get_state()
-    with pytest.raises(EnvironmentFailure, match="bad mood"):
-        collector.collect(actor)
-    assert len(watched.seen) == 1
-    assert differences(collector.state_dict(), state) == []
-    assert torch.equal(actor.generator.get_state(), drawn)
-    again, loaded, _ = moods(8, max_refills=5)
-    healthy, expected, _ = moods(8, max_refills=5)
-    loaded.load_state_dict(collector.state_dict())
-    again.generator.set_state(actor.generator.get_state())
-    assert torch.equal(loaded.collect(again).action, expected.collect(healthy).action)
-    # A state that is loaded from then on counts.
-    other = {"next_seed": state["next_seed"] + 2}
-    collector.load_state_dict(other)
-    assert collector.state_dict() == other
 
 
 # ---------------------------------------------------------------------- what fits

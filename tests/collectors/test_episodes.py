@@ -11,7 +11,7 @@ from tiny import Corridor, Counting, PointMass, context_of, control, counting, p
 
 from rlrun.collectors.episodes import Episodes
 from rlrun.data.rollout import RolloutShape
-from rlrun.errors import EnvironmentFailure, UserError
+from rlrun.errors import UserError
 
 CHOICE = spaces.Discrete(2)
 
@@ -228,45 +228,3 @@ def test_a_state_is_a_snapshot():
     collector.collect(actor)
     assert differences(state, before) == []
     assert differences(collector.state_dict(), before)
-
-
-class Breaks(PointMass):
-    """A point mass that breaks in the middle of one of its episodes."""
-
-    def __init__(self, episode: int):
-        self.remaining = episode
-
-    def reset(self, *, seed=None, options=None):
-        self.remaining -= seed is not None
-        return super().reset(seed=seed, options=options)
-
-    def step(self, action):
-        if self.remaining == 0 and self.elapsed == 4:
-            raise RuntimeError("the wheels came off")
-        return super().step(action)
-
-
-def test_after_an_environments_error_the_state_is_that_before_the_call():
-    actor, collector = episodes(lambda: Breaks(2), group_size=2)
-    collector.collect(actor)
-    state, drawn = copy.deepcopy(collector.state_dict()), actor.generator.get_state()
-    with pytest.raises(EnvironmentFailure, match=r"environment 0 .*the wheels came off"):
-        collector.collect(actor)
-    assert differences(collector.state_dict(), state) == []
-    assert torch.equal(actor.generator.get_state(), drawn)
-    # Which is where a run that was rescued so goes on: as if nothing had happened.
-    (again, loaded), (healthy, expected) = (episodes(PointMass, group_size=2) for _ in range(2))
-    expected.collect(healthy)
-    loaded.load_state_dict(collector.state_dict())
-    again.generator.set_state(actor.generator.get_state())
-    assert_equal(loaded.collect(again), expected.collect(healthy))
-
-
-def test_a_state_that_is_loaded_after_an_error_counts():
-    actor, collector = episodes(lambda: Breaks(2), group_size=2)
-    first = copy.deepcopy(collector.state_dict())
-    collector.collect(actor)
-    with pytest.raises(EnvironmentFailure):
-        collector.collect(actor)
-    collector.load_state_dict(first)
-    assert differences(collector.state_dict(), first) == []

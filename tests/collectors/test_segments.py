@@ -11,7 +11,6 @@ from tiny import Corridor, Counting, PointMass, context_of, control, counting, s
 
 from rlrun.collectors.segments import Segments
 from rlrun.data.rollout import RolloutShape
-from rlrun.errors import EnvironmentFailure
 
 ENVS, HORIZON = 3, 11
 CHOICE = spaces.Discrete(2)
@@ -165,46 +164,3 @@ def test_a_state_is_a_snapshot():
     collector.collect(actor)
     assert differences(state, before) == []
     assert differences(collector.state_dict(), before)
-
-
-def test_after_an_environments_error_the_state_is_that_before_the_call():
-    actor, collector = middle()
-    collector.collect(actor)
-    state, drawn = copy.deepcopy(collector.state_dict()), actor.generator.get_state()
-    fail_after(collector, 4)
-    with pytest.raises(EnvironmentFailure, match=r"environment 1 .*the wheels came off"):
-        collector.collect(actor)
-    assert differences(collector.state_dict(), state) == []
-    assert torch.equal(actor.generator.get_state(), drawn)
-    # Which is where a run that was rescued so goes on: as if nothing had happened.
-    (again, loaded), (healthy, expected) = middle(), middle()
-    expected.collect(healthy)
-    loaded.load_state_dict(collector.state_dict())
-    again.generator.set_state(actor.generator.get_state())
-    assert_equal(loaded.collect(again), expected.collect(healthy))
-
-
-def test_a_state_that_is_loaded_after_an_error_counts():
-    actor, collector = middle()
-    first = copy.deepcopy(collector.state_dict())
-    collector.collect(actor)
-    envs = fail_after(collector, 4)
-    with pytest.raises(EnvironmentFailure):
-        collector.collect(actor)
-    del envs[1].step
-    collector.load_state_dict(first)
-    assert differences(collector.state_dict(), first) == []
-
-
-def fail_after(collector, steps: int) -> list:
-    """Have the second of a collector's environments raise after some more steps; return all."""
-    envs = collector.env._vector_env.envs
-    step, left = envs[1].step, iter(range(steps))
-
-    def fragile(action):
-        if next(left, None) is None:
-            raise RuntimeError("the wheels came off")
-        return step(action)
-
-    envs[1].step = fragile
-    return envs

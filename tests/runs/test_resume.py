@@ -1,5 +1,6 @@
 """N steps = N/2, killed or stopped, resumed, N/2: the same bits, for every algorithm."""
 
+import itertools
 import re
 import resource
 import signal
@@ -19,7 +20,8 @@ from running import (
 from tiny import algorithms
 
 from rlrun import loops
-from rlrun.errors import Interrupted, UserError
+from rlrun.envs.control import ControlEnv
+from rlrun.errors import EnvironmentFailure, Interrupted, UserError
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
@@ -274,6 +276,39 @@ def test_a_run_that_keeps_one_checkpoint_keeps_a_whole_one(tmp_path):
     assert load(checkpoints(directory)[-1]).info["step"] == record(directory)["step"] == 192
     api.resume(directory, total_steps=256)
     assert record(directory)["status"] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("algo", "collector"),
+    [
+        ("ppo", "segments"),
+        ("reinforce", "episodes"),
+        ("grpo", "groups"),
+        ("dapo", "dynamic_sampling"),
+    ],
+)
+def test_what_an_environments_error_leaves_is_the_state_before_the_iteration(
+    algo, collector, tmp_path, monkeypatch
+):
+    words = small("cartpole", *STEPS, NEVER, f"collector={collector}", algo=algo)
+    words.append("evaluation.episodes=3")
+    whole, failed = tmp_path / "whole", tmp_path / "failed"
+    api.train(experiment([*words, f"run_dir={whole}"]))
+    calls, step = itertools.count(), ControlEnv.step
+
+    def failing(env, action, rows=None):
+        if env.num_envs == 2 and next(calls) == 200:  # not in an evaluation, which has 3
+            raise EnvironmentFailure(0, 3, ArithmeticError("the wheels came off"))
+        return step(env, action, rows)
+
+    monkeypatch.setattr(ControlEnv, "step", failing)
+    with pytest.raises(EnvironmentFailure):
+        api.train(experiment([*words, f"run_dir={failed}"]))
+    monkeypatch.undo()
+    assert record(failed)["status"] == "failed"
+    assert load(checkpoints(failed)[-1]).info["step"] == record(failed)["step"] > 0
+    api.resume(failed, total_steps=None)
+    assert_same_run(failed, whole)
 
 
 def test_a_finished_run_goes_on_to_a_later_end(tmp_path):

@@ -31,8 +31,8 @@ class Hardware:
     Attributes:
         device: where the learner lives: "cpu", "cuda", "cuda:1".
         threads: threads for physics; None means all cores that this process may use.
-        learner_threads: threads inside one tensor operation of the learner on the CPU; None: all
-            cores, as far as there is work for them.
+        learner_threads: threads inside one tensor operation of the learner on the CPU; None: as
+            many as for physics, as far as there is work for them.
         compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
             enough to win the time back (:class:`~rlrun.hardware.compile.Compilation`).
     """
@@ -59,7 +59,7 @@ class Hardware:
             return self.learner_threads
         # Beside a GPU only the actor computes there.
         on_cpu = torch.device(self.device).type == "cpu"
-        return min(available_cores(), MOST_OPERATION_THREADS) if on_cpu else 1
+        return min(self.physics_threads, MOST_OPERATION_THREADS) if on_cpu else 1
 
     def torch_device(self) -> torch.device:
         """Return the learner's device.

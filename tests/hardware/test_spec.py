@@ -170,4 +170,8 @@ def test_threads_of_an_operation():
     spec = {"threads": None, "compile": "off", "learner_threads": None}
     assert 1 <= Hardware(device="cpu", **spec).operation_threads <= 4
     assert Hardware(device="cuda", **spec).operation_threads == 1
+    # Who asks for a run of one thread gets one; of many, no more than there is work for.
+    for threads, expected in ((1, 1), (2, 2), (16, 4)):
+        spec["threads"] = threads
+        assert Hardware(device="cpu", **spec).operation_threads == expected
     assert Hardware(device="cpu", **{**spec, "learner_threads": 3}).operation_threads == 3

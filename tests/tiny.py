@@ -38,7 +38,7 @@ from rlrun.models.networks import Model
 from rlrun.models.reference import Reference
 from rlrun.runs.evaluate import play_episodes
 
-CPU = Hardware(device="cpu", threads=1, learner_threads=1, compile="off")
+CPU = Hardware(device="cpu", threads=1, learner_threads=1, compile="off", products="highest")
 
 # The sizes of a small algorithm, as far as it has them.
 SMALL = {

@@ -1,4 +1,4 @@
-"""How many cores this process may use, which is often fewer than the machine has."""
+"""What this process has of a CPU: how many cores, often fewer than there are, and its products."""
 
 import math
 import os
@@ -12,6 +12,20 @@ def available_cores() -> int:
         return os.cpu_count() or 1
     cores = len(os.sched_getaffinity(0))
     return max(1, math.floor(min(cores, cgroup_quota(Path("/")))))
+
+
+def has_bfloat16_products(root: Path = Path("/")) -> bool:
+    """Say whether the processor multiplies bfloat16 numbers by itself, as Linux lists it.
+
+    Args:
+        root: directory that holds ``proc``; "/" but in tests.
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    of_x86_or_arm = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(of_x86_or_arm.split())
 
 
 def cgroup_quota(root: Path) -> float:

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Le
 
 from rlrun.errors import UserError
-from rlrun.hardware.cpu import available_cores
+from rlrun.hardware.cpu import available_cores, has_bfloat16_products
 
 # More threads than any machine has cores, and few enough that it can start them.
 Threads = Annotated[int, Ge(1), Le(1024)]
@@ -35,12 +35,15 @@ class Hardware:
             many as for physics, as far as there is work for them.
         compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
             enough to win the time back (:class:`~rlrun.hardware.compile.Compilation`).
+        products: how exact products of float32 matrices are: "highest"; "high": in TF32, on a GPU;
+            "medium": in bfloat16, on a GPU and on CPUs that have it.
     """
 
     device: str
     threads: Threads | None
     learner_threads: Threads | None
     compile: Literal["auto", "off", "on"]
+    products: Literal["highest", "high", "medium"]
 
     def __post_init__(self):
         """Refuse what is no device."""
@@ -77,9 +80,9 @@ class Hardware:
         return device
 
     def remarks(self) -> list[str]:
-        """Return what a user may not have meant: more threads than there are cores."""
+        """Return what a user may not have meant: more threads than cores, products as before."""
         cores = available_cores()
-        return [
+        remarks = [
             f"hardware.{name}={count}, but this process may use {cores} core{'s' * (cores > 1)}"
             for name, count in (
                 ("threads", self.threads),
@@ -87,10 +90,19 @@ class Hardware:
             )
             if count is not None and count > cores
         ]
+        on_gpu = torch.device(self.device).type != "cpu"
+        faster = on_gpu or (self.products == "medium" and has_bfloat16_products())
+        if self.products != "highest" and not faster:
+            remarks.append(
+                f"hardware.products={self.products}: this processor has no such products, which "
+                "stay in float32"
+            )
+        return remarks
 
     def prepare(self) -> None:
-        """Set the process up: threads, and a cache of compiled code that outlives the run."""
+        """Set the process up: threads, products, a cache of compiled code that outlives the run."""
         torch.set_num_threads(self.operation_threads)
+        torch.set_float32_matmul_precision(self.products)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
         # The learner is one function, so that worker processes have nothing to share; left
         # running, they would answer the terminal's Ctrl-C with tracebacks of their own.

@@ -1,15 +1,16 @@
 """Updates from a replay buffer, compiled: equal to Python's, and beside the physics or not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from running import experiment, metrics, small
-from tiny import Corridor, PointMass, control, set_up, small_model
+from tiny import CPU, Corridor, PointMass, control, set_up, small_model
 
 from rlrun.hardware.compile import Compilation
-from rlrun.hardware.spec import Hardware
 from rlrun.runs import api
 
-COMPILED = Hardware(device="cpu", threads=1, learner_threads=1, compile="on")
+COMPILED = replace(CPU, compile="on")
 ALL_OF_DQN = {
     "dueling": True,
     "noisy": {"sigma": 0.5},

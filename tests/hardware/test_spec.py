@@ -11,7 +11,8 @@ from tiny import CPU
 
 from rlrun.config.schema import convert
 from rlrun.errors import UserError
-from rlrun.hardware.cpu import available_cores
+from rlrun.hardware import spec
+from rlrun.hardware.cpu import available_cores, has_bfloat16_products
 from rlrun.hardware.spec import Hardware
 
 TWO_THREADS = replace(CPU, threads=2)
@@ -152,9 +153,7 @@ def test_an_error_in_either_is_raised(hardware, failing):
 def test_two_functions_go_apart_where_there_are_cores_for_both(
     threads, learner_threads, learners, apart
 ):
-    hardware = Hardware(
-        device="cpu", threads=threads, learner_threads=learner_threads, compile="on"
-    )
+    hardware = replace(CPU, threads=threads, learner_threads=learner_threads, compile="on")
     calls = []
 
     def call(name):
@@ -167,11 +166,42 @@ def test_two_functions_go_apart_where_there_are_cores_for_both(
 
 
 def test_threads_of_an_operation():
-    spec = {"threads": None, "compile": "off", "learner_threads": None}
-    assert 1 <= Hardware(device="cpu", **spec).operation_threads <= 4
-    assert Hardware(device="cuda", **spec).operation_threads == 1
+    free = replace(CPU, threads=None, learner_threads=None)
+    assert 1 <= free.operation_threads <= 4
+    assert replace(free, device="cuda").operation_threads == 1
     # Who asks for a run of one thread gets one; of many, no more than there is work for.
     for threads, expected in ((1, 1), (2, 2), (16, 4)):
-        spec["threads"] = threads
-        assert Hardware(device="cpu", **spec).operation_threads == expected
-    assert Hardware(device="cpu", **{**spec, "learner_threads": 3}).operation_threads == 3
+        assert replace(free, threads=threads).operation_threads == expected
+    assert replace(free, learner_threads=3).operation_threads == 3
+
+
+def test_products_are_as_exact_as_they_are_asked_for():
+    try:
+        for products in ("medium", "highest"):
+            replace(CPU, products=products).prepare()
+            assert torch.get_float32_matmul_precision() == products
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(
+    ("products", "device", "flags", "remarked"),
+    [
+        ("highest", "cpu", "", False),
+        ("high", "cpu", "flags : avx512_bf16", True),  # TF32 is a GPU's
+        ("medium", "cpu", "flags : fma avx512f", True),
+        ("medium", "cpu", "flags : fma amx_bf16 amx_int8", False),
+        ("medium", "cpu", "Features : asimd bf16", False),
+        ("medium", "cuda", "", False),
+    ],
+)
+def test_products_that_the_processor_lacks_are_remarked_upon(
+    products, device, flags, remarked, tmp_path, monkeypatch
+):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\n{flags}\n")
+    answer = has_bfloat16_products(tmp_path)
+    monkeypatch.setattr(spec, "has_bfloat16_products", lambda: answer)
+    said = replace(CPU, device=device, products=products).remarks()
+    remark = f"hardware.products={products}: this processor has no such products, which stay in"
+    assert said == ([f"{remark} float32"] if remarked else [])

@@ -11,6 +11,7 @@ the script acts by their tables, as A has two actions and B has ten.
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -54,7 +55,8 @@ def repeat(run: Run, seed: int, episodes: int) -> NDArray:
     """Return whether each episode of a new learner went left, [episodes] (bool)."""
     generator = np.random.default_rng(seed)
     again = Run(replace(run.experiment, seed=seed), checkpoint=None)
-    learner, went_left = again.algorithm, np.zeros(episodes, bool)
+    learner: Any = again.algorithm  # of the online loop
+    went_left = np.zeros(episodes, bool)
     values = learner.agent.action_value.numpy()
     for episode in range(episodes):
         state = A
@@ -80,7 +82,7 @@ def count(point: tuple[str, range], episodes: int) -> NDArray:
     """Return how many repetitions of a method went left in each episode, [episodes]."""
     method, seeds = point
     torch.set_num_threads(1)
-    gym.register("Places-v0", entry_point=Places, max_episode_steps=2)
+    gym.register("Places-v0", entry_point=lambda **_: Places(), max_episode_steps=2)
     words = [f"algo={method}", "env=gym", "env.id=Places-v0", "logger=none"]
     run = make_run([*words, f"algo.step_size={STEP_SIZE}"])
     return sum((repeat(run, seed, episodes).astype(int) for seed in seeds), np.zeros(episodes, int))

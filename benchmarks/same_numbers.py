@@ -50,6 +50,26 @@ ALGORITHMS = (
     "dapo",
     "gspo",
 )
+# Methods with a replay buffer, and words for short runs of them.
+FROM_REPLAY = (
+    ("dqn", "cartpole"),
+    ("sac", "cartpole"),
+    ("sac", "hopper"),
+    ("ddpg", "hopper"),
+    ("td3", "hopper"),
+)
+FEW_UPDATES = ("algo.replay.warmup_steps=1_000", "algo.replay.updates_per_step=0.25")
+ON_TABLES = (
+    "value_iteration",
+    "policy_iteration",
+    "q_learning",
+    "double_q_learning",
+    "sarsa",
+    "expected_sarsa",
+    "mc_control",
+    "mc_prediction",
+    "td_prediction",
+)
 PLAIN = (
     "seed=3",
     "hardware.compile=off",
@@ -75,7 +95,9 @@ def cases() -> list[tuple[str, ...]]:
         for algo, names in ESTIMATORS.items()
         for name in names
     ]
-    return [*pairs, *others]
+    replay = [(f"algo={algo}", f"env={env}", *FEW_UPDATES) for algo, env in FROM_REPLAY]
+    tables = [(f"algo={algo}", "env=frozen_lake") for algo in ON_TABLES]
+    return [*pairs, *others, *replay, *tables]
 
 
 def rows(directory: Path) -> list[dict[str, float]]:

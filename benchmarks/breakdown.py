@@ -99,9 +99,9 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
             steps += transitions.steps
             updates += int(metrics["updates"])
 
-    evaluation_env = run.make_evaluation_env(experiment.evaluation.episodes)
+    run.evaluator.play(experiment.evaluation.episodes, seed=0)  # makes the environments
     start = time.perf_counter()
-    evaluation = run.play(evaluation_env, seed=0)
+    evaluation = run.evaluator.play(experiment.evaluation.episodes, seed=0)
     return {
         "us_per_step": {name: s / steps * 1e6 for name, s in watches.seconds.items()},
         "us_per_minibatch": watches.seconds[UPDATES] / updates * 1e6,

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from rlrun.algos.contract import OnPolicyAlgorithm
-from rlrun.runs.evaluate import play_episodes
 
 ENV, STEPS, SEEDS = "hopper", 200_000, (0, 1, 2)
 # Line of the picture -> settings. All have 2,048 steps an update; PPO's have 10 epochs of 64 rows.
@@ -57,8 +56,7 @@ def train(item: tuple[str, int], *, steps: int) -> dict[str, Any]:
             kl = old.kl(policy(obs))
             mean.append(float(kl.mean()))
             largest.append(float(kl.max()))
-    env = run.make_evaluation_env(run.experiment.evaluation.episodes)
-    episodes = play_episodes(run.act_greedily, env, seed=0, max_length=10_000)
+    episodes = run.evaluator.play(run.experiment.evaluation.episodes, seed=0)
     run.close()
     return {
         "method": method,

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,11 +185,8 @@ def evaluate_run(
         UserError: there is no such checkpoint, or no memory for so many episodes at once.
     """
     require_room(episodes, "episodes")
-    with (
-        saved_run(directory, checkpoint, plugins) as (run, path),
-        closing(run.make_evaluation_env(episodes)) as env,
-    ):
-        result = run.play(env, seed=seed)
+    with saved_run(directory, checkpoint, plugins) as (run, path):
+        result = run.evaluator.play(episodes, seed=seed)
     returns = np.array(result.returns)
     return {
         "checkpoint": str(path),

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv
+from rlrun.hardware.memory import memory_suffices
 
 FINAL_SHARE = 0.1  # of a run's steps: the part whose evaluations are its figure
 
@@ -82,6 +84,48 @@ def play_episodes(
         obs = step.obs
     env.drain_episodes()  # or they would pile up
     return Episodes(returns.tolist(), lengths.tolist())
+
+
+class Evaluator:
+    """Plays a run's policy in environments that training never touches."""
+
+    def __init__(self, experiment: Experiment, policy: Callable[[Tensor], Tensor]):
+        """Make nothing yet.
+
+        Args:
+            experiment: gives the environment, and the length of an episode.
+            policy: raw observations [N, D] -> actions, [N] or [N, A].
+        """
+        self._experiment = experiment
+        self._policy = policy
+        self._env: ControlEnv | None = None
+
+    def play(self, episodes: int, *, seed: int) -> Episodes:
+        """Play episodes side by side (see :func:`play_episodes`).
+
+        Args:
+            episodes: how many, each in an environment of its own; these are kept for the next time.
+            seed: of the first one.
+
+        Raises:
+            UserError: there is no memory for so many environments.
+        """
+        if self._env is None or self._env.num_envs != episodes:
+            self.close()
+            self._env = self._make(episodes)
+        max_length = self._experiment.evaluation.max_length
+        return play_episodes(self._policy, self._env, seed=seed, max_length=max_length)
+
+    @memory_suffices("the environments of an evaluation")
+    def _make(self, episodes: int) -> ControlEnv:
+        threads = self._experiment.hardware.physics_threads
+        return ControlEnv.make(self._experiment.env, num_envs=episodes, threads=threads)
+
+    def close(self) -> None:
+        """Let the environments go."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
 
 
 def final_return(evaluations: Sequence[tuple[int, float]], total_steps: int) -> float:

@@ -78,3 +78,57 @@ class SavedStates:
         if self._states:
             names = ", ".join(map(str, self._states))
             raise UserError(f"{self._path} has {names}: it does not belong to this config")
+
+
+class Parts:
+    """The parts that decide a run's future, by name; those of a resumed run go on where it was.
+
+    Args:
+        checkpoint: where to go on from, or None for a new run.
+
+    Attributes:
+        saved: the states that no part has taken yet; None: the run is new.
+
+    Raises:
+        UserError: the checkpoint holds no states by name.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None):
+        self.saved = None if checkpoint is None else SavedStates(checkpoint)
+        self._parts: dict[str, Stateful] = {}
+        # States from before a step that failed, of parts that are somewhere in the middle of it.
+        self._taken_back: dict[str, dict[str, Any]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Say whether there is a part of this name."""
+        return name in self._parts
+
+    def add(self, name: str, part: Stateful) -> None:
+        """Make a part's state part of the run's; a resumed run goes on with the saved one.
+
+        Raises:
+            UserError: there is no such state in the checkpoint, or it is that of another part.
+        """
+        self._parts[name] = part
+        if self.saved is not None:
+            self.saved.load(name, part)
+
+    def take_back(self, name: str, state: dict[str, Any]) -> None:
+        """Keep an earlier state of a part in place of its own: a step of it has failed."""
+        self._taken_back[name] = state
+
+    def require_all(self) -> None:
+        """Refuse to go on without a part that the run had before, once the loop has its own.
+
+        Raises:
+            UserError: a state is left that no part has asked for.
+        """
+        if self.saved is not None:
+            self.saved.require_all_taken()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all parts."""
+        return {
+            name: self._taken_back.get(name) or part.state_dict()
+            for name, part in self._parts.items()
+        }

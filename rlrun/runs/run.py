@@ -26,18 +26,18 @@ from rlrun.errors import (
 )
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
-from rlrun.learning.contract import Metrics, Stateful
+from rlrun.learning.contract import Metrics
 from rlrun.learning.metrics import MetricAverager
 from rlrun.loggers.jsonl import require_offset
 from rlrun.runs.counters import Counters, Stopwatch
-from rlrun.runs.evaluate import Episodes, play_episodes
+from rlrun.runs.evaluate import Evaluator
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, REPLAY
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.files.segments import Spill
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
-from rlrun.runs.restoring import SavedStates, must_belong
+from rlrun.runs.restoring import Parts, must_belong
 from rlrun.runs.signals import StopFlag
 
 A = TypeVar("A")
@@ -71,16 +71,13 @@ class Run:
         self.counters = Counters()
         self.averager = MetricAverager()
         self.streams = Streams.from_seed(experiment.seed)
-        self._parts: dict[str, Stateful] = {}
-        # States of parts from before a step that failed, which are theirs no more.
-        self._taken_back: dict[str, dict[str, Any]] = {}
-        self._saved_states = None if checkpoint is None else SavedStates(checkpoint)
+        self._parts = Parts(checkpoint)
         self.logger_states: dict[str, dict[str, Any]] = {}
         self._manifest = {} if checkpoint is None else checkpoint.info
         self._spill: Spill | None = None
         self._goes_on_beside = False
         self._side_by_side = experiment.hardware.side_by_side(learners=1)
-        self._evaluation_env: ControlEnv | None = None
+        self.evaluator = Evaluator(experiment, self._act_greedily)
         self.env = ControlEnv.make(
             experiment.env,
             num_envs=self.algorithm.num_envs,
@@ -118,29 +115,29 @@ class Run:
             total_steps=experiment.total_steps,
             decided=compiled,
         )
-        if checkpoint is not None and self._saved_states is not None:
-            self.logger_states = self._saved_states.take("loggers")
+        if checkpoint is not None and self._parts.saved is not None:
+            self.logger_states = self._parts.saved.take("loggers")
             with must_belong(checkpoint.path):
                 require_offset(self.logger_states)
-        self.restore("counters", self.counters)
-        self.restore("averager", self.averager)
-        self.restore("streams", self.streams)
+        self._parts.add("counters", self.counters)
+        self._parts.add("averager", self.averager)
+        self._parts.add("streams", self.streams)
         for name, part in {**algorithm.learners, **algorithm.parts}.items():
-            self.restore(f"algorithm.{name}", part)
+            self._parts.add(f"algorithm.{name}", part)
 
     def open_collector(self) -> Collector:
         """Open what an on-policy loop gets its data from, or go on with it."""
         collector = self.experiment.collector.open(
             self.env, self._context.shape, seed=self.streams.env
         )
-        self.restore("collector", collector)
+        self._parts.add("collector", collector)
         return collector
 
     def open_env(self) -> ControlEnv:
         """Begin an episode in every environment, or go on in the middle of one."""
-        if self._saved_states is None:
+        if self._parts.saved is None:
             self.env.reset(self.streams.env)
-        self.restore("env", self.env)
+        self._parts.add("env", self.env)
         return self.env
 
     def open_buffer(self, buffer: ReplayBuffer) -> None:
@@ -183,7 +180,7 @@ class Run:
             with self.stopwatch.measure("time/collect_s"):
                 return collector.collect(actor)
         except EnvironmentFailure:
-            self._taken_back["collector"] = before
+            self._parts.take_back("collector", before)
             actor.generator.set_state(generator)
             raise
 
@@ -226,34 +223,15 @@ class Run:
 
     def close(self) -> None:
         """Let the environments go."""
-        for env in (self.env, self._evaluation_env):
-            if env is not None:
-                env.close()
+        self.env.close()
+        self.evaluator.close()
 
     # ------------------------------------------------------------------ state
-
-    def restore(self, name: str, part: Stateful) -> None:
-        """Make a part's state part of the run's; a resumed run goes on with the saved one.
-
-        Raises:
-            UserError: there is no such state in the checkpoint, or it is that of another part.
-        """
-        self._parts[name] = part
-        if self._saved_states is not None:
-            self._saved_states.load(name, part)
-
-    def _require_all_restored(self) -> None:
-        """Refuse to go on without a part that the run had before, once the loop has its own."""
-        if self._saved_states is not None:
-            self._saved_states.require_all_taken()
 
     def state_dict(self) -> dict:
         """Return everything that decides the future, but for the weights."""
         self.stopwatch.tick()
-        return {
-            name: self._taken_back.get(name) or part.state_dict()
-            for name, part in self._parts.items()
-        }
+        return self._parts.state_dict()
 
     def save(self) -> Path:
         """Write a checkpoint.
@@ -262,7 +240,7 @@ class Run:
             NonFiniteError: a number of the iterations since the last row is lost.
             CheckpointNotWritten: the disk is full, say.
         """
-        self._require_all_restored()
+        self._parts.require_all()
         self._require_finite_since_last_row()
         self.store.notice_deletion(self.counters.step)
         rows = {} if self._spill is None else {REPLAY: self._spill.save()}
@@ -344,7 +322,7 @@ class Run:
             updates: optimiser steps.
             converged: whether more steps would change nothing, which ends the run.
         """
-        self._require_all_restored()
+        self._parts.require_all()
         self.counters.step += steps
         self.counters.update += updates
         self.counters.converged = converged
@@ -403,9 +381,8 @@ class Run:
         start = time.perf_counter()
         seed = evaluation_seed(self.streams.evaluation, self.counters.step)
         try:
-            if self._evaluation_env is None:
-                self._evaluation_env = self.make_evaluation_env(self.experiment.evaluation.episodes)
-            metrics = self.play(self._evaluation_env, seed=seed).metrics()
+            episodes = self.experiment.evaluation.episodes
+            metrics = self.evaluator.play(episodes, seed=seed).metrics()
         except (NonFiniteError, EnvironmentFailure):
             raise  # perhaps the weights' fault; the session rescues the run
         except Exception:
@@ -431,17 +408,6 @@ class Run:
         grid = read_grid(self.experiment.env)
         self.record.draw_table(agent.value.numpy(), agent.action_value.numpy(), grid)
 
-    def play(self, env: ControlEnv, *, seed: int) -> Episodes:
-        """Play one episode of the greedy policy in each environment."""
-        max_length = self.experiment.evaluation.max_length
-        return play_episodes(self.act_greedily, env, seed=seed, max_length=max_length)
-
-    @memory_suffices("the environments of an evaluation")
-    def make_evaluation_env(self, episodes: int) -> ControlEnv:
-        """Make environments that training never touches, one for each episode."""
-        threads = self.experiment.hardware.physics_threads
-        return ControlEnv.make(self.experiment.env, num_envs=episodes, threads=threads)
-
-    def act_greedily(self, obs: Tensor) -> Tensor:
+    def _act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""
         return self.algorithm.agent.actor.act_greedily(obs)

@@ -244,9 +244,9 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
 
     before = copy.deepcopy(state())
     assert before["observation_normalizer"]["count"] == 576
-    first = run.play(run.make_evaluation_env(3), seed=1)
+    first = run.evaluator.play(3, seed=1)
     assert differences(state(), before) == []
-    assert run.play(run.make_evaluation_env(3), seed=1) == first
+    assert run.evaluator.play(3, seed=1) == first
 
 
 # ---------------------------------------------------------------------- what goes wrong

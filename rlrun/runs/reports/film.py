@@ -61,7 +61,7 @@ def film(run: Run, *, seed: int, path: Path) -> None:
             writer.send(None)  # starts the generator
             for _ in range(run.experiment.evaluation.max_length):
                 writer.send(np.ascontiguousarray(frame))
-                step = env.step(run.act_greedily(obs))
+                step = env.step(run.algorithm.agent.actor.act_greedily(obs))
                 if step.terminated[0] or step.truncated[0]:
                     break
                 obs = step.obs

@@ -49,7 +49,8 @@ def budget(name: str, algo: str, env: str) -> int:
         algo: its algorithm, whose rows are taken if there are none of that name.
         env: choice of rlrun's group ``env``.
     """
-    return rows_of(name, algo).get(env, {}).get("steps", budgets()[env])
+    row = rows_of(name, algo).get(env, {})
+    return row["steps"] if "steps" in row else budgets()[env]
 
 
 def rows_of(name: str, algo: str) -> dict:

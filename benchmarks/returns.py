@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--name", help="of this benchmark (default: the algorithm)")
     parser.add_argument("--envs", nargs="+", help="(default: those with published figures)")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="(default 10 to 14)")
-    parser.add_argument("--total-steps", type=int, help="of a run (default: the environment's)")
+    parser.add_argument("--total-steps", type=int, help="of a run (default: the method's)")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--summarize-only", action="store_true", help="train nothing")

@@ -1,6 +1,6 @@
 """Says whether two commits compute the same: every algorithm and every estimator, bit for bit.
 
-    python benchmarks/same_numbers.py 1d00e09 HEAD
+    python benchmarks/same_numbers.py 9630860 HEAD
     python benchmarks/same_numbers.py 1d00e09 HEAD --tolerance 1e-6 --rows 1
 
 Each commit is checked out beside the other and runs the same command lines: short, eager, one
@@ -58,7 +58,11 @@ FROM_REPLAY = (
     ("ddpg", "hopper"),
     ("td3", "hopper"),
 )
-FEW_UPDATES = ("algo.replay.warmup_steps=1_000", "algo.replay.updates_per_step=0.25")
+FEW_UPDATES = (
+    "algo.horizon=8",
+    "algo.replay.warmup_steps=1_000",
+    "algo.replay.updates_per_step=0.25",
+)
 ON_TABLES = (
     "value_iteration",
     "policy_iteration",

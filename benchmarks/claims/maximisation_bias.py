@@ -85,7 +85,11 @@ def count(point: tuple[str, range], episodes: int) -> NDArray:
     gym.register("Places-v0", entry_point=lambda **_: Places(), max_episode_steps=2)
     words = [f"algo={method}", "env=gym", "env.id=Places-v0", "logger=none"]
     run = make_run([*words, f"algo.step_size={STEP_SIZE}"])
-    return sum((repeat(run, seed, episodes).astype(int) for seed in seeds), np.zeros(episodes, int))
+    counts = np.zeros(episodes, int)
+    for seed in seeds:
+        counts += repeat(run, seed, episodes)
+    run.close()
+    return counts
 
 
 def shares(study: Study, repetitions: int, episodes: int) -> dict[str, list[float]]:

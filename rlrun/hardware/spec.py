@@ -36,14 +36,15 @@ class Hardware:
         compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
             enough to win the time back (:class:`~rlrun.hardware.compile.Compilation`).
         products: how exact products of float32 matrices are: "highest"; "high": in TF32, on a GPU;
-            "medium": in bfloat16, on a GPU and on CPUs that have it.
+            "medium": the same there, in bfloat16 on CPUs that have it. A run of before this
+            setting has none.
     """
 
     device: str
     threads: Threads | None
     learner_threads: Threads | None
     compile: Literal["auto", "off", "on"]
-    products: Literal["highest", "high", "medium"]
+    products: Literal["highest", "high", "medium"] = "highest"
 
     def __post_init__(self):
         """Refuse what is no device."""
@@ -62,7 +63,8 @@ class Hardware:
             return self.learner_threads
         # Beside a GPU only the actor computes there.
         on_cpu = torch.device(self.device).type == "cpu"
-        return min(self.physics_threads, MOST_OPERATION_THREADS) if on_cpu else 1
+        most = min(self.physics_threads, available_cores(), MOST_OPERATION_THREADS)
+        return most if on_cpu else 1
 
     def torch_device(self) -> torch.device:
         """Return the learner's device.

@@ -110,6 +110,7 @@ class Parts:
             UserError: there is no such state in the checkpoint, or it is that of another part.
         """
         self._parts[name] = part
+        self._taken_back.pop(name, None)
         if self.saved is not None:
             self.saved.load(name, part)
 
@@ -129,6 +130,6 @@ class Parts:
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all parts."""
         return {
-            name: self._taken_back.get(name) or part.state_dict()
+            name: self._taken_back[name] if name in self._taken_back else part.state_dict()
             for name, part in self._parts.items()
         }

@@ -271,8 +271,8 @@ class Run:
 
         Only of steps that this process has done, after which all parts are there: the error may
         have come while they were restored, and the checkpoint that they come from is whole. Nor
-        where there is more than a collector that knows what it was before the step that failed (an
-        environment without one, a learner that went on beside it): the run goes on from its newest
+        where more than a collector was in the middle of a step (an environment without one, a
+        learner beside it), of which nobody has the state before: the run goes on from its newest
         checkpoint.
         """
         step, not_taken_back = self.counters.step, self._goes_on_beside or "env" in self._parts

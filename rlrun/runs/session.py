@@ -65,7 +65,7 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
             breaks its time limit, or a file of a resumed run is damaged.
         Interrupted: a signal asked the run to stop, and it did, after a checkpoint.
         EnvironmentFailure: an environment raised; what is saved is the state before that, or, where
-            no collector knows it, the newest checkpoint.
+            the run has not kept it (with a replay buffer, on tables), the newest checkpoint.
         NonFiniteError: a number is lost; the last checkpoint is the one before that.
         CheckpointNotWritten: the disk is full, say; the earlier checkpoints are there.
         DirectoryLost: the directory was deleted while the run was in it.
@@ -107,7 +107,7 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
             raise
         except EnvironmentFailure as raised:
             error = f"{type(raised).__name__}: {raised}"
-            run.rescue()  # the collector's state is that before the iteration
+            run.rescue()  # from the collector's state before the iteration
             raise
         except BaseException as raised:
             error = f"{type(raised).__name__}: {raised}"

@@ -165,13 +165,16 @@ def test_two_functions_go_apart_where_there_are_cores_for_both(
     assert (len({ident for _, ident in calls}) == 2) is apart
 
 
-def test_threads_of_an_operation():
+def test_threads_of_an_operation(monkeypatch):
+    monkeypatch.setattr(spec, "available_cores", lambda: 8)
     free = replace(CPU, threads=None, learner_threads=None)
     assert 1 <= free.operation_threads <= 4
     assert replace(free, device="cuda").operation_threads == 1
     # Who asks for a run of one thread gets one; of many, no more than there is work for.
     for threads, expected in ((1, 1), (2, 2), (16, 4)):
         assert replace(free, threads=threads).operation_threads == expected
+    monkeypatch.setattr(spec, "available_cores", lambda: 2)
+    assert replace(free, threads=16).operation_threads == 2
     assert replace(free, learner_threads=3).operation_threads == 3
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,12 @@ from running import (
 
 from rlrun.cli import main as cli
 from rlrun.config.load import load_run
+from rlrun.envs.control import ControlEnv
 from rlrun.errors import NonFiniteError, UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.restoring import Parts
 from rlrun.runs.run import Run
 
 WORDS = small("cartpole", "total_steps=576", "seed=3", "checkpoint.keep=2", "tags=[a,b]")
@@ -247,6 +250,40 @@ def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
     first = run.evaluator.play(3, seed=1)
     assert differences(state(), before) == []
     assert run.evaluator.play(3, seed=1) == first
+
+
+def test_environments_of_an_evaluation_are_kept_for_as_many_episodes(monkeypatch):
+    made, closed = [], []
+    make, close = ControlEnv.make.__func__, ControlEnv.close
+    monkeypatch.setattr(
+        ControlEnv, "make", classmethod(lambda *a, **k: made.append(make(*a, **k)) or made[-1])
+    )
+    monkeypatch.setattr(ControlEnv, "close", lambda env: closed.append(env) or close(env))
+    with closing(Run(experiment(small("cartpole")), checkpoint=None)) as run:
+        for episodes in (3, 3, 2):
+            assert len(run.evaluator.play(episodes, seed=1).returns) == episodes
+        assert [env.num_envs for env in made] == [2, 3, 2]  # the first for training
+        assert closed == [made[1]]
+    assert set(closed) == set(made)
+
+
+def test_a_state_that_is_taken_back_counts_until_there_is_a_new_part():
+    class Counter:
+        count = 1
+
+        def state_dict(self):
+            return {"count": self.count}
+
+        def load_state_dict(self, state):
+            self.count = state["count"]
+
+    parts = Parts(None)
+    parts.add("counter", Counter())
+    assert parts.state_dict() == {"counter": {"count": 1}}
+    parts.take_back("counter", {})
+    assert parts.state_dict() == {"counter": {}}
+    parts.add("counter", Counter())
+    assert parts.state_dict() == {"counter": {"count": 1}}
 
 
 # ---------------------------------------------------------------------- what goes wrong

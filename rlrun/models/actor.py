@@ -40,12 +40,13 @@ class Actor:
             device: where the environments are.
             apart: whether the actor has a copy in any case, as it acts while the learner learns.
         """
-        self._learned = policy
         self._policy = policy
+        # The actor's own parameters, if it has any, and those that they are copies of. Found once:
+        # a method with a replay buffer publishes after each of its few steps.
+        self._copies: list[tuple[Tensor, Tensor]] = []
         if apart or next(policy.parameters()).device.type != device.type:
             self._policy = copy.deepcopy(policy).to(device)
-        # Found once: it is published after each of an off-policy method's few steps.
-        self._copies = list(zip(self._policy.parameters(), policy.parameters(), strict=True))
+            self._copies += zip(self._policy.parameters(), policy.parameters(), strict=True)
         self.normalizer = normalizer
         self.generator = generator
         self.version = 0
@@ -82,9 +83,8 @@ class Actor:
 
     def refresh(self) -> None:
         """Copy the learner's weights, if the actor has others."""
-        if self._policy is not self._learned:
-            for own, learned in self._copies:
-                own.data.copy_(learned.data)
+        for own, learned in self._copies:
+            own.data.copy_(learned.data)
 
     def state_dict(self) -> dict:
         """Return the version; weights, statistics and random numbers are saved by others."""

@@ -1,6 +1,6 @@
 """Where the parts of a resumed run get their state from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,6 @@ class Parts:
     def __init__(self, checkpoint: Checkpoint | None):
         self.saved = None if checkpoint is None else SavedStates(checkpoint)
         self._parts: dict[str, Stateful] = {}
-        # States from before a step that failed, of parts that are somewhere in the middle of it.
-        self._taken_back: dict[str, dict[str, Any]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        """Say whether there is a part of this name."""
-        return name in self._parts
 
     def add(self, name: str, part: Stateful) -> None:
         """Make a part's state part of the run's; a resumed run goes on with the saved one.
@@ -110,13 +104,8 @@ class Parts:
             UserError: there is no such state in the checkpoint, or it is that of another part.
         """
         self._parts[name] = part
-        self._taken_back.pop(name, None)
         if self.saved is not None:
             self.saved.load(name, part)
-
-    def take_back(self, name: str, state: dict[str, Any]) -> None:
-        """Keep an earlier state of a part in place of its own: a step of it has failed."""
-        self._taken_back[name] = state
 
     def require_all(self) -> None:
         """Refuse to go on without a part that the run had before, once the loop has its own.
@@ -127,9 +116,13 @@ class Parts:
         if self.saved is not None:
             self.saved.require_all_taken()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of all parts."""
+    def state_dict(self, before: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the states of all parts.
+
+        Args:
+            before: states of those that are in the middle of a step, by name: theirs from before.
+        """
         return {
-            name: self._taken_back[name] if name in self._taken_back else part.state_dict()
+            name: before[name] if name in before else part.state_dict()
             for name, part in self._parts.items()
         }

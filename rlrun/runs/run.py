@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -42,6 +43,9 @@ from rlrun.runs.signals import StopFlag
 
 A = TypeVar("A")
 
+# No part of a run is in the middle of a step.
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 class Run:
     """Builds the parts of an experiment, and holds what its loop needs.
@@ -75,7 +79,6 @@ class Run:
         self.logger_states: dict[str, dict[str, Any]] = {}
         self._manifest = {} if checkpoint is None else checkpoint.info
         self._spill: Spill | None = None
-        self._goes_on_beside = False
         self._side_by_side = experiment.hardware.side_by_side(learners=1)
         self.evaluator = Evaluator(experiment, self._act_greedily)
         self.env = ControlEnv.make(
@@ -146,7 +149,6 @@ class Run:
         Raises:
             UserError: the disk has not enough of it, or the rows of a resumed run are damaged.
         """
-        self._goes_on_beside = True
         size = f"{buffer.most_bytes / 2**20:,.1f} MiB"
         what = f"a replay buffer of {buffer.capacity:,} steps: {size} of memory in this run"
         if not self.experiment.checkpoint.replay:
@@ -166,7 +168,9 @@ class Run:
             buffer.cut(self.env.restarted)
 
     def collect(self, collector: Collector, actor: Actor) -> Transitions:
-        """Let an actor act; if an environment fails in that, the run's state is that before it.
+        """Let an actor act; if an environment fails in that, save the state that was before it.
+
+        Not for a loop whose learner goes on beside its environments: nobody has its state before.
 
         Args:
             collector: that of `open_collector`.
@@ -180,8 +184,8 @@ class Run:
             with self.stopwatch.measure("time/collect_s"):
                 return collector.collect(actor)
         except EnvironmentFailure:
-            self._parts.take_back("collector", before)
             actor.generator.set_state(generator)
+            self._rescue({"collector": before})
             raise
 
     def collect_and_update(
@@ -228,13 +232,11 @@ class Run:
 
     # ------------------------------------------------------------------ state
 
-    def state_dict(self) -> dict:
-        """Return everything that decides the future, but for the weights."""
-        self.stopwatch.tick()
-        return self._parts.state_dict()
-
-    def save(self) -> Path:
+    def save(self, before: Mapping[str, Any] = NOTHING) -> Path:
         """Write a checkpoint.
+
+        Args:
+            before: states of parts that are in the middle of a step, by name: theirs from before.
 
         Raises:
             NonFiniteError: a number of the iterations since the last row is lost.
@@ -244,10 +246,11 @@ class Run:
         self._require_finite_since_last_row()
         self.store.notice_deletion(self.counters.step)
         rows = {} if self._spill is None else {REPLAY: self._spill.save()}
+        self.stopwatch.tick()
         path = self.store.save(
             self.counters.step,
             weights=self.algorithm.agent.weights(),
-            state={**self.state_dict(), "loggers": self.record.loggers.state_dict()},
+            state={**self._parts.state_dict(before), "loggers": self.record.loggers.state_dict()},
             info={
                 "update": self.counters.update,
                 "eval/return": finite_or_none(self.counters.last_return),
@@ -266,20 +269,20 @@ class Run:
         if self._spill is not None:
             self._spill.prune(self.store.steps())
 
-    def rescue(self) -> None:
+    def _rescue(self, before: Mapping[str, Any] = NOTHING) -> None:
         """Write a checkpoint before an error ends the run, without getting in that error's way.
 
-        Only of steps that this process has done, after which all parts are there: the error may
-        have come while they were restored, and the checkpoint that they come from is whole. Nor
-        where more than a collector was in the middle of a step (an environment without one, a
-        learner beside it), of which nobody has the state before: the run goes on from its newest
-        checkpoint.
+        Only of steps that this process has done, between which its state is whole: a checkpoint
+        that a resumed run comes from is whole itself.
+
+        Args:
+            before: see `save`.
         """
-        step, not_taken_back = self.counters.step, self._goes_on_beside or "env" in self._parts
-        if step == self._begun or self.store.has(step) or not_taken_back:
+        step = self.counters.step
+        if step == self._begun or self.store.has(step):
             return
         try:
-            self.save()
+            self.save(before)
         except (CheckpointNotWritten, NonFiniteError) as error:
             warn(str(error))
 
@@ -383,10 +386,10 @@ class Run:
         try:
             episodes = self.experiment.evaluation.episodes
             metrics = self.evaluator.play(episodes, seed=seed).metrics()
-        except (NonFiniteError, EnvironmentFailure):
-            raise  # perhaps the weights' fault; the session rescues the run
+        except NonFiniteError:
+            raise  # perhaps the weights' fault
         except Exception:
-            self.rescue()
+            self._rescue()
             raise
         metrics["time/evaluate_s"] = time.perf_counter() - start
         self.counters.evaluated = self.counters.step

@@ -10,7 +10,6 @@ from typing import Any
 from rlrun.config.experiment import Experiment
 from rlrun.errors import (
     CheckpointNotWritten,
-    EnvironmentFailure,
     Interrupted,
     NonFiniteError,
     UserError,
@@ -104,10 +103,6 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         except CheckpointNotWritten as raised:
             error = str(raised)
             record.require_directory()  # which says better what happened
-            raise
-        except EnvironmentFailure as raised:
-            error = f"{type(raised).__name__}: {raised}"
-            run.rescue()  # from the collector's state before the iteration
             raise
         except BaseException as raised:
             error = f"{type(raised).__name__}: {raised}"

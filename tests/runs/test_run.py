@@ -15,6 +15,7 @@ from fragile import Fragile
 from running import (
     SERVER,
     Process,
+    assert_same_run,
     checkpoints,
     content,
     differences,
@@ -28,11 +29,10 @@ from running import (
 from rlrun.cli import main as cli
 from rlrun.config.load import load_run
 from rlrun.envs.control import ControlEnv
-from rlrun.errors import NonFiniteError, UserError
+from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
-from rlrun.runs.restoring import Parts
 from rlrun.runs.run import Run
 
 WORDS = small("cartpole", "total_steps=576", "seed=3", "checkpoint.keep=2", "tags=[a,b]")
@@ -267,25 +267,6 @@ def test_environments_of_an_evaluation_are_kept_for_as_many_episodes(monkeypatch
     assert set(closed) == set(made)
 
 
-def test_a_state_that_is_taken_back_counts_until_there_is_a_new_part():
-    class Counter:
-        count = 1
-
-        def state_dict(self):
-            return {"count": self.count}
-
-        def load_state_dict(self, state):
-            self.count = state["count"]
-
-    parts = Parts(None)
-    parts.add("counter", Counter())
-    assert parts.state_dict() == {"counter": {"count": 1}}
-    parts.take_back("counter", {})
-    assert parts.state_dict() == {"counter": {}}
-    parts.add("counter", Counter())
-    assert parts.state_dict() == {"counter": {"count": 1}}
-
-
 # ---------------------------------------------------------------------- what goes wrong
 
 # A step so long that nothing is a number afterwards.
@@ -360,6 +341,30 @@ def test_a_first_evaluation_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="no licence left for another simulator"):
         api.train(experiment([*words, "+env.options.most_instances=2"]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("algo", "env"), [("ppo", "cartpole"), ("dqn", "cartpole"), ("sarsa", "cliff_walking")]
+)
+def test_an_evaluation_whose_environment_fails_costs_no_step(algo, env, tmp_path, monkeypatch):
+    directory, step = tmp_path / "run", ControlEnv.step
+    words = small(env, "total_steps=640", "evaluation.every_steps=320", algo=algo)
+    words += ["evaluation.episodes=3", "checkpoint.every_seconds=3600", "env.max_episode_steps=25"]
+
+    def failing(env, action, rows=None):
+        if env.num_envs == 3 and (directory / "checkpoints").exists():  # not in the first one
+            raise EnvironmentFailure(0, 3, ArithmeticError("the wheels came off"))
+        return step(env, action, rows)
+
+    monkeypatch.setattr(ControlEnv, "step", failing)
+    with pytest.raises(EnvironmentFailure):
+        api.train(experiment([*words, f"run_dir={directory}"]))
+    monkeypatch.undo()
+    saved = load(checkpoints(directory)[-1]).info["step"]
+    assert saved == record(directory)["step"] >= 320
+    api.resume(directory, total_steps=None)
+    api.train(experiment([*words, f"run_dir={tmp_path / 'whole'}"]))
+    assert_same_run(directory, tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

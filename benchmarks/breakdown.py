@@ -19,9 +19,9 @@ from typing import Any, cast
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.config.load import load_run
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
-from rlrun.runs.run import Run
 
 UPDATES = "minibatch updates, shuffles"
 
@@ -68,12 +68,13 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     experiment = load_run(directory)
     store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
     experiment.hardware.prepare()
-    run = Run(experiment, store.load_last())
-    algorithm = cast(OnPolicyAlgorithm, run.algorithm)
+    assembly = Assembly(experiment, store.load_last())
+    algorithm = cast(OnPolicyAlgorithm, assembly.algorithm)
     agent = algorithm.agent
-    run.compilation.run()
-    collector = run.open_collector()
-    vector_env = run.env._vector_env
+    assembly.compilation.run()
+    progress = assembly.counters.step / experiment.total_steps
+    collector = assembly.open_collector()
+    vector_env = assembly.env._vector_env
 
     watches = Stopwatches()
     if isinstance(vector_env, MujocoVectorEnv):
@@ -81,7 +82,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
         watches.watch(vector_env, "step", "observations, rewards, endings, resets")
     else:
         watches.watch(vector_env, "step", "Gymnasium's environments")
-    watches.watch(run.env, "step", "flattening, checks, episode statistics")
+    watches.watch(assembly.env, "step", "flattening, checks, episode statistics")
     watches.watch(agent.actor, "act", "policy")
     watches.watch(collector, "collect", "rest of collecting: buffers, snapshots")
     watches.watch(agent, "rollout", "normalisation, and what the critics say of the rollout")
@@ -91,7 +92,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     steps, updates = 0, 0
     for iteration in range(iterations + 1):
         transitions = collector.collect(agent.actor)
-        metrics = algorithm.update(transitions, progress=run.progress)
+        metrics = algorithm.update(transitions, progress=progress)
         agent.publish()
         if iteration == 0:
             watches.reset()
@@ -99,16 +100,16 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
             steps += transitions.steps
             updates += int(metrics["updates"])
 
-    run.evaluator.play(experiment.evaluation.episodes, seed=0)  # makes the environments
+    assembly.evaluator.play(experiment.evaluation.episodes, seed=0)  # makes the environments
     start = time.perf_counter()
-    evaluation = run.evaluator.play(experiment.evaluation.episodes, seed=0)
+    evaluation = assembly.evaluator.play(experiment.evaluation.episodes, seed=0)
     return {
         "us_per_step": {name: s / steps * 1e6 for name, s in watches.seconds.items()},
         "us_per_minibatch": watches.seconds[UPDATES] / updates * 1e6,
         "evaluation_s": time.perf_counter() - start,
         "evaluation_episodes": experiment.evaluation.episodes,
         "evaluation_length": sum(evaluation.lengths) / len(evaluation.lengths),
-        "compiled": run.compilation.wanted,
+        "compiled": assembly.compilation.wanted,
         "physics_threads": experiment.hardware.physics_threads,
         "iterations": iterations,
     }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def on_policy(run: "Run") -> None:
     """Collect a rollout with the current policy, learn from it, discard it; and again."""
-    algorithm, collector = cast("OnPolicyAlgorithm", run.algorithm), run.open_collector()
+    algorithm, collector = cast("OnPolicyAlgorithm", run.algorithm), run.assembly.open_collector()
     run.evaluate_if_due()
 
     while run.goes_on:
@@ -35,7 +35,7 @@ def off_policy(run: "Run") -> None:
     The updates of an iteration go on beside its environment steps, which they do not learn from:
     what is learned is the same when one comes after the other.
     """
-    algorithm, collector = cast("OffPolicyAlgorithm", run.algorithm), run.open_collector()
+    algorithm, collector = cast("OffPolicyAlgorithm", run.algorithm), run.assembly.open_collector()
     run.open_buffer(algorithm.buffer)
     run.evaluate_if_due()
 
@@ -70,7 +70,7 @@ def planning(run: "Run") -> None:
 
 def online(run: "Run") -> None:
     """Act, learn from the step, forget it; and again."""
-    algorithm, env = cast("OnlineAlgorithm", run.algorithm), run.open_env()
+    algorithm, env = cast("OnlineAlgorithm", run.algorithm), run.assembly.open_env()
     run.evaluate_if_due()
 
     while run.goes_on:

@@ -24,9 +24,9 @@ from rlrun.config import targets
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.config.load import ESTIMATOR_ARGUMENTS, ESTIMATORS, load_run, to_plain
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
-from rlrun.runs.run import Run
 
 # The benchmarks are scripts: they find each other in their own directory.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -119,17 +119,17 @@ def side_by_side(
         return list(pool.map(function, items))
 
 
-def make_run(words: Sequence[str]) -> Run:
+def make_run(words: Sequence[str]) -> Assembly:
     """Build the parts of a run from a command line's words, without a directory."""
     with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
         composed = hydra.compose("config", list(words), return_hydra_config=True)
     cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     experiment = load_job(cfg, composed.hydra, Path("outputs"))
     experiment.hardware.prepare()
-    return Run(experiment, checkpoint=None)
+    return Assembly(experiment, checkpoint=None)
 
 
-def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) -> Run:
+def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) -> Assembly:
     """Build the parts of a trained run from its last checkpoint, uncompiled.
 
     Args:
@@ -140,7 +140,7 @@ def load_trained(directory: Path, change: Callable[[Experiment], Experiment]) ->
     checkpoint = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
     loaded = checkpoint.load_last()
     experiment.hardware.prepare()
-    return Run(experiment, replace(loaded, info={**loaded.info, "compiled": False}))
+    return Assembly(experiment, replace(loaded, info={**loaded.info, "compiled": False}))
 
 
 def make_estimator(name: str, **constants: Any) -> Estimator:

@@ -40,9 +40,9 @@ from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import step_weights
 from rlrun.learning.critics import Critics, critic_batches
 from rlrun.learning.optimizers import Adam
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
-from rlrun.runs.run import Run
 
 EPISODES, GROUP_SIZE = 64, 8
 BATCHES, CRITIC_BATCHES = 150, 20
@@ -107,7 +107,7 @@ class FixedPolicy:
         experiment.hardware.prepare()
         trained = CheckpointStore(directory / CHECKPOINTS, keep=1).load_last()
         self.discrete = "policy.log_std" not in trained.weights
-        run = Run(in_groups(experiment, episodes=episodes, discrete=self.discrete), None)
+        run = Assembly(in_groups(experiment, episodes=episodes, discrete=self.discrete), None)
         self.agent = cast(Agent, run.algorithm.agent)
         self.agent.networks.policy.load_state_dict(
             {

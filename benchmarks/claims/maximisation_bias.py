@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rlrun.envs.control import EnvStep
-from rlrun.runs.run import Run
+from rlrun.runs.assembly import Assembly
 
 REPETITIONS, EPISODES, EPSILON, STEP_SIZE = 2_000, 300, 0.1, 0.1
 A, B, END = range(3)
@@ -51,10 +51,10 @@ def choose(values: NDArray, generator: np.random.Generator) -> int:
     return int(generator.choice(np.flatnonzero(values == values.max())))
 
 
-def repeat(run: Run, seed: int, episodes: int) -> NDArray:
+def repeat(run: Assembly, seed: int, episodes: int) -> NDArray:
     """Return whether each episode of a new learner went left, [episodes] (bool)."""
     generator = np.random.default_rng(seed)
-    again = Run(replace(run.experiment, seed=seed), checkpoint=None)
+    again = Assembly(replace(run.experiment, seed=seed), checkpoint=None)
     learner: Any = again.algorithm  # of the online loop
     went_left = np.zeros(episodes, bool)
     values = learner.agent.action_value.numpy()

@@ -17,13 +17,13 @@ from rlrun.errors import Interrupted, UserError, say, warn
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import duration
 from rlrun.runs import session
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
 from rlrun.runs.files.record import summary
 from rlrun.runs.preflight import require_room, without_effect
 from rlrun.runs.reports.film import check_video, film
-from rlrun.runs.run import Run
 
 
 def train(experiment: Experiment) -> float:
@@ -42,8 +42,8 @@ def train(experiment: Experiment) -> float:
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
     check_loggers(experiment.loggers)
-    with session.open_run(experiment, checkpoint=None) as run:
-        for line in without_effect(experiment, run.problem):
+    with session.assemble(experiment, checkpoint=None) as assembly:
+        for line in without_effect(experiment, assembly.problem):
             warn(line)
         facts = run_directory.provenance()
         with run_directory.new_directory(
@@ -52,13 +52,13 @@ def train(experiment: Experiment) -> float:
             experiment.name,
             config=experiment.config,
             overrides=experiment.overrides,
-            record=summary(experiment, run.counters, facts, "running"),
+            record=summary(experiment, assembly.counters, facts, "running"),
         ) as directory:
             try:
-                return execute(run, directory, facts)
+                return execute(assembly, directory, facts)
             except (UserError, KeyboardInterrupt):
                 # A logger, say, cannot work as it was asked to; or Ctrl-C, before it is a wish.
-                if run.counters.step == 0:
+                if assembly.counters.step == 0:
                     remove(directory)
                 raise
 
@@ -93,16 +93,17 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         rows = experiment.checkpoint.replay
         checkpoint = store.load_last(rows=rows) if store.steps() else None
         earlier = read_json(directory / "run.json")
-        with session.open_run(experiment, checkpoint) as run:
-            done = run.counters.step
-            if run.counters.converged:
+        with session.assemble(experiment, checkpoint) as assembly:
+            done = assembly.counters.step
+            if assembly.counters.converged:
                 raise UserError(f"{directory} has converged after {done:,} steps")
-            if run.finished and (earlier.get("status") == "finished" or total_steps is not None):
+            said_so = earlier.get("status") == "finished"
+            if assembly.finished and (said_so or total_steps is not None):
                 raise UserError(
                     f"{directory} has done its {done:,} steps; go on with "
                     f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
                 )
-            if checkpoint is not None and run.at_its_best:
+            if checkpoint is not None and assembly.at_its_best:
                 # In case that the run was killed before it did that.
                 store.mark_best(checkpoint.path)
             del checkpoint  # as large as the run itself, which has taken what it needs
@@ -112,34 +113,33 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
             stint = {key: earlier.get(key) for key in record}
             before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
             record["earlier"] = [*before, {**stint, "to_step": done}]
-            return execute(run, directory, record)
+            return execute(assembly, directory, record)
 
 
-def execute(run: Run, directory: Path, record: dict[str, Any]) -> float:
+def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> float:
     """Run to the end, or to a signal, and say what there is now and what to do with it.
 
     Args:
-        run: a new run, or one that goes on.
+        assembly: the parts of a new run, or of one that goes on.
         directory: its directory.
         record: what ``run.json`` says besides the run's state.
 
     Returns:
         The mean return of the last evaluation.
     """
-    plugins = plugin_words(run.experiment)
+    counters, plugins = assembly.counters, plugin_words(assembly.experiment)
     try:
-        final_return = session.execute(run, directory, record)
+        final_return = session.execute(assembly, directory, record)
     except Interrupted:
-        if run.counters.step:
-            steps = f"{run.counters.step:,}"
+        if counters.step:
+            steps = f"{counters.step:,}"
             say(f"Stopped after {steps} steps, which are saved in {directory}.", sys.stdout)
         else:  # while compiling, say: there is no checkpoint, and a resumed run starts anew
             say(f"Stopped before the first step of {directory}.", sys.stdout)
-        if not run.finished:
+        if not assembly.finished:
             say(f"To go on: rlrun resume {directory}{plugins}", sys.stdout)
         raise
-    counters = run.counters
-    best = "best" if best_of(run.store.directory) else "last"  # somebody may have deleted it
+    best = "best" if best_of(directory / CHECKPOINTS) else "last"  # somebody may have deleted it
     apart = f", compiling ({duration(record['compile_s'])}) apart" if "compile_s" in record else ""
     converged = ", where it converged," if counters.converged else ""
     further = f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
@@ -185,12 +185,12 @@ def evaluate_run(
         UserError: there is no such checkpoint, or no memory for so many episodes at once.
     """
     require_room(episodes, "episodes")
-    with saved_run(directory, checkpoint, plugins) as (run, path):
-        result = run.evaluator.play(episodes, seed=seed)
+    with saved_run(directory, checkpoint, plugins) as (assembly, path):
+        result = assembly.evaluator.play(episodes, seed=seed)
     returns = np.array(result.returns)
     return {
         "checkpoint": str(path),
-        "step": run.counters.step,
+        "step": assembly.counters.step,
         "episodes": episodes,
         "return": float(returns.mean()),
         "return_std": float(returns.std()),
@@ -203,7 +203,7 @@ def evaluate_run(
 @contextmanager
 def saved_run(
     directory: Path, checkpoint: str, plugins: Sequence[str]
-) -> Iterator[tuple[Run, Path]]:
+) -> Iterator[tuple[Assembly, Path]]:
     """Load a run to look at its policy.
 
     Args:
@@ -212,7 +212,7 @@ def saved_run(
         plugins: the user's packages that the run may use.
 
     Yields:
-        The run, and the checkpoint that it was loaded from.
+        Its parts, and the checkpoint that they were loaded from.
 
     Raises:
         UserError: there is no such checkpoint, or it does not belong to the run's config.
@@ -226,8 +226,8 @@ def saved_run(
         raise UserError(f"{directory} has no checkpoint yet: `rlrun resume {directory}`")
     loaded = store.load_last() if checkpoint == "last" else store.load_best()
     uncompiled = replace(loaded, info={**loaded.info, "compiled": False})
-    with session.open_run(experiment, uncompiled) as run:
-        yield run, loaded.path
+    with session.assemble(experiment, uncompiled) as assembly:
+        yield assembly, loaded.path
 
 
 def film_run(
@@ -246,5 +246,5 @@ def film_run(
         UserError: there is no such checkpoint, or the video cannot be made.
     """
     check_video(video)
-    with saved_run(directory, checkpoint, plugins) as (run, _):
-        film(run, seed=seed, path=video)
+    with saved_run(directory, checkpoint, plugins) as (assembly, _):
+        film(assembly, seed=seed, path=video)

@@ -1,4 +1,4 @@
-"""A run: its parts, its whole state, and the verbs of its loop."""
+"""A run under way: the verbs of its loop."""
 
 import math
 import time
@@ -10,14 +10,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from rlrun.algos.contract import Algorithm, Tabled
+from rlrun.algos.contract import Tabled
 from rlrun.collectors.contract import Actor, Collector
-from rlrun.config.experiment import Experiment
 from rlrun.data.replay import ReplayBuffer
 from rlrun.data.rollout import Transitions
-from rlrun.data.seeding import Streams, evaluation_seed
-from rlrun.envs.control import ControlEnv
-from rlrun.envs.problem import Problem
+from rlrun.data.seeding import evaluation_seed
 from rlrun.envs.tabular import read_grid
 from rlrun.errors import (
     CheckpointNotWritten,
@@ -25,20 +22,14 @@ from rlrun.errors import (
     NonFiniteError,
     warn,
 )
-from rlrun.hardware.compile import Compilation
-from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.contract import Metrics
-from rlrun.learning.metrics import MetricAverager
-from rlrun.loggers.jsonl import require_offset
-from rlrun.runs.counters import Counters, Stopwatch
-from rlrun.runs.evaluate import Evaluator
-from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore
+from rlrun.runs.assembly import Assembly
+from rlrun.runs.counters import Stopwatch
+from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, REPLAY
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.files.segments import Spill
-from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
-from rlrun.runs.restoring import Parts, must_belong
+from rlrun.runs.restoring import must_belong
 from rlrun.runs.signals import StopFlag
 
 A = TypeVar("A")
@@ -48,100 +39,33 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Run:
-    """Builds the parts of an experiment, and holds what its loop needs.
+    """Trains what was assembled, step by step, and keeps what comes of it.
 
     Args:
-        experiment: checked configuration with its parts.
-        checkpoint: where to go on from, or None for a new run.
-
-    Raises:
-        UserError: the parts do not fit together. Nothing has been written by then.
+        assembly: the parts, at the start or where the checkpoint left them.
+        record: where the run's numbers go.
+        stop: whether a signal has asked the run to stop.
     """
 
-    # Set by `begin`.
-    record: Record
-    store: CheckpointStore
-    stop: StopFlag
-    stopwatch: Stopwatch
-    _begun: int
-    _saved: tuple[int, float]
-    _logged_s: float
-
-    @memory_suffices(SET_UP)
-    def __init__(self, experiment: Experiment, checkpoint: Checkpoint | None):
-        require_room_for(experiment)
-        self.experiment = experiment
-        self.algorithm: Algorithm = experiment.algo
-        self.counters = Counters()
-        self.averager = MetricAverager()
-        self.streams = Streams.from_seed(experiment.seed)
-        self._parts = Parts(checkpoint)
-        self.logger_states: dict[str, dict[str, Any]] = {}
-        self._manifest = {} if checkpoint is None else checkpoint.info
+    def __init__(self, assembly: Assembly, record: Record, stop: StopFlag):
+        self.assembly = assembly
+        self.experiment = assembly.experiment
+        self.algorithm = assembly.algorithm
+        self.counters = assembly.counters
+        self.record = record
+        self.stop = stop
+        self.store = CheckpointStore(
+            record.directory / CHECKPOINTS, keep=self.experiment.checkpoint.keep
+        )
+        self.stopwatch = Stopwatch(self.counters)
+        self._parts = assembly.parts
+        self._env = assembly.env
+        self._averager = assembly.averager
         self._spill: Spill | None = None
-        self._side_by_side = experiment.hardware.side_by_side(learners=1)
-        self.evaluator = Evaluator(experiment, self._act_greedily)
-        self.env = ControlEnv.make(
-            experiment.env,
-            num_envs=self.algorithm.num_envs,
-            threads=experiment.hardware.physics_threads,
-        )
-        try:
-            self._set_up(checkpoint)
-        except BaseException:
-            self.close()
-            raise
-
-    def _set_up(self, checkpoint: Checkpoint | None) -> None:
-        """Build the parts that are made to the environments' measures; restore their states."""
-        experiment, algorithm = self.experiment, self.algorithm
-        self.problem = Problem.of(experiment.env, self.env)
-        read = load_policy if checkpoint is None else unread_policy
-        context = make_context(
-            experiment,
-            self.problem,
-            self.streams,
-            load_policy=partial(read, problem=self.problem),
-            resumed=checkpoint is not None,
-        )
-        self._context = context
-        set_up(algorithm, context)
-        compiled = None
-        if checkpoint is not None:
-            with must_belong(checkpoint.path):
-                # Decided once, so that a resumed run computes with the same code as before.
-                compiled = checkpoint.info["compiled"]
-                algorithm.agent.load_weights(checkpoint.weights)
-        self.compilation = Compilation(
-            [function for each in algorithm.learners.values() for function in each.functions],
-            experiment.hardware,
-            total_steps=experiment.total_steps,
-            decided=compiled,
-        )
-        if checkpoint is not None and self._parts.saved is not None:
-            self.logger_states = self._parts.saved.take("loggers")
-            with must_belong(checkpoint.path):
-                require_offset(self.logger_states)
-        self._parts.add("counters", self.counters)
-        self._parts.add("averager", self.averager)
-        self._parts.add("streams", self.streams)
-        for name, part in {**algorithm.learners, **algorithm.parts}.items():
-            self._parts.add(f"algorithm.{name}", part)
-
-    def open_collector(self) -> Collector:
-        """Open what an on-policy loop gets its data from, or go on with it."""
-        collector = self.experiment.collector.open(
-            self.env, self._context.shape, seed=self.streams.env
-        )
-        self._parts.add("collector", collector)
-        return collector
-
-    def open_env(self) -> ControlEnv:
-        """Begin an episode in every environment, or go on in the middle of one."""
-        if self._parts.saved is None:
-            self.env.reset(self.streams.env)
-        self._parts.add("env", self.env)
-        return self.env
+        self._side_by_side = self.experiment.hardware.side_by_side(learners=1)
+        self._begun = self.counters.step
+        self._saved = (self.counters.step, time.monotonic())
+        self._logged_s = self.counters.time_s
 
     def open_buffer(self, buffer: ReplayBuffer) -> None:
         """Keep a replay buffer's rows with the checkpoints, and say how much room they take.
@@ -162,10 +86,10 @@ class Run:
         )
         self._spill = Spill(buffer, self.store.directory)
         self._spill.require_room()
-        if REPLAY in self._manifest:
+        if REPLAY in self.assembly.manifest:
             with must_belong(self.store.directory):
-                self._spill.restore(self._manifest)
-            buffer.cut(self.env.restarted)
+                self._spill.restore(self.assembly.manifest)
+            buffer.cut(self._env.restarted)
 
     def collect(self, collector: Collector, actor: Actor) -> Transitions:
         """Let an actor act; if an environment fails in that, save the state that was before it.
@@ -205,30 +129,8 @@ class Run:
         return self._side_by_side(
             partial(timed, "time/collect_s", collect),
             partial(timed, "time/update_s", update),
-            compiled=self.compilation.wanted,
+            compiled=self.assembly.compilation.wanted,
         )
-
-    def begin(self, record: Record, stop: StopFlag) -> None:
-        """Start the clock of this process's stint.
-
-        Args:
-            record: where the run's numbers go.
-            stop: whether a signal has asked the run to stop.
-        """
-        self.record = record
-        self.store = CheckpointStore(
-            record.directory / CHECKPOINTS, keep=self.experiment.checkpoint.keep
-        )
-        self.stop = stop
-        self.stopwatch = Stopwatch(self.counters)
-        self._begun = self.counters.step
-        self._saved = (self.counters.step, time.monotonic())
-        self._logged_s = self.counters.time_s
-
-    def close(self) -> None:
-        """Let the environments go."""
-        self.env.close()
-        self.evaluator.close()
 
     # ------------------------------------------------------------------ state
 
@@ -250,11 +152,14 @@ class Run:
         path = self.store.save(
             self.counters.step,
             weights=self.algorithm.agent.weights(),
-            state={**self._parts.state_dict(before), "loggers": self.record.loggers.state_dict()},
+            state={
+                **self._parts.state_dict(before),
+                "loggers": self.record.loggers.state_dict(),
+            },
             info={
                 "update": self.counters.update,
                 "eval/return": finite_or_none(self.counters.last_return),
-                "compiled": self.compilation.wanted,
+                "compiled": self.assembly.compilation.wanted,
                 "operation_threads": self.experiment.hardware.operation_threads,
                 **rows,
             },
@@ -298,12 +203,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether all steps are done, or more of them would change nothing."""
-        return self.counters.converged or self.counters.step >= self.experiment.total_steps
-
-    @property
-    def at_its_best(self) -> bool:
-        """Whether the present policy is the one with the best evaluation."""
-        return self.counters.best_step == self.counters.step
+        return self.assembly.finished
 
     @property
     def goes_on(self) -> bool:
@@ -339,10 +239,10 @@ class Run:
         Raises:
             NonFiniteError: one of the metrics, or a weight, is NaN or infinite.
         """
-        self.averager.add(metrics, self.env.drain_episodes())
-        steps = self.counters.step - self.averager.since
+        self._averager.add(metrics, self._env.drain_episodes())
+        steps = self.counters.step - self._averager.since
         if steps >= self.experiment.log_every_steps or self.finished:
-            values = self.averager.values()
+            values = self._averager.values()
             self._require_finite(values)
             values |= self.stopwatch.drain()
             self.stopwatch.tick()
@@ -350,7 +250,7 @@ class Run:
             elapsed_s = self.counters.time_s - self._logged_s
             values["speed/steps_per_s"] = steps / elapsed_s
             self._logged_s = self.counters.time_s
-            self.averager.clear(self.counters.step)
+            self._averager.clear(self.counters.step)
             self._log(values)
 
     def _require_finite(self, values: dict[str, float]) -> None:
@@ -363,8 +263,8 @@ class Run:
 
     def _require_finite_since_last_row(self) -> None:
         """Stop a run whose numbers are lost in the middle of a row."""
-        if self.averager.since < self.counters.step:
-            self._require_finite(self.averager.values())
+        if self._averager.since < self.counters.step:
+            self._require_finite(self._averager.values())
 
     def _log(self, values: dict[str, float]) -> None:
         self.stopwatch.tick()
@@ -382,10 +282,10 @@ class Run:
         """Play whole episodes with the greedy policy; keep the best policy's checkpoint."""
         self._require_finite_since_last_row()
         start = time.perf_counter()
-        seed = evaluation_seed(self.streams.evaluation, self.counters.step)
+        seed = evaluation_seed(self.assembly.streams.evaluation, self.counters.step)
         try:
             episodes = self.experiment.evaluation.episodes
-            metrics = self.evaluator.play(episodes, seed=seed).metrics()
+            metrics = self.assembly.evaluator.play(episodes, seed=seed).metrics()
         except NonFiniteError:
             raise  # perhaps the weights' fault
         except Exception:
@@ -410,7 +310,3 @@ class Run:
         """Draw what a method on tables has learned."""
         grid = read_grid(self.experiment.env)
         self.record.draw_table(agent.value.numpy(), agent.action_value.numpy(), grid)
-
-    def _act_greedily(self, obs: Tensor) -> Tensor:
-        """Return the policy's best actions at raw observations [N, D]."""
-        return self.algorithm.agent.actor.act_greedily(obs)

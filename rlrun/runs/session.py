@@ -14,6 +14,7 @@ from rlrun.errors import (
     NonFiniteError,
     UserError,
 )
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.checkpoint import Checkpoint
 from rlrun.runs.files.record import Record
@@ -23,8 +24,8 @@ from rlrun.runs.signals import StopFlag
 
 
 @contextmanager
-def open_run(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[Run]:
-    """Set this process up for a run, build the run, and let its environments go in the end.
+def assemble(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[Assembly]:
+    """Set this process up for a run, build its parts, and let its environments go in the end.
 
     The process comes first: how many threads compute the initial weights can show in their bits.
 
@@ -42,17 +43,17 @@ def open_run(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[
             hardware = replace(experiment.hardware, learner_threads=max(1, min(threads, 1024)))
             experiment = replace(experiment, hardware=hardware)
     experiment.hardware.prepare()
-    run = Run(experiment, checkpoint)
+    assembly = Assembly(experiment, checkpoint)
     del checkpoint  # as large as the run itself, which has taken what it needs
-    with closing(run):
-        yield run
+    with closing(assembly):
+        yield assembly
 
 
-def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
+def execute(assembly: Assembly, directory: Path, facts: dict[str, Any]) -> float:
     """Train to the end.
 
     Args:
-        run: a new run, or one that goes on from a checkpoint.
+        assembly: the parts of a new run, or of one that goes on from a checkpoint.
         directory: its directory, locked by this process.
         facts: what ``run.json`` says besides the run's state.
 
@@ -70,28 +71,26 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
         DirectoryLost: the directory was deleted while the run was in it.
     """
     try:
-        record = Record(directory, run.experiment, run.counters, facts, run.logger_states)
+        record = Record(
+            directory, assembly.experiment, assembly.counters, facts, assembly.logger_states
+        )
     except (OSError, CheckpointNotWritten) as raised:
         raise UserError(f"{directory} cannot be written to: {raised}") from raised
     status, error = "failed", None
     with StopFlag() as stop:
         try:
             record.open_loggers()
-            limit = which_limit(
-                run.problem.env_id,
-                run.problem.time_limit,
-                run.experiment.evaluation.max_length,
-            )
+            problem, evaluation = assembly.problem, assembly.experiment.evaluation
+            limit = which_limit(problem.env_id, problem.time_limit, evaluation.max_length)
             if limit is not None:
                 record.progress.message(limit)
-            run.begin(record, stop)
+            run = Run(assembly, record, stop)  # its clock starts
             compile_update(run, record, stop)
             run.algorithm.loop(run)
             record.require_directory()
             if run.counters.step and not run.store.has(run.counters.step):
-                record.loggers.checkpoint(
-                    run.save(), ["last"]
-                )  # whenever it was that a signal came
+                # Whenever it was that a signal came.
+                record.loggers.checkpoint(run.save(), ["last"])
             status = "finished" if run.finished else "interrupted"
         except NonFiniteError as raised:
             kept = run.store.steps()
@@ -111,7 +110,7 @@ def execute(run: Run, directory: Path, facts: dict[str, Any]) -> float:
             record.close(status, error)
     if stop.signal is not None:
         raise Interrupted(stop.signal)
-    return run.counters.last_return
+    return assembly.counters.last_return
 
 
 def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
@@ -120,7 +119,7 @@ def compile_update(run: Run, record: Record, stop: StopFlag) -> None:
     Raises:
         UserError: the compiler failed, and ``hardware.compile`` is on.
     """
-    compilation = run.compilation
+    compilation = run.assembly.compilation
     for remark in (*run.experiment.hardware.remarks(), compilation.reason):
         if remark is not None:
             record.progress.message(remark)

@@ -8,7 +8,7 @@ from running import experiment
 from safetensors.torch import save_file
 
 from rlrun.config.files import conf_directory
-from rlrun.runs.run import Run
+from rlrun.runs.assembly import Assembly
 
 ROWS = [
     {"step": 64, "loss/policy": 0.5, "time/update_s": 1.0, "speed/steps_per_s": 9.0},
@@ -135,4 +135,4 @@ def test_every_algorithm_and_every_estimator_is_among_the_cases():
 
 @pytest.mark.parametrize("words", [case for case in same_numbers.cases() if len(case) > 3])
 def test_few_updates_are_a_whole_number(words):
-    Run(experiment([*words, *same_numbers.PLAIN]), checkpoint=None).close()
+    Assembly(experiment([*words, *same_numbers.PLAIN]), checkpoint=None).close()

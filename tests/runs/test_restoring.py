@@ -23,9 +23,9 @@ from rlrun.cli import main as cli
 from rlrun.config.load import load_run
 from rlrun.errors import EnvironmentFailure, UserError
 from rlrun.runs import api
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.counters import Counters
 from rlrun.runs.files.checkpoint import CheckpointStore, load
-from rlrun.runs.run import Run
 
 STEPS = ["total_steps=192", "evaluation.every_steps=1000", "checkpoint.every_seconds=0"]
 
@@ -241,7 +241,7 @@ def test_environments_are_closed_whatever_happens(tmp_path, closed):
     assert all_closed()
     newest = spoil(directory, without("counters"))
     with pytest.raises(UserError, match="lacks counters"):
-        Run(load_run(directory, ["fragile"]), load(newest))
+        Assembly(load_run(directory, ["fragile"]), load(newest))
     assert all_closed()
 
 
@@ -249,7 +249,7 @@ def test_a_run_says_how_it_is_without_touching_the_process(trained):
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        with closing(Run(load_run(trained), load(checkpoints(trained)[-1]))):
+        with closing(Assembly(load_run(trained), load(checkpoints(trained)[-1]))):
             assert torch.get_num_threads() == threads + 1
     finally:
         torch.set_num_threads(threads)

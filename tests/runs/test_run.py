@@ -32,6 +32,7 @@ from rlrun.envs.control import ControlEnv
 from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
@@ -234,7 +235,7 @@ def test_evaluation_does_not_touch_training(finished, tmp_path):
 
 def test_evaluation_leaves_the_normalisers_and_streams_as_they_are(finished):
     directory = finished[2]
-    run = Run(load_run(directory), load(checkpoints(directory)[-1]))
+    run = Assembly(load_run(directory), load(checkpoints(directory)[-1]))
     parts = {
         "streams": run.streams,
         **run.algorithm.learners,
@@ -259,7 +260,7 @@ def test_environments_of_an_evaluation_are_kept_for_as_many_episodes(monkeypatch
         ControlEnv, "make", classmethod(lambda *a, **k: made.append(make(*a, **k)) or made[-1])
     )
     monkeypatch.setattr(ControlEnv, "close", lambda env: closed.append(env) or close(env))
-    with closing(Run(experiment(small("cartpole")), checkpoint=None)) as run:
+    with closing(Assembly(experiment(small("cartpole")), checkpoint=None)) as run:
         for episodes in (3, 3, 2):
             assert len(run.evaluator.play(episodes, seed=1).returns) == episodes
         assert [env.num_envs for env in made] == [2, 3, 2]  # the first for training

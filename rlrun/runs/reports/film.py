@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, near_path
-from rlrun.runs.run import Run
+from rlrun.runs.assembly import Assembly
 
 
 def check_video(path: Path) -> None:
@@ -28,13 +28,13 @@ def check_video(path: Path) -> None:
 
 
 @torch.inference_mode()
-def film(run: Run, *, seed: int, path: Path) -> None:
+def film(assembly: Assembly, *, seed: int, path: Path) -> None:
     """Write a video of one episode of the greedy policy, up to the last state it acts in.
 
     One that goes on after ``evaluation.max_length`` steps is over there, as in an evaluation.
 
     Args:
-        run: with the policy to show.
+        assembly: of the run, with the policy to show.
         seed: of the environment.
         path: mp4 file.
 
@@ -43,7 +43,7 @@ def film(run: Run, *, seed: int, path: Path) -> None:
     """
     from imageio_ffmpeg import write_frames
 
-    spec = run.experiment.env
+    spec = assembly.experiment.env
     # Wrapped as in training, so that observations and actions mean the same.
     vector_env = SerialVectorEnv([lambda: spec.make_single(render_mode="rgb_array")])
     with closing(vector_env):
@@ -59,9 +59,9 @@ def film(run: Run, *, seed: int, path: Path) -> None:
         )
         try:
             writer.send(None)  # starts the generator
-            for _ in range(run.experiment.evaluation.max_length):
+            for _ in range(assembly.experiment.evaluation.max_length):
                 writer.send(np.ascontiguousarray(frame))
-                step = env.step(run.algorithm.agent.actor.act_greedily(obs))
+                step = env.step(assembly.algorithm.agent.actor.act_greedily(obs))
                 if step.terminated[0] or step.truncated[0]:
                     break
                 obs = step.obs

@@ -82,9 +82,9 @@ class SweepDisplay:
         self._print(f"{job.name}: {line}")
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Take the table away: what became of each run stands above it."""
         if self._live is not None:
-            self._rows = []
+            self._rows, self._whole = [], ""
             self._live.stop()
 
     def _done(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from rlrun.runs.evaluate import FINAL_SHARE
+from rlrun.runs.figures import FINAL_SHARE
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

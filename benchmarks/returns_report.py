@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ from matplotlib.ticker import EngFormatter
 from measure import processor
 from published import RESULTS, Level, budgets, level, show
 
-from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
+from rlrun.analysis.statistics import (
+    MIN_SEEDS,
+    Scores,
+    bootstrap_interval,
+    interquartile_mean,
+)
+from rlrun.analysis.statistics import mean as mean_over_seeds
 from rlrun.loggers.jsonl import read_metrics
-from rlrun.runs.evaluate import final_return
-
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
+from rlrun.runs.figures import final_return
 
 COLUMNS = (
     "environment",
@@ -132,7 +134,7 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
     first = runs[0]
     returns = np.array([run["return"] for run in runs])  # [S]
     _, curves = common_curve(runs)
-    mean, interval = float(returns.mean()), bootstrap(returns, partial(np.mean, axis=-1))
+    mean, interval = float(returns.mean()), bootstrap(returns, mean_over_seeds)
     target, best = (None, None) if known is None else (known.target, known.best)
     return {
         "algo": first["algo"],
@@ -143,7 +145,7 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
         "mean": mean,
         "mean_interval": interval,
         "std": deviation(returns),
-        "iqm": float(interquartile_mean(returns)),
+        "iqm": float(interquartile_mean([returns])),
         "iqm_interval": bootstrap(returns, interquartile_mean),
         "max_of_mean": float(curves.mean(axis=0).max()),
         "published": known and known.published,
@@ -159,18 +161,13 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
 
 
 def bootstrap(
-    returns: np.ndarray, statistic: Callable[[np.ndarray], Any]
+    returns: np.ndarray, statistic: Callable[[Scores], np.ndarray]
 ) -> tuple[float, float] | None:
     """Return the bootstrap interval of a statistic of returns [S]; None of too few."""
     if len(returns) < MIN_SEEDS:
         return None
-    return bootstrap_interval(
-        returns[None],
-        statistic,
-        confidence=CONFIDENCE,
-        resamples=RESAMPLES,
-        generator=np.random.default_rng(0),
-    )
+    low, high = bootstrap_interval(statistic, [returns])
+    return float(low), float(high)
 
 
 def verdict(mean: float, interval: tuple[float, float] | None, best: float) -> str:

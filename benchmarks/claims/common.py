@@ -102,7 +102,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     array = np.array(values)
     return {
         "values": array.tolist(),
-        "iqm": float(interquartile_mean(array)),
+        "iqm": float(interquartile_mean([array])),
         "interval": bootstrap(array, interquartile_mean),
     }
 

@@ -131,7 +131,8 @@ def commit(run: StoredRun) -> str | None:
 def machine(run: StoredRun) -> str | None:
     """Write where a run was made."""
     parts = (run.settings.get(key) for key in ("hardware.device", "hardware.threads"))
-    return run.host and ", ".join([run.host, *(show_value(part) for part in parts)])
+    named = run.cpu or run.host
+    return named and "; ".join([named, *(show_value(part) for part in parts)])
 
 
 def setting(key: str) -> Callable[[StoredRun], str | None]:
@@ -152,7 +153,7 @@ EQUAL: dict[str, Callable[[StoredRun], str | None]] = {
     "unequal lengths of an episode of an evaluation": setting("evaluation.max_length"),
     "unequal code": commit,
     **{f"unequal versions of {name}": version(name) for name in ("torch", "mujoco", "gymnasium")},
-    "times are of unequal machines (host, device, threads)": machine,
+    "times are of unequal machines (processor; device; threads)": machine,
 }
 
 FINDERS: tuple[Callable[[Comparison], Iterator[Remark]], ...] = (

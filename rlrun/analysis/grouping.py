@@ -72,6 +72,12 @@ class Grouping:
         """Return the methods that have runs on a task."""
         return [method for method in self.methods if (task, method) in self.runs]
 
+    @property
+    def compared_tasks(self) -> list[str]:
+        """The tasks of more than one method; of a single method, all of them."""
+        fewest = min(2, len(self.methods))
+        return [task for task in self.tasks if len(self.methods_of(task)) >= fewest]
+
     def common_tasks(self, methods: Iterable[str]) -> list[str]:
         """Return the tasks on which all of the methods have runs."""
         names = list(methods)

@@ -1,25 +1,18 @@
-"""Pictures of a comparison: curves, performance profile, probability of improvement.
+"""Pictures of a comparison: what they look like, and the curves.
 
 Methods differ in colour (Okabe and Ito 2008, for colour-blind people), in line and in marker, so
 that they can be told apart in grey, too.
 """
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlrun.analysis.aggregates import Aggregates
 from rlrun.analysis.comparison import Comparison
-from rlrun.analysis.statistics import (
-    MIN_SEEDS,
-    bootstrap_interval,
-    interquartile_mean,
-    performance_profile,
-)
+from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
 from rlrun.analysis.stored_runs import StoredRun
 
 if TYPE_CHECKING:
@@ -61,35 +54,11 @@ POINTS, RESAMPLES = 200, 2_000
 MARKED = 8
 
 
-def pictures(
-    comparison: Comparison, aggregates: Aggregates, *, smooth: int = 1
-) -> dict[str, "Figure"]:
-    """Draw a comparison.
-
-    Args:
-        comparison: its curves are drawn.
-        aggregates: over its tasks.
-        smooth: evaluations that a point of a curve is the mean of; 1: as they are.
-
-    Returns:
-        Figures by name, as far as there is something to show.
-    """
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        figures = {"curves": draw_curves(comparison, smooth=smooth)}
-        if aggregates.scores:
-            figures["profile"] = draw_profile(aggregates)
-        if aggregates.improvements:
-            figures["improvement"] = draw_improvements(aggregates)
-    return figures
-
-
 def as_bytes(figure: "Figure", kind: str, *, background: str = "white") -> bytes:
     """Return a figure as a file's content.
 
     Args:
-        figure: of `pictures`.
+        figure: any.
         kind: "png" or "svg".
         background: colour behind it, or "none".
     """
@@ -103,8 +72,13 @@ def as_bytes(figure: "Figure", kind: str, *, background: str = "white") -> bytes
     return file.getvalue()
 
 
-def draw_curves(comparison: Comparison, *, smooth: int) -> "Figure":
-    """Draw return against steps and against time, a row of two panels for each task."""
+def draw_curves(comparison: Comparison, smooth: int) -> "Figure":
+    """Draw return against steps and against time, a row of two panels for each task.
+
+    Args:
+        comparison: of any number of tasks.
+        smooth: evaluations that a point is the mean of; 1: as they are.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -127,7 +101,7 @@ def draw_curves(comparison: Comparison, *, smooth: int) -> "Figure":
     panels[-1, 0].set_xlabel("environment steps")
     panels[-1, 1].set_xlabel("minutes")
     smoothed = f", smoothed over {smooth} evaluations" if smooth > 1 else ""
-    add_legend(figure, panels.ravel(), f"IQM over seeds with 95 % interval{smoothed}")
+    add_legend(figure, panels.ravel(), list(styles), f"IQM over seeds with 95 % interval{smoothed}")
     return figure
 
 
@@ -207,69 +181,28 @@ def moving_average(values: NDArray[np.float64], width: int) -> NDArray[np.float6
     return (sums[last] - sums[first]) / (last - first)[:, None]
 
 
-def draw_profile(aggregates: Aggregates) -> "Figure":
-    """Draw the share of runs above each normalised score."""
-    from matplotlib.figure import Figure
+def add_legend(
+    figure: "Figure", panels: Iterable["Axes"], names: Sequence[str], title: str
+) -> None:
+    """Put the lines of all panels into one legend above them.
 
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    pooled = np.concatenate([task for scores in aggregates.scores.values() for task in scores])
-    levels = np.linspace(min(0.0, pooled.min()), max(1.0, pooled.max()), POINTS)
-    for number, (method, scores) in enumerate(aggregates.scores.items()):
-        look = style(number)
-        axes.plot(
-            levels,
-            performance_profile(scores, levels),
-            label=method,
-            lw=1.6,
-            ms=4,
-            markevery=(5 * number, POINTS // MARKED),
-            **look,
-        )
-        if all(len(task) >= MIN_SEEDS for task in scores):
-            low, high = bootstrap_interval(
-                lambda drawn: performance_profile(drawn, levels), scores, resamples=RESAMPLES
-            )
-            axes.fill_between(levels, low, high, color=look["color"], alpha=0.15, lw=0)
-    axes.set_xlabel("normalised score τ")
-    axes.set_ylabel("share of runs with score > τ")
-    axes.set_ylim(-0.02, 1.02)
-    add_legend(figure, [axes], f"performance profile, {len(aggregates.tasks)} tasks, 95 % interval")
-    return figure
-
-
-def draw_improvements(aggregates: Aggregates) -> "Figure":
-    """Draw the probability of improvement of each pair of methods, with its interval."""
-    from matplotlib.figure import Figure
-
-    rows = aggregates.improvements
-    figure = Figure(figsize=(6, 1.1 + 0.28 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for height, row in enumerate(rows):
-        axes.plot(row.probability.value, height, "o", color=COLORS[0], ms=5)
-        if row.probability.interval is not None:
-            axes.plot(row.probability.interval, [height] * 2, color=COLORS[0], lw=1.8)
-    axes.axvline(0.5, color=INK, lw=1, ls="--")
-    axes.set_yticks(range(len(rows)), [f"{row.method} > {row.other}" for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("probability of improvement, 95 % interval")
-    return figure
-
-
-def add_legend(figure: "Figure", panels: Iterable["Axes"], title: str) -> None:
-    """Put the lines of all panels into one legend above them."""
+    Args:
+        figure: gets the legend.
+        panels: have the lines.
+        names: of the lines, in their order.
+        title: of the legend.
+    """
     lines: dict[str, Artist] = {}
     for axes in panels:
-        for line, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            lines.setdefault(label, line)
-    longest = max(map(len, lines), default=1)
-    columns = max(1, min(len(lines), math.floor(90 / (longest + 8))))
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            lines[name] = line
+    names = [name for name in names if name in lines]
+    longest = max(map(len, names), default=0)
     figure.legend(
-        list(lines.values()),
-        list(lines),
+        [lines[name] for name in names],
+        names,
         loc="outside upper center",
-        ncols=columns,
+        ncols=max(1, min(len(names), 90 // (longest + 8))),
         title=title,
         title_fontsize=9,
         handlelength=3.5,

@@ -18,6 +18,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 # What a picture is about, by its name.
 CAPTIONS = {
+    "finals": "Final returns",
     "curves": "Evaluation returns against environment steps and against time",
     "profile": "Performance profile over tasks",
     "improvement": "Probability of improvement",
@@ -45,6 +46,7 @@ def report(
     title = f"{', '.join(grouping.methods)} on {', '.join(grouping.tasks)}"
     if len(title) > 120:
         title = f"{len(grouping.methods)} methods on {len(grouping.tasks)} tasks"
+    settings = table_of_settings(comparison)
     budget = "" if comparison.steps is None else f" Compared at {comparison.steps:,} steps."
     parts = [
         f"<h1>{text(title)}</h1>",
@@ -54,9 +56,9 @@ def report(
         scales(aggregates),
         *(figure(name, content) for name, content in pictures.items()),
         "<h2>What differs between the configs</h2>",
-        html_table(table_of_settings(comparison)),
+        folded(html_table(settings), f"{len(settings.rows)} settings by method"),
         "<h2>Runs</h2>",
-        table_of_runs(comparison),
+        folded(list_of_runs(comparison), f"{len(comparison.runs)} runs"),
         "<h2>Versions</h2>",
         html_table(table_of_versions(comparison.runs)),
         "<h2>The same again</h2>",
@@ -76,7 +78,7 @@ def boxed(cautions: Sequence[str]) -> str:
     if not cautions:
         return ""
     lines = "\n".join(f"<li>{text(line)}</li>" for line in cautions)
-    return f'<div class="cautions"><b>To be known</b>\n<ul>\n{lines}\n</ul></div>'
+    return f'<div class="cautions"><b>Cautions</b>\n<ul>\n{lines}\n</ul></div>'
 
 
 def html_table(table: Table) -> str:
@@ -99,6 +101,11 @@ def html_table(table: Table) -> str:
         f'<div class="wide"><table><caption>{text(table.title)}</caption>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def folded(content: str, summary: str) -> str:
+    """Fold up what is long and seldom read."""
+    return f"<details><summary>{text(summary)}</summary>\n{content}\n</details>"
 
 
 def scales(aggregates: Aggregates) -> str:
@@ -142,7 +149,7 @@ def table_of_settings(comparison: Comparison) -> Table:
     rows = {key: [values(method, key) for method in methods] for key in keys}
     rows = {key: row for key, row in rows.items() if len(set(row)) > 1 or " or " in row[0]}
     return Table(
-        title="Settings by method" if rows else "Nothing beside the seeds",
+        title="An empty entry: the method has no such setting" if rows else "Nothing but the seeds",
         columns=[
             Column(head="setting", cells=[Cell(key) for key in rows], is_number=False),
             *(
@@ -153,16 +160,16 @@ def table_of_settings(comparison: Comparison) -> Table:
     )
 
 
-def table_of_runs(comparison: Comparison) -> str:
-    """List all runs, with links, folded up."""
+def list_of_runs(comparison: Comparison) -> str:
+    """List all runs, with links."""
     places = {id(run): cell for cell, runs in comparison.grouping.runs.items() for run in runs}
     heads = ("task", "method", "seed", "final", "steps", "minutes", "code", "started", "run")
-    lines = [row_of_run(run, *places[id(run)], show(run.final_return)) for run in comparison.runs]
-    lines += [row_of_run(run, run.env_id, reason, "") for run, reason in comparison.left_out]
+    rows = [row_of_run(run, *places[id(run)], show(run.final_return)) for run in comparison.runs]
+    rows += [row_of_run(run, run.env_id, "left out", reason) for run, reason in comparison.left_out]
+    head, body = "".join(f"<th>{head}</th>" for head in heads), "\n".join(rows)
     return (
-        f'<details><summary>{len(lines)} runs</summary><div class="wide"><table>\n<thead><tr>'
-        f"{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead>\n<tbody>\n"
-        f"{chr(10).join(lines)}\n</tbody></table></div></details>"
+        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'
+        "</tbody></table></div>"
     )
 
 

@@ -67,8 +67,10 @@ class StoredRun:
         total_steps: environment steps at which it ends.
         step: environment steps done.
         time_s: seconds that it took.
+        compile_s: seconds of compiling before; None: nothing was compiled.
         started: when, in ISO 8601; None: nobody wrote it down.
         host: the machine's name; None as with `started`.
+        cpu: its processor; None as with `started`.
         commit: git commit of rlrun's code; None for an installed one.
         versions: of packages, by name.
         overrides: the command line's words.
@@ -86,8 +88,10 @@ class StoredRun:
     total_steps: Count
     step: NonNegativeInt
     time_s: NonNegative
+    compile_s: NonNegative | None = None
     started: str | None = None
     host: str | None = None
+    cpu: str | None = None
     commit: str | None = None
     versions: dict[str, str]
     overrides: list[str]

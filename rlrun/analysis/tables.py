@@ -73,7 +73,7 @@ class Table:
 def tables(comparison: Comparison, aggregates: Aggregates) -> list[Table]:
     """Return the tables of a comparison, those for a first look first."""
     found = [table_of_figures(comparison)]
-    if len(comparison.grouping.tasks) > 1:
+    if len(comparison.grouping.compared_tasks) > 1:
         found.insert(0, table_of_methods(comparison))
     if aggregates.figures:
         found.append(table_of_aggregates(aggregates))
@@ -83,7 +83,7 @@ def tables(comparison: Comparison, aggregates: Aggregates) -> list[Table]:
 
 
 def table_of_methods(comparison: Comparison) -> Table:
-    """Make a row of each method, and a column of each task: mean ± standard deviation."""
+    """Make a row of each method, and a column of each task that several have: mean ± deviation."""
     grouping = comparison.grouping
 
     def cell(task: str, method: str) -> Cell:
@@ -99,7 +99,7 @@ def table_of_methods(comparison: Comparison) -> Table:
                     head=f"{task}, {show_steps(comparison, task)}",
                     cells=[cell(task, method) for method in grouping.methods],
                 )
-                for task in grouping.tasks
+                for task in grouping.compared_tasks
             ),
         ],
     )

@@ -158,8 +158,9 @@ def write_files(result: Result, directory: Path, *, smooth: int) -> None:
         UserError: the directory cannot be written to.
     """
     # They import matplotlib, for which nobody waits who wants a table.
-    from rlrun.analysis.pictures import as_bytes, pictures
+    from rlrun.analysis.pictures import as_bytes
     from rlrun.analysis.report import report
+    from rlrun.analysis.score_pictures import pictures
 
     drawn = pictures(result.comparison, result.aggregates, smooth=smooth)
     contents = {name: write(result).encode() for name, write in FILES.items()}

@@ -20,6 +20,7 @@ import yaml
 from rlrun import __version__
 from rlrun.config.files import open_regular
 from rlrun.errors import UserError, warn
+from rlrun.hardware.cpu import processor
 from rlrun.runs.files.disk import remove, replacing, sync
 
 LOCK = ".lock"
@@ -149,6 +150,7 @@ def provenance() -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": socket.gethostname(),
+        "cpu": processor(),
         "pid": os.getpid(),
         "git_commit": _git_commit(),
         "versions": {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlrun.analysis.stored_runs import StoredRun
+from rlrun.analysis.stored_runs import CHOICES, StoredRun
 from rlrun.errors import UserError, did_you_mean
 
 # Choices that make a method, beside the algorithm.
@@ -147,19 +147,22 @@ def names_by(runs: Sequence[StoredRun], keys: Sequence[str]) -> list[str]:
     Raises:
         UserError: there is no such choice or setting.
     """
-    known = [
-        {**{k: f(run) for k, f in FACTS.items()}, **run.settings, **run.choices} for run in runs
-    ]
-    every = {key for values in known for key in values}
+    every = {*FACTS, *(name for run in runs for name in (*run.choices, *run.settings))}
     for key in keys:
         if key not in every:
             raise UserError(f"--by {key}: no such choice or setting{did_you_mean(key, every)}")
+    known = []
+    for run in runs:
+        values = {key: FACTS[key](run) for key in keys if key in FACTS}
+        for key in set(keys) - set(FACTS):
+            values[key] = value_of(run.choices if key in CHOICES else run.settings, key)
+        known.append(values)
     names = []
     for values, words in zip(known, descriptions(known, keys), strict=True):
         if "algo" in keys:  # stands for itself, as in the names that are found
             words.remove(f"algo={values['algo']}")
             words.insert(0, values["algo"])
-        names.append(" ".join(words) or "all runs")
+        names.append(" ".join(words) or "other runs")
     return names
 
 

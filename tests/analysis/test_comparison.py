@@ -144,7 +144,7 @@ def test_thresholds_by_environment():
     assert thresholds({"": 1.0, "hopper": 3.0}) == {
         **{"Hopper-v5": 3.0, "CartPole-v1": 1.0, "Walker2d-v5": 1.0}
     }
-    with pytest.raises(UserError, match="--threshold hoper: .*; did you mean 'hopper'?"):
+    with pytest.raises(UserError, match=r"--threshold hoper: .*; did you mean 'hopper'?"):
         thresholds({"hoper": 3.0})
 
 
@@ -214,7 +214,7 @@ def test_a_run_without_a_figure_is_named():
 
 
 def test_methods_without_a_task_in_common_are_nothing_to_compare():
-    with pytest.raises(UserError, match="nothing to compare: .*ppo on Hopper-v5, sac on CartPole"):
+    with pytest.raises(UserError, match=r"nothing to compare: .*ppo on Hopper-v5, sac on CartPole"):
         compare([made_run(), made_run("sac", "cartpole")])
     # One method is a table; so is a method that has a task more.
     assert len(compare([made_run(), made_run(env="cartpole")]).figures) == 2

@@ -189,7 +189,7 @@ def test_methods_as_the_user_wants_them():
         ("Hopper-v5", "ppo advantage=td"): {},
         ("Hopper-v5", "sac"): {},
     }
-    assert group(found, by=["algo.clip"]).methods == ["clip=0.1", "clip=0.2", "all runs"]
+    assert group(found, by=["algo.clip"]).methods == ["clip=0.1", "clip=0.2", "other runs"]
     pooled = group(found, by=["algo"]).pooled["Hopper-v5", "ppo"]
     assert pooled == {"advantage": ["gae", "td"], "algo.clip": [0.1, 0.2]}
 

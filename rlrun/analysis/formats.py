@@ -15,6 +15,9 @@ from rlrun.analysis.comparison import Comparison
 from rlrun.analysis.tables import Column, Table
 from rlrun.errors import printable
 
+# Characters of a terminal in which every table has room.
+UNBOUNDED = 100_000
+
 # What TeX reads as something else.
 TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -36,7 +39,8 @@ def for_terminal(table: Table, console: Console) -> Group:
     """
     columns, left = list(table.columns), []
     drawn = draw(table, columns)
-    while Measurement.get(console, console.options, drawn).minimum > console.width:
+    unbounded = console.options.update(width=UNBOUNDED)
+    while Measurement.get(console, unbounded, drawn).maximum > console.width:
         leaving = max(columns, key=lambda column: column.leaves)
         if not leaving.leaves:
             break  # what is left wraps
@@ -54,7 +58,7 @@ def draw(table: Table, columns: Sequence[Column]) -> RichTable:
         drawn.add_column(
             Text(printable(column.head)),
             justify="right" if column.is_number else "left",
-            no_wrap=column.is_number,
+            overflow="fold",
         )
     for number, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
         drawn.add_row(

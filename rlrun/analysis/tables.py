@@ -98,8 +98,9 @@ def table_of_methods(comparison: Comparison) -> Table:
                 Column(
                     head=f"{task}, {show_steps(comparison, task)}",
                     cells=[cell(task, method) for method in grouping.methods],
+                    leaves=number,
                 )
-                for task in grouping.compared_tasks
+                for number, task in enumerate(grouping.compared_tasks)
             ),
         ],
     )

@@ -17,6 +17,9 @@ from rlrun.errors import UserError, did_you_mean
 
 PREFIX = "wandb:"
 
+# How long an answer of W&B's is waited for.
+SECONDS = 20
+
 # What runs can be chosen by, in an address; W&B's own names of it.
 FILTERS = {"group": "group", "tag": "tags", "name": "display_name", "sweep": "config.sweep"}
 
@@ -49,7 +52,7 @@ def read(address: str) -> Iterator[StoredRun]:
     except ImportError as error:
         raise UserError(f"{address} needs a package: pip install wandb") from error
     try:
-        runs = list(wandb.Api(timeout=30).runs(path, filters=filters, order="+created_at"))
+        runs = list(wandb.Api(timeout=SECONDS).runs(path, filters=filters, order="+created_at"))
         found = [
             (f"{run.url}", run.state, dict(run.config), dict(run.summary), run.scan_history())
             for run in runs
@@ -104,11 +107,14 @@ def stored_run(
     settings = config.get("settings")
     if not isinstance(settings, Mapping):
         raise UserError(f"{source}: there are no settings in its config: not a run of rlrun")
-    evaluated = [
-        [float(row.get(name, np.nan)) for name in COLUMNS.values()]
-        for row in rows
-        if row.get("eval/return") is not None
-    ]
+    try:
+        evaluated = [
+            [float(row.get(name, np.nan)) for name in COLUMNS.values()]
+            for row in rows
+            if row.get("eval/return") is not None
+        ]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: a row of its history: {error}") from error
     columns = np.array(evaluated, np.float64).reshape(-1, len(COLUMNS)).T
     flat = flatten(settings)
     return from_values(

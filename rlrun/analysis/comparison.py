@@ -162,10 +162,12 @@ def compare(
             f"({', '.join(f'{method} on {task}' for task, method in grouping.runs)})"
         )
     to_reach = thresholds_of(kept, thresholds)
-    figures = {
-        (task, method): summarize(task, method, members, to_reach.get(members[0].env_id))
-        for (task, method), members in grouping.runs.items()
-    }
+    figures = {}
+    for task in grouping.tasks:
+        for method in grouping.methods_of(task):
+            members = grouping.runs[task, method]
+            threshold = to_reach.get(members[0].env_id)
+            figures[task, method] = summarize(task, method, members, threshold)
     for task in grouping.tasks:
         mark_what_stands_out(figures, task)
     return Comparison(runs=kept, left_out=left_out, grouping=grouping, figures=figures, steps=steps)

@@ -13,6 +13,8 @@ from rlrun.config.files import read_json
 from rlrun.errors import UserError, near_path
 from rlrun.runs.files.directory import find_runs
 
+ARCHIVE = ".json"  # ends the name of one
+
 # Bytes of an archive; a run of 20 evaluations takes some four thousand.
 MOST_BYTES = 2**28
 
@@ -33,6 +35,8 @@ def read_runs(words: Sequence[str]) -> list[StoredRun]:
         for run in wandb_runs.read(word) if from_wandb else read_path(word):
             # The same run can be under two words, and in an archive beside its directory.
             runs.setdefault((run.source, run.started, run.step), run)
+    if not runs:
+        raise UserError(f"no runs among {' '.join(words)}")
     return list(runs.values())
 
 
@@ -48,7 +52,8 @@ def read_path(word: str) -> Iterator[StoredRun]:
         if not paths:
             raise UserError(f"no runs under '{word}'")
     elif path.is_file():
-        paths = [path]
+        # The shell puts a sweep's other files (sweep.jsonl) in the place of a pattern, too.
+        paths = [path] if path.suffix == ARCHIVE else []
     else:
         paths = list(matching(word))
         if not paths:
@@ -65,7 +70,7 @@ def matching(pattern: str) -> Iterator[Path]:
     for name in sorted(glob.glob(pattern, recursive=True)):
         if Path(name).is_dir():
             yield from find_runs(Path(name))
-        elif name.endswith(".json"):
+        elif Path(name).suffix == ARCHIVE:
             yield Path(name)
 
 

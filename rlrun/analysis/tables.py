@@ -108,11 +108,7 @@ def table_of_methods(comparison: Comparison) -> Table:
 
 def table_of_figures(comparison: Comparison) -> Table:
     """Make a row of each task and method, and a column of each figure."""
-    rows = [
-        comparison.figures[task, method]
-        for task in comparison.grouping.tasks
-        for method in comparison.grouping.methods_of(task)
-    ]
+    rows = list(comparison.figures.values())
     reached = any(row.reached for row in rows)
 
     def column(head: str, write: Callable[[Figures], str], **others: Any) -> Column:

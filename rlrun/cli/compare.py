@@ -48,6 +48,8 @@ def compare_runs(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a mistake in the words, or runs that cannot be compared.
     """
+    if arguments.smooth > 1 and arguments.output is None:
+        raise UserError("--smooth is of pictures: say with --output where they go")
     runs = read_runs(arguments.runs)
     comparison = compare(
         runs, by=arguments.by, steps=arguments.steps, thresholds=arguments.threshold

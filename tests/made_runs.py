@@ -1,5 +1,7 @@
 """Stored runs as tests want them, in memory and as the files that a run leaves."""
 
+import math
+
 import numpy as np
 
 from rlrun.analysis.stored_runs import Evaluations, StoredRun
@@ -92,7 +94,7 @@ def write_run(run, directory):
         "return": float(curve.returns[-1]),
         "return_std": float(curve.spreads[-1]),
         "best_return": float(curve.returns.max()),
-        "final_return": float(run.final_return),
+        "final_return": run.final_return if math.isfinite(run.final_return) else None,
     }
     write_record(directory, record)
     logger = JsonlLogger(directory / "metrics.jsonl", None)

@@ -150,6 +150,7 @@ def _main(words: list[str], directory: Path, output: Path, environment: dict[str
     os.environ.update(environment)
     os.chdir(directory)
     os.setpgid(0, 0)
+    multiprocessing.current_process()._config["daemon"] = False  # it may have workers
     for number in HANDLED:  # as a shell starts a command
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

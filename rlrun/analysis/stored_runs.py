@@ -23,7 +23,7 @@ CHOICES = ("algo", "env", "advantage", "collector", "model", "hardware")
 # Bytes of a line of metrics.jsonl; a row of rlrun's has some hundred.
 LONGEST_LINE = 2**16
 
-Status = Literal["finished", "running", "killed", "interrupted", "failed"]
+Status = Literal["finished", "planned", "running", "killed", "interrupted", "failed"]
 
 
 @dataclass(frozen=True, eq=False)

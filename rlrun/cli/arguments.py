@@ -9,7 +9,7 @@ from pathlib import Path
 from rlrun.cli.parser import OneLineParser
 from rlrun.config import schema
 from rlrun.errors import UserError, near_path
-from rlrun.runs.files.directory import find_runs
+from rlrun.runs.files.directory import find_runs, is_sweep
 
 
 def evaluate_parser() -> OneLineParser:
@@ -33,8 +33,8 @@ def evaluate_parser() -> OneLineParser:
 
 def resume_parser() -> OneLineParser:
     """Returns the parser of `rlrun resume`."""
-    parser = OneLineParser("rlrun resume", description="Continues a run where it stopped.")
-    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser = OneLineParser("rlrun resume", description="Continues a run or sweep where it stopped.")
+    parser.add_argument("run", type=run_or_sweep, help="directory of the run or sweep")
     parser.add_argument(
         "total_steps",
         nargs="?",
@@ -177,6 +177,15 @@ def run_directory(word: str) -> Path:
         hint = f"; did you mean '{inside[-1]}'?" if inside else ""
         raise UserError(f"'{word}' is not a run: it has no run.json{hint}")
     return directory
+
+
+def run_or_sweep(word: str) -> Path:
+    """Reads the argument RUN, where it may be a sweep's directory, too.
+
+    Raises:
+        UserError: it is neither.
+    """
+    return Path(word) if is_sweep(Path(word)) else run_directory(word)
 
 
 def total_steps(word: str) -> int:

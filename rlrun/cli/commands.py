@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rlrun.cli.arguments import PARSERS
-from rlrun.errors import printable
+from rlrun.errors import UserError, printable
+from rlrun.runs.files.directory import is_sweep
 
 
 def run(verb: str, words: list[str]) -> None:
@@ -59,7 +60,15 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def resume(arguments: argparse.Namespace) -> None:
-    """`rlrun resume RUN`: continues a run from its newest checkpoint."""
+    """`rlrun resume RUN`: continues a run, or the runs of a sweep, from the newest checkpoint."""
+    if is_sweep(arguments.run):
+        if arguments.total_steps is not None:
+            raise UserError("total_steps=… is for a run, not for a sweep")
+        from rlrun.sweeps.run import resume_sweep
+
+        resume_sweep(arguments.run, arguments.plugin)
+        return
+
     from rlrun.runs.api import resume as resume_run
 
     resume_run(arguments.run, total_steps=arguments.total_steps, plugins=arguments.plugin)

@@ -1,57 +1,19 @@
-"""A run of `rlrun list`: what run.json says, and the last rows of metrics.jsonl."""
+"""A run of `rlrun list`, and how it is written."""
 
-import math
-import os
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from annotated_types import Interval
-
-from rlrun.config import schema
-from rlrun.config.files import open_regular, parse_json, read_json
-from rlrun.config.types import Count, Finite, NonNegativeInt
 from rlrun.errors import UserError, printable
 from rlrun.runs.figures import with_spread
-from rlrun.runs.files.directory import is_locked
+from rlrun.runs.files.standing import Standing, read_standing
 
 # What stands of a run by name, beside what its directory is called.
 NAMES = ("algo", "env_id", "advantage", "model")
 
 # Characters of such a name that are shown: another run's row is as wide as the widest.
 LONGEST_NAME = 30
-
-# Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
-TAIL = 16_384
-
-# Of a run: less than a century.
-Seconds = Annotated[float, Interval(ge=0, le=3e9)]
-
-
-@dataclass(kw_only=True)
-class Summary:
-    """What run.json says of how a run goes.
-
-    Attributes:
-        status: how it ended, or that it has not.
-        step: environment steps done.
-        total_steps: environment steps at which it ends.
-        last_return: of the last evaluation.
-        return_std: standard deviation over its episodes.
-        best_return: of the best one.
-        final_return: mean of those in the last tenth of the steps.
-        time_s: seconds that it took.
-    """
-
-    status: Literal["running", "killed", "finished", "interrupted", "failed"]
-    step: NonNegativeInt
-    total_steps: Count
-    last_return: Finite | None
-    return_std: Finite | None
-    best_return: Finite | None
-    final_return: Finite | None
-    time_s: Seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,35 +24,35 @@ class Listed:
         directory: the run's.
         name: the directory's, from where the list begins.
         record: run.json; empty where it cannot be read.
-        summary: how it goes; None: rlrun did not write this.
+        standing: how it goes; None: rlrun did not write this.
     """
 
     directory: Path
     name: str
     record: dict[str, Any]
-    summary: Summary | None
+    standing: Standing | None
 
     @property
     def cells(self) -> list[str]:
         """Status, steps, returns and time in a reader's words."""
-        summary = self.summary
-        if summary is None:
+        standing = self.standing
+        if standing is None:
             return ["unreadable"]
         return [
-            summary.status,
+            standing.status,
             *(printable(str(self.record.get(name, "")))[:LONGEST_NAME] for name in NAMES),
-            f"{summary.step:,}/{summary.total_steps:,}",
-            show(summary.last_return, summary.return_std),
-            show(summary.best_return),
-            show(summary.final_return),
-            str(timedelta(seconds=round(summary.time_s))),
+            f"{standing.step:,}/{standing.total_steps:,}",
+            show(standing.last_return, standing.return_std),
+            show(standing.best_return),
+            show(standing.final_return),
+            str(timedelta(seconds=round(standing.time_s))),
         ]
 
     def as_json(self) -> dict[str, Any]:
         """All that is known of it, by name."""
-        if self.summary is None:
+        if self.standing is None:
             return {"run": self.name, "status": "unreadable"}
-        figures = asdict(self.summary)
+        figures = asdict(self.standing)
         names = ("algo", "env", "env_id", "advantage", "collector", "model", "seed", "started")
         return {
             "run": self.name,
@@ -104,60 +66,12 @@ class Listed:
 def describe(directory: Path, root: Path) -> Listed:
     """Read how a run goes from the files in its directory."""
     name = str(directory.relative_to(root))
-    locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     try:
-        record = read_json(directory / "run.json")
-        keys = {"last_return": "return"}
-        values = {name: record.get(keys.get(name, name)) for name in Summary.__annotations__}
-        summary = schema.convert(values, Summary, "run.json")
-        catch_up(summary, directory / "metrics.jsonl")
+        standing, record = read_standing(directory)
     except (OSError, ValueError, UserError):  # not written by rlrun
-        return Listed(directory=directory, name=name, record={}, summary=None)
-    if summary.status == "running" and not locked:
-        summary.status = record["status"] = "killed"
-    return Listed(directory=directory, name=name, record=record, summary=summary)
-
-
-@dataclass(kw_only=True)
-class Row:
-    """What a row of metrics.jsonl says of how a run goes: a part of what is in `Summary`."""
-
-    step: NonNegativeInt
-    time_s: Seconds
-    last_return: Finite | None
-    return_std: Finite | None
-
-
-def catch_up(summary: Summary, path: Path) -> None:
-    """Brings a summary up to the last rows of metrics.jsonl.
-
-    They are newer than run.json, which is written only now and then.
-
-    Raises:
-        ValueError: it is no file.
-    """
-    try:
-        with open_regular(path) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            values = parse_json(line)
-            evaluated = {"last_return": "eval/return", "return_std": "eval/return_std"}
-            given = {"step": values["step"], "time_s": values["time_s"]}
-            given |= {name: values.get(key) for name, key in evaluated.items()}
-            row = schema.convert(given, Row, "row")
-        except (ValueError, KeyError, TypeError, UserError):
-            continue  # the line is not whole: the file is being written, or the process was killed
-        if row.step < summary.step:
-            continue
-        summary.step, summary.time_s = row.step, max(summary.time_s, row.time_s)
-        if row.last_return is not None:
-            summary.last_return, summary.return_std = row.last_return, row.return_std
-            best = -math.inf if summary.best_return is None else summary.best_return
-            summary.best_return = max(best, row.last_return)
+        return Listed(directory=directory, name=name, record={}, standing=None)
+    record = {**record, "status": standing.status}
+    return Listed(directory=directory, name=name, record=record, standing=standing)
 
 
 def show(value: float | None, deviation: float | None = None) -> str:

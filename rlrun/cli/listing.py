@@ -25,9 +25,9 @@ WIDE = 140  # characters of a terminal that has room for NAMES
 # What `--sort` can name, and whether the largest is first.
 SORTED_BY: dict[str, tuple[Callable[[Listed], Any], bool]] = {
     "name": (lambda run: run.name, False),
-    "return": (lambda run: run.summary and run.summary.last_return, True),
-    "steps": (lambda run: run.summary and run.summary.step, True),
-    "time": (lambda run: run.summary and run.summary.time_s, True),
+    "return": (lambda run: run.standing and run.standing.last_return, True),
+    "steps": (lambda run: run.standing and run.standing.step, True),
+    "time": (lambda run: run.standing and run.standing.time_s, True),
     "started": (lambda run: str(run.record.get("started") or "") or None, True),
 }
 

@@ -111,10 +111,15 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
             del checkpoint  # as large as the run itself, which has taken what it needs
             run_directory.write_config(directory, experiment.config, experiment.overrides)
             record = run_directory.provenance()
-            # Which machine, code and command made which part of the run.
-            stint = {key: earlier.get(key) for key in record}
-            before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
-            record["earlier"] = [*before, {**stint, "to_step": done}]
+            if earlier.get("status") == "planned":
+                # Who asked for the run, and not the worker of a sweep that trains it.
+                asked = schema.convert(earlier.get("command"), list[str], "run.json: command")
+                record["command"] = asked
+            else:
+                # Which machine, code and command made which part of the run.
+                stint = {key: earlier.get(key) for key in record}
+                before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
+                record["earlier"] = [*before, {**stint, "to_step": done}]
             return execute(assembly, directory, record)
 
 

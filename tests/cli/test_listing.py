@@ -51,7 +51,7 @@ def test_json_has_the_numbers(rlrun, outputs):
         **{"env_id": "Hopper-v5", "advantage": None, "collector": None, "model": "mlp"},
         **{"seed": 1, "started": "2026-11-22T00:00:00+00:00", "step": 1000, "total_steps": 1000},
         **{"return": 20.0, "return_std": 5.0, "best_return": 20.0, "final_return": 20.0},
-        "time_s": 30.0,
+        **{"time_s": 30.0, "error": None},
     }
 
 

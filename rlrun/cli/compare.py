@@ -4,42 +4,29 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.text import Text
-
-from rlrun.analysis.aggregates import Aggregates, aggregate, published_file, read_scales
-from rlrun.analysis.cautions import cautions
-from rlrun.analysis.comparison import Comparison, compare
-from rlrun.analysis.formats import comma_separated, for_terminal, latex, markdown
-from rlrun.analysis.sources import archive_text, read_runs
-from rlrun.analysis.stored_runs import StoredRun
-from rlrun.analysis.tables import NOTE, tables
+from rlrun.analysis.aggregates import read_scales
+from rlrun.analysis.results import (
+    Result,
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    examine,
+    show,
+    write_files,
+)
+from rlrun.analysis.sources import read_runs
 from rlrun.cli.commands import console
-from rlrun.errors import UserError, printable, say, warn
-from rlrun.runs.files.disk import replacing
+from rlrun.errors import UserError, say, warn
 
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """All that there is to say of a comparison.
-
-    Attributes:
-        runs: all that were read, whole.
-        comparison: the methods beside each other.
-        aggregates: over their tasks.
-        cautions: what a reader has to know.
-        command: what says the same again.
-    """
-
-    runs: list[StoredRun]
-    comparison: Comparison
-    aggregates: Aggregates
-    cautions: list[str]
-    command: str
+# What stands on stdout in place of a table for the terminal.
+FORMATS: dict[str, Callable[[Result], str]] = {
+    "markdown": as_markdown,
+    "latex": as_latex,
+    "csv": as_csv,
+    "json": as_json,
+}
 
 
 def compare_runs(arguments: argparse.Namespace) -> None:
@@ -50,17 +37,13 @@ def compare_runs(arguments: argparse.Namespace) -> None:
     """
     if arguments.smooth > 1 and arguments.output is None:
         raise UserError("--smooth is of pictures: say with --output where they go")
-    runs = read_runs(arguments.runs)
-    comparison = compare(
-        runs, by=arguments.by, steps=arguments.steps, thresholds=arguments.threshold
-    )
-    aggregates = aggregate(comparison, read_scales(arguments.normalize or published_file()))
-    result = Result(
-        runs=runs,
-        comparison=comparison,
-        aggregates=aggregates,
-        cautions=cautions(comparison),
+    result = examine(
+        read_runs(arguments.runs),
         command=shlex.join(["rlrun", *sys.argv[1:]]),
+        by=arguments.by,
+        steps=arguments.steps,
+        thresholds=arguments.threshold,
+        scales=None if arguments.normalize is None else read_scales(arguments.normalize),
     )
     if arguments.format is None:
         show(result, console())
@@ -70,119 +53,9 @@ def compare_runs(arguments: argparse.Namespace) -> None:
             for line in result.cautions:
                 warn(line)
     if arguments.output is not None:
-        write_files(result, arguments.output, smooth=arguments.smooth)
+        try:
+            write_files(result, arguments.output, smooth=arguments.smooth)
+        except OSError as error:
+            reason = f"--output {arguments.output} cannot be written to: {error}"
+            raise UserError(reason) from error
         say(f"wrote {arguments.output / 'report.html'} and what it is made of", sys.stderr)
-
-
-def show(result: Result, terminal: Console) -> None:
-    """Print a comparison on a terminal, or where its output goes."""
-    for table in tables(result.comparison, result.aggregates):
-        terminal.print(for_terminal(table, terminal))
-    for line in result.cautions:
-        terminal.print(Text(f"! {printable(line)}", style="yellow"))
-    terminal.print(Text(NOTE, style="dim"))
-
-
-def as_markdown(result: Result) -> str:
-    """Return the tables and cautions in Markdown."""
-    parts = []
-    for table in tables(result.comparison, result.aggregates):
-        parts.append(f"{table.title}:\n\n{markdown(table)}\n\n")
-    parts.append(f"{NOTE}\n")
-    if result.cautions:
-        parts.append("\n" + "".join(f"- {printable(line)}\n" for line in result.cautions))
-    return "".join(parts)
-
-
-def as_latex(result: Result) -> str:
-    """Return the tables in LaTeX."""
-    found = tables(result.comparison, result.aggregates)
-    return "\n\n".join(map(latex, found)) + "\n"
-
-
-def as_csv(result: Result) -> str:
-    """Return the figures as CSV."""
-    return comma_separated(result.comparison)
-
-
-def as_json(result: Result) -> str:
-    """Return the figures, and the runs whole: an archive, from which they are computed again."""
-    return archive_text(
-        result.runs,
-        command=result.command,
-        figures=[
-            {**row.numbers(), "seeds": row.seeds, "finals": row.finals.tolist()}
-            for row in result.comparison.figures.values()
-        ],
-        aggregates=aggregates_as_json(result.aggregates),
-        cautions=result.cautions,
-    )
-
-
-def aggregates_as_json(aggregates: Aggregates) -> dict[str, Any]:
-    """Return what is known over tasks as JSON has it."""
-    return {
-        "tasks": aggregates.tasks,
-        "scales": {task: asdict(scale) for task, scale in aggregates.scales.items()},
-        "figures": {
-            method: {name: asdict(estimate) for name, estimate in row.items()}
-            for method, row in aggregates.figures.items()
-        },
-        "improvements": [asdict(row) for row in aggregates.improvements],
-    }
-
-
-FORMATS: dict[str, Callable[[Result], str]] = {
-    "markdown": as_markdown,
-    "latex": as_latex,
-    "csv": as_csv,
-    "json": as_json,
-}
-
-# The files of `--output`, beside the pictures.
-FILES = {
-    "table.md": as_markdown,
-    "table.tex": as_latex,
-    "figures.csv": as_csv,
-    "archive.json": as_json,
-}
-
-
-def write_files(result: Result, directory: Path, *, smooth: int) -> None:
-    """Write the tables in all formats, the pictures, the archive and the report.
-
-    Args:
-        result: of the comparison.
-        directory: where they go; files of the same names are replaced.
-        smooth: evaluations that a point of a curve is the mean of.
-
-    Raises:
-        UserError: the directory cannot be written to.
-    """
-    # They import matplotlib, for which nobody waits who wants a table.
-    from rlrun.analysis.pictures import as_bytes
-    from rlrun.analysis.report import report
-    from rlrun.analysis.score_pictures import pictures
-
-    drawn = pictures(result.comparison, result.aggregates, smooth=smooth)
-    contents = {name: write(result).encode() for name, write in FILES.items()}
-    for name, figure in drawn.items():
-        for kind in ("png", "svg"):
-            contents[f"{name}.{kind}"] = as_bytes(figure, kind)
-    page = report(
-        result.comparison,
-        result.aggregates,
-        cautions=result.cautions,
-        pictures={
-            name: as_bytes(figure, "svg", background="none") for name, figure in drawn.items()
-        },
-        command=result.command,
-    )
-    contents["report.html"] = page.encode()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            with replacing(directory / name) as file:
-                file.write(content)
-    except OSError as error:
-        raise UserError(f"--output {directory} cannot be written to: {error}") from error

@@ -139,13 +139,16 @@ FILES = {
 }
 
 
-def write_files(result: Result, directory: Path, *, smooth: int) -> None:
+def write_files(result: Result, directory: Path, *, smooth: int) -> str:
     """Write the tables in all formats, the pictures, the archive and the report.
 
     Args:
         result: of the comparison.
         directory: where they go; files of the same names are replaced.
         smooth: evaluations that a point of a curve is the mean of.
+
+    Returns:
+        The report, as HTML.
 
     Raises:
         OSError: they cannot be written there.
@@ -156,21 +159,20 @@ def write_files(result: Result, directory: Path, *, smooth: int) -> None:
     from rlrun.analysis.score_pictures import pictures
 
     drawn = pictures(result.comparison, result.aggregates, smooth=smooth)
-    contents = {name: write(result).encode() for name, write in FILES.items()}
-    for name, figure in drawn.items():
-        for kind in ("png", "svg"):
-            contents[f"{name}.{kind}"] = as_bytes(figure, kind)
     page = report(
         result.comparison,
         result.aggregates,
         cautions=result.cautions,
-        pictures={
-            name: as_bytes(figure, "svg", background="none") for name, figure in drawn.items()
-        },
+        pictures={name: as_bytes(fig, "svg", background="none") for name, fig in drawn.items()},
         command=result.command,
     )
+    contents = {name: write(result).encode() for name, write in FILES.items()}
+    for name, figure in drawn.items():
+        for kind in ("png", "svg"):
+            contents[f"{name}.{kind}"] = as_bytes(figure, kind)
     contents["report.html"] = page.encode()
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         with replacing(directory / name) as file:
             file.write(content)
+    return page

@@ -124,6 +124,12 @@ def compare_parser() -> OneLineParser:
         help="write report.html, tables, pictures (PNG, SVG) and the archive there, too",
     )
     parser.add_argument(
+        "--to",
+        type=wandb_project,
+        metavar="wandb:[ENTITY/]PROJECT",
+        help="with --output: log the table and the report at W&B, as a run of job type compare",
+    )
+    parser.add_argument(
         "--smooth",
         type=positive,
         default=1,
@@ -281,3 +287,16 @@ def conditions(word: str) -> dict[str, str]:
             raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got '{part}'")
         found[name] = value
     return found
+
+
+def wandb_project(word: str) -> tuple[str | None, str]:
+    """Reads where something goes at W&B: "wandb:team/project", or without the team.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such address.
+    """
+    place, colon, path = word.partition(":")
+    entity, slash, project = path.rpartition("/")
+    if place != "wandb" or not (colon and project) or "/" in entity or (slash and not entity):
+        raise argparse.ArgumentTypeError(f"expected wandb:ENTITY/PROJECT, got '{word}'")
+    return entity or None, project

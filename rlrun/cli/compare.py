@@ -37,6 +37,8 @@ def compare_runs(arguments: argparse.Namespace) -> None:
     """
     if arguments.smooth > 1 and arguments.output is None:
         raise UserError("--smooth is of pictures: say with --output where they go")
+    if arguments.to is not None and arguments.output is None:
+        raise UserError("--to wandb sends the report: say with --output where it is written, too")
     result = examine(
         read_runs(arguments.runs),
         command=shlex.join(["rlrun", *sys.argv[1:]]),
@@ -54,8 +56,13 @@ def compare_runs(arguments: argparse.Namespace) -> None:
                 warn(line)
     if arguments.output is not None:
         try:
-            write_files(result, arguments.output, smooth=arguments.smooth)
+            page = write_files(result, arguments.output, smooth=arguments.smooth)
         except OSError as error:
             reason = f"--output {arguments.output} cannot be written to: {error}"
             raise UserError(reason) from error
         say(f"wrote {arguments.output / 'report.html'} and what it is made of", sys.stderr)
+        if arguments.to is not None:
+            from rlrun.analysis.wandb_page import publish
+
+            entity, project = arguments.to
+            publish(result, page, entity=entity, project=project, directory=arguments.output)

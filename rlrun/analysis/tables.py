@@ -129,10 +129,10 @@ def table_of_figures(comparison: Comparison) -> Table:
             column("area", lambda row: show(row.area), leaves=6),
             *(
                 [
-                    column("to reach", show_threshold, leaves=2),
-                    column("seeds", lambda row: show_reaching_seeds(row), leaves=3),
-                    column("steps", lambda row: show_when(row, "steps"), leaves=1),
-                    column("minutes", lambda row: show_when(row, "minutes"), leaves=4),
+                    column("threshold", show_threshold, leaves=2),
+                    column("reached by", lambda row: show_reaching_seeds(row), leaves=3),
+                    column("after steps", lambda row: show_when(row, "steps"), leaves=1),
+                    column("after minutes", lambda row: show_when(row, "minutes"), leaves=4),
                 ]
                 if reached
                 else []

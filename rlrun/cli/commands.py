@@ -10,6 +10,7 @@ from rich.table import Table
 
 from rlrun.cli.arguments import PARSERS
 from rlrun.errors import UserError, printable
+from rlrun.runs.figures import headline
 from rlrun.runs.files.directory import is_sweep
 
 
@@ -45,6 +46,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         checkpoint=arguments.checkpoint,
         plugins=arguments.plugin,
     )
+    spread = result.pop("return_std")
+    result["return"] = headline(result["return"], spread, result["episodes"])
     table = Table("", "", show_header=False, box=box.SIMPLE)
     for name, value in result.items():
         table.add_row(name, f"{value:.2f}" if isinstance(value, float) else printable(str(value)))

@@ -36,3 +36,14 @@ def with_spread(mean: float, deviation: float) -> str:
     digits = 2 if abs(mean) < 10 else 1
     spread = f" ± {deviation:,.{digits}f}" if math.isfinite(deviation) else ""
     return f"{mean:,.{digits}f}{spread}"
+
+
+def headline(mean: float, deviation: float, episodes: int) -> str:
+    """Write the return of an evaluation: "0.30 ± 0.95 over 10 episodes".
+
+    Args:
+        mean: over its episodes.
+        deviation: of them.
+        episodes: how many.
+    """
+    return f"{with_spread(mean, deviation)} over {episodes} episode{'s' if episodes > 1 else ''}"

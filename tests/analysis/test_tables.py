@@ -69,7 +69,7 @@ def test_figures(two_tasks):
         "IQM [95 %]",
         "best",
         "area",
-        *("to reach", "seeds", "steps", "minutes"),
+        *("threshold", "reached by", "after steps", "after minutes"),
     ]
     assert texts(table)[1] == [
         *("Hopper-v5", "sac", "3", "91 ± 1", "91 [90, 92]", "91", "45.5"),
@@ -173,7 +173,7 @@ def drawn(table, width):
 def test_a_wide_terminal_has_all_columns(two_tasks):
     text = drawn(two_tasks[1], 160)
     assert "area" in text
-    assert "minutes" in text
+    assert "after minutes" in text
     assert "no room" not in text
     assert max(map(len, text.splitlines())) <= 160
 

@@ -4,16 +4,21 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from rlrun.config import schema
 from rlrun.config.files import open_regular, parse_json, read_json
-from rlrun.config.types import Count, Finite, NonNegative, NonNegativeInt
+from rlrun.config.types import Count, Finite, NonNegativeInt
 from rlrun.errors import UserError
 from rlrun.runs.files.directory import is_locked
 
 # Bytes at the end of metrics.jsonl that hold its last lines, of some hundred bytes each.
 TAIL = 16_384
+
+# Of a run: less than a century.
+Seconds = Annotated[float, Interval(ge=0, le=3e9)]
 
 
 @dataclass(kw_only=True)
@@ -25,6 +30,7 @@ class Standing:
         step: environment steps done.
         total_steps: environment steps at which it ends.
         last_return: of the last evaluation.
+        return_std: standard deviation over its episodes.
         best_return: of the best one.
         final_return: mean of those in the last tenth of the steps.
         time_s: seconds that it took.
@@ -35,9 +41,10 @@ class Standing:
     step: NonNegativeInt
     total_steps: Count
     last_return: Finite | None
+    return_std: Finite | None
     best_return: Finite | None
     final_return: Finite | None
-    time_s: NonNegative
+    time_s: Seconds
     error: str | None
 
 
@@ -46,8 +53,9 @@ class Row:
     """What a row of metrics.jsonl says of how a run goes: a part of what is in `Standing`."""
 
     step: NonNegativeInt
-    time_s: NonNegative
+    time_s: Seconds
     last_return: Finite | None
+    return_std: Finite | None
 
 
 def read_standing(directory: Path) -> tuple[Standing, dict[str, Any]]:
@@ -57,7 +65,7 @@ def read_standing(directory: Path) -> tuple[Standing, dict[str, Any]]:
         directory: the run's, perhaps of somebody else.
 
     Raises:
-        OSError, ValueError, OverflowError, UserError: it was not written by rlrun.
+        OSError, ValueError, UserError: it was not written by rlrun.
     """
     locked = is_locked(directory)  # before run.json is read, which says last how the run ended
     record = read_json(directory / "run.json")
@@ -87,14 +95,16 @@ def catch_up(standing: Standing, path: Path) -> None:
     for line in lines:
         try:
             values = parse_json(line)
+            evaluated = {"last_return": "eval/return", "return_std": "eval/return_std"}
             given = {"step": values["step"], "time_s": values["time_s"]}
-            row = schema.convert({**given, "last_return": values.get("eval/return")}, Row, "row")
+            given |= {name: values.get(key) for name, key in evaluated.items()}
+            row = schema.convert(given, Row, "row")
         except (ValueError, KeyError, TypeError, UserError):
             continue  # the line is not whole: the file is being written, or the process was killed
         if row.step < standing.step:
             continue
         standing.step, standing.time_s = row.step, max(standing.time_s, row.time_s)
         if row.last_return is not None:
-            standing.last_return = row.last_return
+            standing.last_return, standing.return_std = row.last_return, row.return_std
             best = -math.inf if standing.best_return is None else standing.best_return
             standing.best_return = max(best, row.last_return)

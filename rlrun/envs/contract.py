@@ -30,7 +30,7 @@ class ResumableVectorEnv(Protocol):
         """Release what the environments hold."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides the future, in plain containers and tensors."""
+        """Everything that decides the future, in plain containers and new arrays."""
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, Any] | None:
         """Continue from ``state``.

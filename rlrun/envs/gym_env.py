@@ -11,12 +11,13 @@ from gymnasium.error import DependencyNotInstalled, Error
 
 from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
+from rlrun.envs.gymnasium_form import GymnasiumForm
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, nearest
 
 
 @dataclass(kw_only=True)
-class GymEnv:
+class GymEnv(GymnasiumForm):
     """A Gymnasium environment, N of which are stepped one after the other.
 
     Attributes:
@@ -36,7 +37,8 @@ class GymEnv:
     fresh_each_episode: bool
 
     def __post_init__(self):
-        """Check that there is such an environment."""
+        """Check that there is such an environment, and its wrappers."""
+        super().__post_init__()
         module, _, name = self.id.rpartition(":")
         if module and module not in sys.modules:
             # Not imported from here: an id that is read back from a run directory must not run
@@ -54,7 +56,11 @@ class GymEnv:
     @property
     def time_limit(self) -> int | None:
         """Steps after which an episode is truncated; None if it may go on for ever."""
-        return self.max_episode_steps or self._registered_limit
+        return self.limit(self.max_episode_steps or self._registered_limit)
+
+    def remarks(self) -> list[str]:
+        """Return what a user may not have meant: nothing."""
+        return []
 
     def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv:
         """N environments in mode SAME_STEP.
@@ -68,10 +74,10 @@ class GymEnv:
             UserError: the environment cannot be made.
         """
         del threads
-        return SerialVectorEnv([lambda: self.make_single(render_mode=None)] * num_envs)
+        return self.make_vector(num_envs)
 
     def make_single(self, *, render_mode: str | None) -> gym.Env:
-        """One plain Gymnasium environment.
+        """One Gymnasium environment with its wrappers.
 
         Args:
             render_mode: as in ``gymnasium.make``, e.g. ``"rgb_array"`` for video.
@@ -84,11 +90,11 @@ class GymEnv:
         return self._make(render_mode)
 
     def _make(self, render_mode: str | None) -> gym.Env:
-        """``gymnasium.make``, with one line for every way in which it fails."""
+        """``gymnasium.make``, with one line for every way in which it fails, and the wrappers."""
         # Not every environment takes a render_mode, so None is not passed on.
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         try:
-            return gym.make(
+            env = gym.make(
                 self.id, max_episode_steps=self.max_episode_steps, **rendering, **self.options
             )
         except DependencyNotInstalled as error:
@@ -99,6 +105,7 @@ class GymEnv:
                 f"{self.id} cannot be made with options {self.options}: "
                 f"{type(error).__name__}: {_one_line(error)}"
             ) from error
+        return self.wrap(env)
 
 
 class FreshEachEpisode(gym.Wrapper):

@@ -13,12 +13,13 @@ from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.gymnasium_form import GymnasiumForm
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.workers.vector import WorkerVectorEnv
 from rlrun.errors import UserError, nearest
 
 
 @dataclass(kw_only=True)
 class GymEnv(GymnasiumForm):
-    """A Gymnasium environment, N of which are stepped one after the other.
+    """A Gymnasium environment, N of which are stepped one after the other, or in workers.
 
     Attributes:
         id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
@@ -62,7 +63,7 @@ class GymEnv(GymnasiumForm):
         """Return what a user may not have meant: nothing."""
         return []
 
-    def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv:
+    def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv | WorkerVectorEnv:
         """N environments in mode SAME_STEP.
 
         Args:

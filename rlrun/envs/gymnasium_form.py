@@ -1,21 +1,27 @@
-"""What the environments that Gymnasium makes have in common: wrappers."""
+"""What the environments that Gymnasium makes have in common: wrappers, and who steps them."""
 
 import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
+from annotated_types import Ge, Le
 
+from rlrun.config.types import PositiveOrInfinite
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.workers.vector import WorkerVectorEnv
 from rlrun.envs.wrappers import limit_of_wrapped, read_wrappers, wrap
 from rlrun.errors import UserError
+
+# More processes than any machine has cores, and few enough that it can start them.
+Workers = Annotated[int, Ge(0), Le(1024)]
 
 
 @dataclass(kw_only=True)
 class GymnasiumForm(ABC):
-    """How an environment's Gymnasium form is wrapped.
+    """How an environment's Gymnasium form is wrapped, and which processes step it.
 
     Configs of before these settings have none of them.
 
@@ -23,10 +29,14 @@ class GymnasiumForm(ABC):
         wrappers: around each environment, the first one innermost: names, or mappings with a name
             and the wrapper's arguments.
         plugins: the user's packages, imported, that environments and wrappers may be from.
+        workers: processes that step the environments; 0: that of the run.
+        worker_timeout: seconds that one call of an environment in a worker may take.
     """
 
     wrappers: list[str | dict[str, Any]] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
+    workers: Workers = 0
+    worker_timeout: PositiveOrInfinite = 300.0
 
     def __post_init__(self):
         """Check the wrappers.
@@ -65,10 +75,19 @@ class GymnasiumForm(ABC):
         """
         return limit_of_wrapped(registered, self._wrappings)
 
-    def make_vector(self, num_envs: int) -> SerialVectorEnv:
+    def make_vector(self, num_envs: int) -> SerialVectorEnv | WorkerVectorEnv:
         """Make N environments in mode SAME_STEP.
 
         Raises:
-            UserError: the environment cannot be made.
+            UserError: the environment cannot be made, or not in a worker.
         """
-        return SerialVectorEnv([partial(self.make_single, render_mode=None)] * num_envs)
+        make_env = partial(self.make_single, render_mode=None)
+        if self.workers == 0:
+            return SerialVectorEnv([make_env] * num_envs)
+        return WorkerVectorEnv(
+            make_env,
+            num_envs=num_envs,
+            workers=min(self.workers, num_envs),
+            timeout=self.worker_timeout,
+            plugins=self.plugins,
+        )

@@ -56,6 +56,11 @@ class MujocoEnv(GymnasiumForm):
             TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )
         _check_values(options)
+        if self.workers and not self.wrappers:
+            raise UserError(
+                f"env.workers={self.workers}: {self.id} is simulated in a batch on threads "
+                "(hardware.threads); workers step single environments (env=gym, or env.wrappers)"
+            )
         self._task = TASKS[self.id](**options)
         self._gymnasium_spec = copy.deepcopy(gym.spec(self.id))
         self._gymnasium_spec.kwargs |= options

@@ -169,7 +169,10 @@ def explain(error: Exception) -> str:
     match error:
         case MissingConfigException(missing_cfg_file=str(file), options=[*choices]):
             group, _, choice = file.rpartition("/")
-            return f"{group}={choice}: no such {group}{did_you_mean(choice, choices)}"
+            hint = did_you_mean(choice, choices)
+            if group == "env" and nearest(choice, choices) is None:
+                hint = f"; rlrun --help env lists them; any other is env=gym env.id={choice}"
+            return f"{group}={choice}: no such {group}{hint}"
         case OverrideParseException(override=word) if "=" not in word:
             return f"{word}: settings are written name=value"
         case OverrideParseException(override=word):

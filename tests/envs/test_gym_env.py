@@ -2,8 +2,10 @@ import importlib
 import inspect
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import corridors  # noqa: F401 (a plugin, in what follows)
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -198,6 +200,33 @@ def test_an_id_may_name_the_module_of_a_plugin(tmp_path, monkeypatch):
         assert spec.make(num_envs=2, threads=1).spec.id == "Grid-v0"
     finally:
         del sys.modules["gridworlds"], gym.registry["Grid-v0"]
+
+
+def test_a_class_needs_no_registration():
+    spec = cartpole(id="corridors:Corridor", options={}, max_episode_steps=4)
+    assert spec.time_limit == 4
+    assert cartpole(id="corridors:Corridor", max_episode_steps=None).time_limit is None
+    for workers in (0, 1):
+        env = replace(spec, workers=workers, plugins=["corridors"]).make(num_envs=2, threads=1)
+        env.reset(seed=0)
+        for step in range(1, 5):
+            *_, truncated, _ = env.step(env.action_space.sample())
+            assert truncated.all() == (step == 4)
+        env.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        ("corridors:Coridor", "did you mean 'corridors:Corridor'?"),
+        ("corridors:os", "env.id=package:Class"),
+        ("sys:path", "env.id=package:Class"),
+    ],
+)
+def test_a_class_that_is_none_is_one_line(wrong, remedy):
+    with pytest.raises(ValueError, match=f"id '{wrong}' is not registered") as error:
+        cartpole(id=wrong)
+    assert remedy in str(error.value)
 
 
 class Traces(gym.Env):

@@ -131,6 +131,17 @@ def test_steps_a_subset_as_if_the_others_were_not_there():
             assert np.array_equal(saved[key], value), key
 
 
+def test_a_step_of_none_has_the_types_of_any_other():
+    env = SerialVectorEnv([Corridor] * 3)
+    env.reset(seed=3)
+    (action,) = random_actions(env, 1)
+    _, *none, infos = env.step(action, np.array([], np.intp))
+    _, *all_, _ = env.step(action)
+    assert [column.dtype for column in none] == [column.dtype for column in all_]
+    assert not any(column.any() for column in none)
+    assert infos == {}
+
+
 def test_snapshot_where_some_are_paused():
     original = SerialVectorEnv([Corridor] * 3)
     original.reset(seed=3)

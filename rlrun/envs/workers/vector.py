@@ -230,7 +230,7 @@ class WorkerVectorEnv(VectorEnv):
                     failures[worker] = error
                 except UserError as error:
                     self._lose(worker, error)
-                except (EOFError, ConnectionError):
+                except (EOFError, OSError):
                     problem = f"its worker process {worker.how_it_ended()}"
                     self._lose(worker, self._failure(worker, problem))
             if not ready:

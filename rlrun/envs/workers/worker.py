@@ -95,7 +95,7 @@ class Worker:
         Raises:
             UserError: the environments cannot be made, or what they say cannot be sent.
             WorkerFailure: an environment failed.
-            EOFError, ConnectionError: the process is gone.
+            EOFError, OSError: the process is gone.
         """
         match self.connection.recv():
             case Mistake(message):

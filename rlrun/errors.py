@@ -26,6 +26,10 @@ class UserError(Exception):
     """
 
 
+class RunInUse(UserError):
+    """A process runs in the run's directory."""
+
+
 class EnvironmentFailure(RuntimeError):
     """An environment raised while it was reset or stepped, or returned what cannot be used.
 

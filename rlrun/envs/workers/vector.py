@@ -85,12 +85,13 @@ class WorkerVectorEnv(VectorEnv):
     def _look_at_spaces(self, kinds: Sequence[Kind]) -> None:
         """Take what is the same for all from the first worker."""
         first = kinds[0]
+        spaces = first.observation_space, first.action_space
         self.name = first.name
         self.metadata = first.metadata
         self.single_observation_space = first.observation_space
         self.single_action_space = first.action_space
         for worker, kind in zip(self._workers, kinds, strict=True):
-            if kind[1:3] != first[1:3]:
+            if (kind.observation_space, kind.action_space) != spaces:
                 raise ValueError(
                     f"environment {worker.rows[0]} has other spaces than environment 0"
                 )
@@ -117,7 +118,8 @@ class WorkerVectorEnv(VectorEnv):
         elif len(self._latest) < len(self._workers):
             raise gym.error.ResetNeeded("the first reset must be of all environments")
         for index in chosen.tolist():
-            self._seeds[index] = self._seeds[index] if seeds[index] is None else seeds[index]
+            if seeds[index] is not None:
+                self._seeds[index] = seeds[index]
         asked = []
         for worker in self._workers:
             mask = np.isin(worker.rows, chosen)

@@ -1,0 +1,182 @@
+"""Trials side by side: draws points of the search space, and trains them until there are enough."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+import optuna
+from optuna.trial import TrialState
+
+from rlrun.errors import UserError
+from rlrun.runs.files.directory import LOCK
+from rlrun.runs.signals import StopFlag
+from rlrun.sweeps.plan import Job
+from rlrun.sweeps.pool import POLL_SECONDS
+from rlrun.sweeps.space import distributions
+from rlrun.sweeps.study import Question, make_sampler
+from rlrun.sweeps.trials import Progress, Trial
+
+# What a trial's values become: a run for each seed, in the trial's directory.
+MakeJobs = Callable[[Path, Mapping[str, Any]], Sequence[Job]]
+
+STATES = {
+    Progress.COMPLETE: TrialState.COMPLETE,
+    Progress.PRUNED: TrialState.PRUNED,
+    Progress.FAILED: TrialState.FAIL,
+}
+
+
+class TrialsDisplay(Protocol):
+    """Shows trials at work."""
+
+    def update(self, running: Sequence[Trial], study: optuna.Study) -> None:
+        """Show how far they are."""
+
+    def ended(self, trial: Trial, progress: Progress) -> None:
+        """Say what became of a trial."""
+
+    def refused(self, number: int, reason: str) -> None:
+        """Say that a trial's values make no run."""
+
+
+class Tuner:
+    """Keeps trials going, as many as there is room for.
+
+    Several processes can tune one study: its journal says which trials there are, and a lock in a
+    trial's directory whose it is. A trial whose process is gone is taken over where it was.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        directory: Path,
+        question: Question,
+        make_jobs: MakeJobs,
+        *,
+        trials: int,
+        evaluations: int,
+        slots: Sequence[str | None],
+        display: TrialsDisplay,
+    ):
+        """Begin without a trial of this process.
+
+        Args:
+            study: Optuna's.
+            directory: of the study.
+            question: what it is to find out.
+            make_jobs: makes the runs of a trial.
+            trials: of the study altogether.
+            evaluations: of a whole run.
+            slots: for each trial that there may be at a time the GPU that it sees; None: all.
+            display: shows what happens.
+        """
+        self._study = study
+        self._directory = directory
+        self._question = question
+        self._space = distributions(question.space)
+        self._make_jobs = make_jobs
+        self._trials = trials
+        self._evaluations = evaluations
+        self._free = list(slots)[::-1]
+        self._display = display
+        self._running: list[Trial] = []
+
+    def run(self, stop: StopFlag) -> None:
+        """Go on until there are enough trials, or a signal asks to stop.
+
+        Args:
+            stop: says so; then trials that are not complete stay as they are, for the next time.
+        """
+        asked = False
+        while True:
+            if stop.signal is None:
+                self._start()
+            elif not asked:
+                asked = True
+                for trial in self._running:
+                    trial.stop()
+            for trial in list(self._running):
+                progress = trial.look()
+                if progress is not Progress.GOES_ON:
+                    self._end(trial, progress)
+            if not self._running:
+                return
+            self._display.update(self._running, self._study)
+            time.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the trials, whose runs stop if something else than their end has ended this."""
+        for trial in self._running:
+            trial.close()
+
+    def _start(self) -> None:
+        """Begin or take over trials as long as there is room for them."""
+        while self._free:
+            drawn = self._take_over() or self._draw()
+            if drawn is None:
+                return
+            trial, lock = drawn
+            gpu = self._free.pop()
+            try:
+                jobs = self._make_jobs(self._place(trial.number), trial.params)
+            except UserError as error:  # values that do not go together
+                self._display.refused(trial.number, str(error))
+                trial.set_user_attr("error", str(error))
+                self._study.tell(trial, state=TrialState.FAIL)
+                lock.release()
+                self._free.append(gpu)
+                continue
+            self._running.append(
+                Trial(trial, jobs, evaluations=self._evaluations, gpu=gpu, lock=lock)
+            )
+
+    def _draw(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
+        """Draw a new trial's values; None: there are enough trials."""
+        with filelock.FileLock(self._directory / LOCK):  # or two processes would draw the last one
+            number = len(self._study.get_trials(deepcopy=False))
+            if number >= self._trials:
+                return None
+            # Several processes with one stream of random numbers would draw the same.
+            startup = max(1, self._trials // 4)
+            self._study.sampler = make_sampler(self._question.sampler, number, startup)
+            trial = self._study.ask(self._space)
+            return trial, self._lock(trial.number)
+
+    def _take_over(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
+        """Find a trial whose process is gone; None: there is none."""
+        own = {trial.number for trial in self._running}
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number in own:
+                continue
+            try:
+                lock = self._lock(trial.number)
+            except filelock.Timeout:
+                continue  # another process has it
+            return optuna.Trial(self._study, trial._trial_id), lock
+        return None
+
+    def _lock(self, number: int) -> filelock.BaseFileLock:
+        """Make a trial this process's.
+
+        Raises:
+            filelock.Timeout: another one has it.
+        """
+        place = self._place(number)
+        place.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place / LOCK, preserve_lock_file=True)
+        lock.acquire(timeout=0)
+        return lock
+
+    def _place(self, number: int) -> Path:
+        return self._directory / f"trial_{number:03d}"
+
+    def _end(self, trial: Trial, progress: Progress) -> None:
+        """Tell Optuna what became of a trial, unless it goes on another time."""
+        self._running.remove(trial)
+        self._free.append(trial.gpu)
+        if progress in STATES:
+            trial.tell(self._study, STATES[progress])
+        self._display.ended(trial, progress)
+        trial.close()

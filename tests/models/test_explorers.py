@@ -8,7 +8,7 @@ from rlrun.envs.problem import Problem
 from rlrun.models.actor import Actor
 from rlrun.models.bounded_distributions import Box
 from rlrun.models.explorers import ActionNoise, EpsilonGreedy, Explorer, NoisyActions, OwnChance
-from rlrun.models.networks import CategoricalPolicy, DeterministicPolicy, SquashedGaussianPolicy
+from rlrun.models.networks import DeterministicPolicy, GreedyPolicy, SquashedGaussianPolicy
 
 BOX = Box(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0]))
 
@@ -25,9 +25,9 @@ def actor(policy: nn.Module, seed: int = 0) -> Actor:
     return Actor(policy, as_it_is, generator, torch.device("cpu"), apart=True)
 
 
-def q_values() -> CategoricalPolicy:
+def q_values() -> GreedyPolicy:
     torch.manual_seed(0)
-    return CategoricalPolicy(nn.Linear(3, 4))
+    return GreedyPolicy(nn.Linear(3, 4))
 
 
 @torch.no_grad()

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from running import SERVER, Process, checkpoints, experiment, metrics, record, small
 
-from rlrun.cli.commands import find_runs
 from rlrun.errors import CheckpointNotWritten, DirectoryLost, UserError
 from rlrun.runs import api
 from rlrun.runs.files import directory
+from rlrun.runs.files.directory import find_runs
 from rlrun.runs.run import Run
 
 FIRST = {"config": {"seed": 0}, "overrides": ["seed=0"], "record": {"status": "running"}}

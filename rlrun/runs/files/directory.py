@@ -134,6 +134,15 @@ def write_record(directory: Path, record: dict[str, Any]) -> None:
         file.write((json.dumps(record, indent=2) + "\n").encode())
 
 
+def find_runs(root: Path) -> Iterator[Path]:
+    """Yield the directories under the root that hold a run, in the order of their names."""
+    for directory, subdirectories, files in os.walk(root):
+        subdirectories[:] = sorted(n for n in subdirectories if not n.startswith(UNFINISHED))
+        if "run.json" in files:
+            subdirectories.clear()  # nothing inside a run is a run
+            yield Path(directory)
+
+
 def provenance() -> dict[str, Any]:
     """Return what a reader needs to know where a run's numbers come from."""
     return {

@@ -152,6 +152,9 @@ class Progress:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: a checkpoint a minute is not news."""
 
+    def picture(self, name: str, path: Path) -> None:
+        """Nothing: a terminal shows none."""
+
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Leave the last state on the screen, with ``status`` and the time it took.
 

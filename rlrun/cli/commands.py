@@ -1,6 +1,7 @@
-"""The verbs beside training: `rlrun eval`, `rlrun resume` and `rlrun list`."""
+"""The verbs beside training: `rlrun eval`, `rlrun export`, `rlrun resume` and `rlrun list`."""
 
 import argparse
+import json
 import math
 import os
 import sys
@@ -14,12 +15,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rlrun.cli.arguments import PARSERS, find_runs
+from rlrun.cli.arguments import PARSERS
+from rlrun.cli.export import export
 from rlrun.config import schema
 from rlrun.config.files import open_regular, parse_json, read_json
 from rlrun.config.types import Count, Finite, NonNegative, NonNegativeInt
 from rlrun.errors import UserError, near_path, printable, say
-from rlrun.runs.files.directory import is_locked
+from rlrun.runs.files.directory import find_runs, is_locked
 
 # What `list` says of a run by name, beside what its directory is called.
 NAMES = ("algo", "env_id", "advantage", "model")
@@ -36,14 +38,14 @@ def run(verb: str, words: list[str]) -> None:
     """Runs one verb.
 
     Args:
-        verb: eval, resume or list.
+        verb: eval, export, resume or list.
         words: the rest of the command line.
 
     Raises:
         UserError: a mistake in the words, or a run that is not there.
     """
     arguments = PARSERS[verb]().parse_args(words)
-    {"eval": evaluate, "resume": resume, "list": list_runs}[verb](arguments)
+    {"eval": evaluate, "export": export, "resume": resume, "list": list_runs}[verb](arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -52,30 +54,36 @@ def evaluate(arguments: argparse.Namespace) -> None:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")
 
-    from rlrun.runs.api import evaluate_run, film_run
-    from rlrun.runs.reports.film import check_video
+    from rlrun.cli.evaluation_display import EvaluationDisplay
+    from rlrun.runs.api import evaluate_run
+    from rlrun.runs.reports.film import Film
 
-    if arguments.video is not None:
-        check_video(arguments.video)
-    result = evaluate_run(
-        arguments.run,
-        episodes=arguments.episodes,
-        seed=arguments.seed,
-        checkpoint=arguments.checkpoint,
-        plugins=arguments.plugin,
-    )
-    table = Table("", "", show_header=False, box=box.SIMPLE)
-    for name, value in result.items():
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else printable(str(value)))
-    console().print(table)
-    if arguments.video is not None:  # last, since the returns are true without pictures, too
-        film_run(
+    film = None
+    with EvaluationDisplay(arguments.episodes) as display:
+        if arguments.video is not None:
+            film = Film(arguments.video, display.filmed)
+        result = evaluate_run(
             arguments.run,
+            episodes=arguments.episodes,
             seed=arguments.seed,
             checkpoint=arguments.checkpoint,
-            video=arguments.video,
             plugins=arguments.plugin,
+            film=film,
+            watch=display.played,
+            wandb=arguments.wandb,
         )
+    if arguments.json:
+        say(json.dumps(result), sys.stdout)
+    else:
+        table = Table("", "", show_header=False, box=box.SIMPLE)
+        for name, value in result.items():
+            shown = f"{value:.2f}" if isinstance(value, float) else printable(str(value))
+            table.add_row(name, shown)
+        console().print(table)
+    if film is not None:  # last, since the returns are true without pictures, too
+        if film.error is not None:
+            raise film.error
+        say(f"{film.path} shows the first episode, {film.frames:,} frames", sys.stderr)
 
 
 def resume(arguments: argparse.Namespace) -> None:

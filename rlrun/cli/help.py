@@ -28,6 +28,7 @@ rlrun: reinforcement-learning experiments from one command line
   rlrun -m algo=ppo seed=0,1,2 ...                 train one run for each combination
 
   rlrun eval RUN       episodes of a trained policy, and a video of one
+  rlrun export RUN     the policy as a file that runs without rlrun: --to onnx, torch, safetensors
   rlrun resume RUN     continue a run to its total, or total_steps=... further
   rlrun list [ROOT]    the runs under outputs/: status, steps, return, time
   (each has its own --help)

@@ -11,7 +11,7 @@ from rlrun import __version__
 from rlrun.cli import completion, help
 from rlrun.errors import Interrupted, UserError, did_you_mean, report, say, silence
 
-VERBS = ("train", "eval", "resume", "list")
+VERBS = ("train", "eval", "export", "resume", "list")
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def dispatch(words: list[str]) -> None:
         words: the command line behind the command's name.
     """
     verb = words[0] if words else ""
-    if verb in ("eval", "resume", "list"):
+    if verb in VERBS and verb != "train":
         from rlrun.cli import commands
 
         commands.run(verb, words[1:])

@@ -105,7 +105,7 @@ class ObservationNormalizer:
         """Normalise observations [..., D] (float32, CPU)."""
         if not self.enabled:
             return obs
-        return normalized(obs, self.mean, self.inverse_std, self.clip)
+        return ((obs - self.mean) * self.inverse_std).clamp_(-self.clip, self.clip)
 
     def learn(self, moments: RunningMoments) -> None:
         """Take in what actors have seen since."""
@@ -121,11 +121,6 @@ class ObservationNormalizer:
         """Continue from saved statistics."""
         self.moments.load_state_dict(state)
         self._refresh()
-
-
-def normalized(obs: Tensor, mean: Tensor, inverse_std: Tensor, clip: float) -> Tensor:
-    """Return (s − mean) / std of observations [..., D], no further from 0 than ``clip``."""
-    return ((obs - mean) * inverse_std).clamp_(-clip, clip)
 
 
 class RewardNormalizer:

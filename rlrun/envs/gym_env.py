@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled, Error
 
 from rlrun.config.types import Count
@@ -114,6 +115,11 @@ class FreshEachEpisode(gym.Wrapper):
         super().__init__(make_env())
         self._make_env = make_env
         self._used = False
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # of a property, which mypy misses
+        """What makes the environment again: this wrapper is no part of it."""
+        return self.env.spec
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from rlrun.data.normalize import ObservationNormalizer, normalized
+from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.actions import ActionAdapter
 from rlrun.envs.control import ControlEnv
 from rlrun.models.bounded_distributions import Dirac, SquashedGaussian
@@ -96,7 +96,7 @@ class FrozenNormalizer(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """Normalise flat observations, [N, D]."""
-        return normalized(obs, self.mean, self.inverse_std, self.clip)
+        return ((obs - self.mean) * self.inverse_std).clamp(-self.clip, self.clip)
 
 
 class ToEnvironment(nn.Module):

@@ -25,7 +25,7 @@ from peers import (
     WIDE,
 )
 
-from rlrun.hardware.cpu import available_cores
+from rlrun.hardware.cpu import available_cores, processor
 from rlrun.loggers.jsonl import read_metrics
 
 HERE = Path(__file__).parent
@@ -215,12 +215,6 @@ def measure_peer(
     finished = run_process(command)
     result = json.loads(finished.output.splitlines()[-1])
     return {**result, "threads": threads, "peak_mib": finished.peak_mib}
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    line = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0]
-    return line.strip("\t: ")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What others report and what rlrun should reach, from ``published.yaml``."""
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from rlrun.runs.evaluate import FINAL_SHARE
+from rlrun.analysis.selection import cut
+from rlrun.analysis.sources import read_archive
+from rlrun.analysis.tables import show
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -98,6 +99,13 @@ def level(name: str, algo: str, env: str, *, total_steps: int, results: Path) ->
     return Level(target, f"{method} {show(mean)} ± {show(std)} (n = {len(returns)})", mean)
 
 
+def best_mean(env: str) -> float:
+    """Return the best mean over seeds that is published for an environment, of any method."""
+    rows = [rows[env] for rows in published()["methods"].values() if env in rows]
+    figures = [figure for row in rows for figure in row.get("published", [])]
+    return float(max(figure["mean"] for figure in figures if "mean" in figure))
+
+
 def height(figure: dict) -> float:
     """Return a published figure's mean, or its peak where there is no mean."""
     return float(figure["mean"] if "mean" in figure else figure["peak"])
@@ -126,18 +134,7 @@ def returns_after(path: Path, env: str, steps: int) -> np.ndarray:
     """
     if not path.exists():
         return np.array([])
-    row = json.loads(path.read_text())["environments"].get(env)
-    if row is None or row["total_steps"] < steps:
-        return np.array([])
-    # Evaluations come at the end of an iteration, a little after the step at which they are due.
-    last = 1.05 * steps
-    figures = [
-        [value for step, value in run["evaluations"] if (1 - FINAL_SHARE) * steps <= step <= last]
-        for run in row["runs"]
-    ]
-    return np.array([np.mean(values) for values in figures if values])
-
-
-def show(value: float) -> str:
-    """Write a return with the digits that matter."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    runs = [run for run in read_archive(path) if run.choices["env"] == env]
+    long = [cut(run, steps) for run in runs if run.evaluations.steps[-1] >= steps]
+    figures = np.array([run.final_return for run in long])
+    return figures[np.isfinite(figures)]

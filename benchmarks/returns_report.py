@@ -1,27 +1,27 @@
 """JSON, table and figure of a returns benchmark, from the directories of its runs."""
 
-import json
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from jobs import is_finished
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
-from measure import processor
-from published import RESULTS, Level, budgets, level, show
+from published import RESULTS, Level, budgets, level
 
-from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, interquartile_mean
-from rlrun.loggers.jsonl import read_metrics
-from rlrun.runs.evaluate import final_return
-
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
+from rlrun.analysis.sources import archive_text, read_archive
+from rlrun.analysis.statistics import (
+    MIN_SEEDS,
+    Scores,
+    bootstrap_interval,
+    interquartile_mean,
+)
+from rlrun.analysis.statistics import mean as mean_over_seeds
+from rlrun.analysis.stored_runs import StoredRun, read_run
+from rlrun.analysis.tables import show, show_interval
 
 COLUMNS = (
     "environment",
@@ -40,8 +40,8 @@ COLUMNS = (
 def write_report(root: Path, report: Path) -> str:
     """Write ``<report>.json``, ``.md`` and ``.png`` from the finished runs under a directory.
 
-    An environment's row takes the place of one that an earlier benchmark wrote, maybe on another
-    machine, when it is of as many seeds.
+    An environment's runs take the place of those that an earlier benchmark wrote, maybe on another
+    machine, when they are as many.
 
     Args:
         root: directory of one benchmark's runs.
@@ -50,20 +50,13 @@ def write_report(root: Path, report: Path) -> str:
     Returns:
         The table.
     """
-    runs = [read_run(path.parent) for path in sorted(root.glob("*/run.json")) if is_finished(path)]
+    found = [read_run(path.parent) for path in sorted(root.glob("*/run.json")) if is_finished(path)]
     path = report.with_suffix(".json")
-    earlier = json.loads(path.read_text())["environments"] if path.exists() else {}
-    present = {*earlier, *(run["env"] for run in runs)}
-    rows = {}
-    for env in [*budgets(), *sorted(present - set(budgets()))]:
-        of_env = [run for run in runs if run["env"] == env]
-        if env in earlier and len(of_env) < len(earlier[env]["seeds"]):
-            rows[env] = earlier[env]
-        elif of_env:
-            algo, steps = of_env[0]["algo"], of_env[0]["total_steps"]
-            known = level(root.name, algo, env, total_steps=steps, results=RESULTS)
-            rows[env] = summarize(of_env, known)
-    return write(root.name, rows, report)
+    runs = by_env(read_archive(path)) if path.exists() else {}
+    for env, later in by_env(found).items():
+        if len(later) >= len(runs.get(env, [])):
+            runs[env] = later
+    return write(root.name, runs, report, RESULTS)
 
 
 def retable(path: Path) -> str:
@@ -75,75 +68,76 @@ def retable(path: Path) -> str:
     Returns:
         The table.
     """
-    content = json.loads(path.read_text())
-    name, rows = content["benchmark"], {}
-    for env, row in content["environments"].items():
-        runs = [{**run, "settings": row["settings"]} for run in row["runs"]]
-        known = level(name, row["algo"], env, total_steps=row["total_steps"], results=path.parent)
-        rows[env] = {**summarize(runs, known), "same_settings": row["same_settings"]}
-    return write(name, rows, path.with_suffix(""))
+    name = path.stem.removeprefix("returns_")
+    return write(name, by_env(read_archive(path)), path.with_suffix(""), path.parent)
 
 
-def write(name: str, rows: dict[str, dict[str, Any]], report: Path) -> str:
-    """Write the JSON, the table and the figure of a benchmark; return the table."""
+def write(name: str, runs: Mapping[str, list[StoredRun]], report: Path, results: Path) -> str:
+    """Write the JSON, the table and the figure of a benchmark.
+
+    The JSON has the runs whole: an archive, which `rlrun compare` reads.
+
+    Args:
+        name: of the benchmark.
+        runs: by environment.
+        report: path without a suffix.
+        results: directory of the benchmarks to compare with.
+
+    Returns:
+        The table.
+    """
+    order = list(budgets())
+    envs = sorted(runs, key=lambda env: (order.index(env) if env in order else len(order), env))
+    runs = {env: sorted(runs[env], key=lambda run: run.seed) for env in envs}
+    rows = {}
+    for env, of_env in runs.items():
+        algo, steps = of_env[0].choices["algo"], of_env[0].total_steps
+        known = level(name, algo, env, total_steps=steps, results=results)
+        rows[env] = summarize(of_env, known)
     report.parent.mkdir(parents=True, exist_ok=True)
-    content = {"benchmark": name, "environments": rows}
-    report.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    table = make_table(rows)
+    whole = [run for of_env in runs.values() for run in of_env]
+    archive = archive_text(whole, benchmark=name, environments=rows)
+    report.with_suffix(".json").write_text(archive)
+    table = make_table(rows, runs)
     report.with_suffix(".md").write_text(table + "\n")
     if rows:
-        draw(rows, report.with_suffix(".png"))
+        draw(rows, runs, report.with_suffix(".png"))
     return table
 
 
-def read_run(directory: Path) -> dict[str, Any]:
-    """Return what a report needs to know of a finished run."""
-    record = json.loads((directory / "run.json").read_text())
-    evaluations = [
-        (int(row["step"]), row["eval/return"])
-        for row in read_metrics(directory / "metrics.jsonl")
-        if "eval/return" in row
-    ]
-    config = yaml.safe_load((directory / "config.yaml").read_text())
-    return {
-        **{key: record[key] for key in ("algo", "env", "env_id", "seed", "total_steps", "step")},
-        "return": final_return(evaluations, record["total_steps"]),
-        "steps_per_s": round(record["step"] / record["time_s"], 1),
-        "time_s": record["time_s"],
-        "compile_s": record.get("compile_s", 0.0),
-        "started": record["started"],
-        "git_commit": record["git_commit"],
-        "versions": record["versions"],
-        "cpu": processor(),  # a report is written where its runs were
-        "overrides": yaml.safe_load((directory / "overrides.yaml").read_text()),
-        "settings": {key: config[key] for key in config if key not in ("seed", "run_dir")},
-        "evaluations": evaluations,
-    }
+def by_env(runs: Iterable[StoredRun]) -> dict[str, list[StoredRun]]:
+    """Sort runs by their choice of the group ``env``."""
+    found: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        found.setdefault(run.choices["env"], []).append(run)
+    return found
 
 
-def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]:
+def summarize(runs: list[StoredRun], known: Level | None) -> dict[str, Any]:
     """Return an environment's figures.
 
     Args:
-        runs: as `read_run` returns them; they differ in their seeds.
+        runs: in the order of their seeds.
         known: what others reach there, and what is to be reached.
     """
-    runs = sorted(runs, key=lambda run: run["seed"])
-    first = runs[0]
-    returns = np.array([run["return"] for run in runs])  # [S]
+    returns = np.array([run.final_return for run in runs])  # [S]
     _, curves = common_curve(runs)
-    mean, interval = float(returns.mean()), bootstrap(returns, partial(np.mean, axis=-1))
+    mean, interval = float(returns.mean()), bootstrap(returns, mean_over_seeds)
     target, best = (None, None) if known is None else (known.target, known.best)
+    settings = [
+        {key: value for key, value in run.settings.items() if key not in ("seed", "run_dir")}
+        for run in runs
+    ]
     return {
-        "algo": first["algo"],
-        "env_id": first["env_id"],
-        "total_steps": first["total_steps"],
-        "seeds": [run["seed"] for run in runs],
+        "algo": runs[0].choices["algo"],
+        "env_id": runs[0].env_id,
+        "total_steps": runs[0].total_steps,
+        "seeds": [run.seed for run in runs],
         "returns": returns.tolist(),
         "mean": mean,
         "mean_interval": interval,
         "std": deviation(returns),
-        "iqm": float(interquartile_mean(returns)),
+        "iqm": float(interquartile_mean([returns])),
         "iqm_interval": bootstrap(returns, interquartile_mean),
         "max_of_mean": float(curves.mean(axis=0).max()),
         "published": known and known.published,
@@ -152,25 +146,18 @@ def summarize(runs: list[dict[str, Any]], known: Level | None) -> dict[str, Any]
         "best": best,
         "reached": None if best is None else verdict(mean, interval, best),
         # Runs of one method differ in nothing but the seed: this has to be true.
-        "same_settings": all(run["settings"] == first["settings"] for run in runs),
-        "settings": first["settings"],
-        "runs": [{key: run[key] for key in run if key != "settings"} for run in runs],
+        "same_settings": all(others == settings[0] for others in settings),
     }
 
 
 def bootstrap(
-    returns: np.ndarray, statistic: Callable[[np.ndarray], Any]
+    returns: np.ndarray, statistic: Callable[[Scores], np.ndarray]
 ) -> tuple[float, float] | None:
     """Return the bootstrap interval of a statistic of returns [S]; None of too few."""
     if len(returns) < MIN_SEEDS:
         return None
-    return bootstrap_interval(
-        returns[None],
-        statistic,
-        confidence=CONFIDENCE,
-        resamples=RESAMPLES,
-        generator=np.random.default_rng(0),
-    )
+    low, high = bootstrap_interval(statistic, [returns])
+    return float(low), float(high)
 
 
 def verdict(mean: float, interval: tuple[float, float] | None, best: float) -> str:
@@ -198,19 +185,19 @@ def deviation(values: np.ndarray) -> float | None:
     return float(values.std(ddof=1)) if len(values) > 1 else None
 
 
-def common_curve(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def common_curve(runs: list[StoredRun]) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps [P] at which the first run was evaluated, and all returns there, [S, P].
 
     Runs of whole episodes are evaluated at steps of their own: between them the curve of a run is
     a straight line, and behind them, by less than one iteration, it is flat.
     """
-    curves = [np.array(run["evaluations"], float).T for run in runs]  # steps and returns, [2, P]
-    steps = curves[0][0]
-    return steps, np.array([np.interp(steps, *curve) for curve in curves])
+    curves = [run.evaluations for run in runs]
+    steps = curves[0].steps
+    return steps, np.array([np.interp(steps, curve.steps, curve.returns) for curve in curves])
 
 
-def make_table(rows: dict[str, dict[str, Any]]) -> str:
-    """Return the Markdown table of the environments' figures (`summarize`)."""
+def make_table(rows: dict[str, dict[str, Any]], runs: Mapping[str, list[StoredRun]]) -> str:
+    """Return the Markdown table of the environments' figures (`summarize`) and runs."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for env, row in rows.items():
         mean = show(row["mean"])
@@ -232,18 +219,13 @@ def make_table(rows: dict[str, dict[str, Any]]) -> str:
             target,
             best,
             row["reached"] or "",
-            ", ".join(sorted({run["git_commit"][:7] for run in row["runs"]})),
+            ", ".join(sorted({run.commit[:7] for run in runs[env] if run.commit})),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def show_interval(interval: tuple[float, float] | None) -> str:
-    """Write an interval, behind a blank; nothing if there is none."""
-    return "" if interval is None else " [{}, {}]".format(*map(show, interval))
-
-
-def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
+def draw(rows: dict[str, dict[str, Any]], runs: Mapping[str, list[StoredRun]], path: Path) -> None:
     """Draw mean ± standard deviation of the evaluation returns of every environment as a PNG."""
     columns = min(4, len(rows))
     lines = math.ceil(len(rows) / columns)
@@ -251,8 +233,8 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
     panels = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes in panels[len(rows) :]:
         axes.remove()
-    for axes, row in zip(panels, rows.values(), strict=False):
-        steps, curves = common_curve(row["runs"])
+    for axes, (env, row) in zip(panels, rows.items(), strict=False):
+        steps, curves = common_curve(runs[env])
         mean = curves.mean(axis=0)
         if len(curves) > 1:
             std = curves.std(axis=0, ddof=1)

@@ -6,7 +6,6 @@ same, number by number, on machines with the same processor and versions; elsewh
 differ, and the returns with them.
 """
 
-import json
 import math
 import signal
 import tempfile
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs import Job, start
-from measure import processor
 
+from rlrun.analysis.sources import read_archive
+from rlrun.analysis.stored_runs import StoredRun
+from rlrun.hardware.cpu import processor
 from rlrun.loggers.jsonl import read_metrics
 
 TOLERANCE = 1e-6  # relative: what is left of a difference in how a mean is taken
@@ -92,29 +93,32 @@ def verify(
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(parallel) as pool:
         futures = []
         for path in paths:
-            table = json.loads(path.read_text())
-            for env, row in table["environments"].items():
+            method = path.stem.removeprefix("returns_")
+            first: dict[str, StoredRun] = {}
+            for run in read_archive(path):
+                first.setdefault(run.choices["env"], run)
+            for env, run in first.items():
                 if envs is None or env in envs:
-                    directory = Path(scratch, f"{table['benchmark']}_{env}")
-                    run, method = row["runs"][0], table["benchmark"]
+                    directory = Path(scratch, f"{method}_{env}")
                     futures.append(pool.submit(replay, method, run, directory, evaluations))
         for future in futures:
             yield future.result()
 
 
-def replay(method: str, run: dict[str, Any], directory: Path, count: int) -> Verified:
+def replay(method: str, run: StoredRun, directory: Path, count: int) -> Verified:
     """Train with the words of a run until it has been evaluated so often, then stop it.
 
     Args:
         method: name of the benchmark.
-        run: as the JSON of the returns has it.
+        run: of the table.
         directory: of the new run, which will be made.
         count: evaluations to compare.
     """
-    words = [word for word in run["overrides"] if not word.startswith("run_dir=")]
+    words = [word for word in run.overrides if not word.startswith("run_dir=")]
     job = Job(directory, (*words, f"run_dir={directory}"))
     # That of the untrained policy says nothing of the learning.
-    then = tuple((step, value) for step, value in run["evaluations"] if step > 0)[:count]
+    curve = zip(run.evaluations.steps.tolist(), run.evaluations.returns.tolist(), strict=True)
+    then = tuple((int(step), value) for step, value in curve if step > 0)[:count]
     last = then[-1][0]
     process = start(list(job.overrides), job.log)
     try:
@@ -132,7 +136,7 @@ def replay(method: str, run: dict[str, Any], directory: Path, count: int) -> Ver
     if not now and code not in (0, 128 + signal.SIGTERM):
         said = (job.log.read_text().splitlines() or [""])[-1]
         failure = f"exit code {code}: {said}"
-    return Verified(method, run["env"], run["seed"], then, now, run.get("cpu"), failure)
+    return Verified(method, run.choices["env"], run.seed, then, now, run.cpu, failure)
 
 
 def _evaluations(directory: Path) -> list[dict[str, Any]]:

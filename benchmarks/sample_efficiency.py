@@ -25,11 +25,11 @@ from jobs import is_finished, make_job, run_all
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measure import ENV_IDS, HERE, describe_machine
-from published import show
 
-from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval
+from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, mean
+from rlrun.analysis.tables import show
 from rlrun.loggers.jsonl import read_metrics
-from rlrun.runs.evaluate import final_return
+from rlrun.runs.figures import final_return
 
 ROOT = Path("outputs", "sample_efficiency")
 # Steps, and random ones before the first update: fewer than usual, in so few steps.
@@ -98,13 +98,7 @@ def summary(curves: dict[int, Curve], steps: int) -> str:
     figures = np.array([final_return(curve, steps) for curve in curves.values()])
     text = f"{show(figures.mean())} ± {show(figures.std(ddof=min(1, len(figures) - 1)))}"
     if len(figures) >= MIN_SEEDS:
-        low, high = bootstrap_interval(
-            figures[None],
-            lambda samples: samples.mean(-1),
-            confidence=0.95,
-            resamples=10_000,
-            generator=np.random.default_rng(0),
-        )
+        low, high = map(float, bootstrap_interval(mean, [figures]))
         text += f" [{show(low)}, {show(high)}]"
     return f"{text} (n = {len(figures)})"
 

@@ -132,9 +132,9 @@ class Process:
     def alive(self) -> bool:
         return self._process.is_alive()
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Wait for the end; return the exit code, or minus the signal that killed it."""
-        self._process.join(60)
+        self._process.join(seconds)
         ended = self._process.exitcode is not None
         self._process.kill()
         assert ended, self.output()
@@ -150,6 +150,7 @@ def _main(words: list[str], directory: Path, output: Path, environment: dict[str
     os.environ.update(environment)
     os.chdir(directory)
     os.setpgid(0, 0)
+    multiprocessing.current_process()._config["daemon"] = False  # it may have workers
     for number in HANDLED:  # as a shell starts a command
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrun.advantages.columns import Estimator
 from rlrun.analysis.statistics import interquartile_mean
+from rlrun.analysis.stored_runs import read_run
 from rlrun.cli.hydra_bridge import compose
 from rlrun.config import targets
 from rlrun.config.experiment import Experiment
@@ -31,7 +32,7 @@ from rlrun.runs.files.disk import CHECKPOINTS
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from jobs import make_job, run_all
-from returns_report import bootstrap, read_run
+from returns_report import bootstrap
 
 HERE = Path(__file__).parent
 BLUE, LIGHT_BLUE, ORANGE, GREEN, PURPLE = "#08519c", "#6baed6", "#d95f0e", "#238b45", "#6a51a3"
@@ -93,7 +94,7 @@ def train(study: Study, runs: Mapping[str, Sequence[str]]) -> dict[str, Path]:
 
 def final_return(directory: Path) -> float:
     """Return the mean evaluation in the last tenth of a finished run."""
-    return read_run(directory)["return"]
+    return read_run(directory).final_return
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
     array = np.array(values)
     return {
         "values": array.tolist(),
-        "iqm": float(interquartile_mean(array)),
+        "iqm": float(interquartile_mean([array])),
         "interval": bootstrap(array, interquartile_mean),
     }
 

@@ -8,7 +8,8 @@ episodes of an update is always the same: larger groups are fewer groups.
 
 from common import COLORS, final_return, over_seeds, parse, plot_over_seeds, tidy, train
 from matplotlib.figure import Figure
-from returns_report import read_run
+
+from rlrun.analysis.stored_runs import read_run
 
 ENV, STEPS, SEEDS = "cartpole", 100_000, (0, 1, 2)
 GROUP_SIZES = (2, 4, 8, 16)
@@ -22,8 +23,7 @@ METHODS = {
 
 def mean_return(directory) -> float:
     """Return the mean over all evaluations of a run: how early it learned."""
-    evaluations = [value for _, value in read_run(directory)["evaluations"]]
-    return sum(evaluations) / len(evaluations)
+    return float(read_run(directory).evaluations.returns.mean())
 
 
 def main() -> None:

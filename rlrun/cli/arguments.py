@@ -1,6 +1,7 @@
-"""What can stand behind the verbs beside training: parsers of `rlrun eval`, `resume`, `list`."""
+"""What can stand behind the verbs beside training: the parsers of their command lines."""
 
 import argparse
+import math
 import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from rlrun.cli.parser import OneLineParser
 from rlrun.config import schema
 from rlrun.errors import UserError, did_you_mean, near_path
-from rlrun.runs.files.directory import find_runs
+from rlrun.runs.files.directory import find_runs, is_sweep
 
 # What `rlrun export` can write.
 EXPORTS = ("onnx", "torch", "safetensors", "minari")
@@ -41,8 +42,8 @@ def evaluate_parser() -> OneLineParser:
 
 def resume_parser() -> OneLineParser:
     """Returns the parser of `rlrun resume`."""
-    parser = OneLineParser("rlrun resume", description="Continues a run where it stopped.")
-    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser = OneLineParser("rlrun resume", description="Continues a run or sweep where it stopped.")
+    parser.add_argument("run", type=run_or_sweep, help="directory of the run or sweep")
     parser.add_argument(
         "total_steps",
         nargs="?",
@@ -60,6 +61,23 @@ def list_parser() -> OneLineParser:
     """Returns the parser of `rlrun list`."""
     parser = OneLineParser("rlrun list", description="Lists the runs under a directory.")
     parser.add_argument("root", nargs="?", type=Path, default=Path("outputs"))
+    parser.add_argument(
+        "--where",
+        type=conditions,
+        default={},
+        metavar="NAME=VALUE,…",
+        help="only runs with these choices and settings (algo=ppo,env=hopper,algo.gamma=0.99)",
+    )
+    parser.add_argument(
+        "--sort",
+        choices=["name", "return", "steps", "time", "started"],
+        default="name",
+        help="the largest or newest first, but for names (default name)",
+    )
+    parser.add_argument(
+        "--group", action="store_true", help="a line for each method and task, of its finished runs"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -102,11 +120,87 @@ def export_parser() -> OneLineParser:
     return parser
 
 
+def compare_parser() -> OneLineParser:
+    """Returns the parser of `rlrun compare`."""
+    parser = OneLineParser(
+        "rlrun compare",
+        description="Compares methods over seeds and tasks, from the files of their runs.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN|SWEEP|GLOB|ARCHIVE.json|wandb:ENTITY/PROJECT?group=…",
+        help="directories of runs or of many runs, patterns, archives that --json wrote, runs at "
+        "W&B",
+    )
+    parser.add_argument(
+        "--by",
+        type=names,
+        default=[],
+        metavar="NAME,…",
+        help="choices and settings that make a method (algo,advantage,algo.gamma), also commit and "
+        "host; default: what differs on a task is found",
+    )
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help="compare at so many environment steps; longer runs count as if stopped there",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=thresholds,
+        metavar="RETURN|ENV=RETURN,…",
+        help="the return to reach (default: Gymnasium's reward_threshold of the environment)",
+    )
+    parser.add_argument(
+        "--normalize",
+        type=Path,
+        metavar="FILE.yaml",
+        help="has a block `scores` with min and max by environment (default: a random policy's "
+        "return and the best published one)",
+    )
+    formats = parser.add_mutually_exclusive_group()
+    for name, meaning in FORMATS.items():
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=meaning
+        )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write report.html, tables, pictures (PNG, SVG) and the archive there, too",
+    )
+    parser.add_argument(
+        "--to",
+        type=wandb_project,
+        metavar="wandb:[ENTITY/]PROJECT",
+        help="with --output: log the table and the report at W&B, as a run of job type compare",
+    )
+    parser.add_argument(
+        "--smooth",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="evaluations that a point of a curve is the mean of (default 1: as they are)",
+    )
+    return parser
+
+
+# What `rlrun compare` prints in place of a table for the terminal.
+FORMATS = {
+    "markdown": "print Markdown",
+    "latex": "print LaTeX (booktabs)",
+    "csv": "print the figures as CSV",
+    "json": "print the figures and the runs whole, an archive that can be compared again",
+}
+
 PARSERS = {
     "eval": evaluate_parser,
     "export": export_parser,
     "resume": resume_parser,
     "list": list_parser,
+    "compare": compare_parser,
 }
 
 
@@ -138,6 +232,15 @@ def run_directory(word: str) -> Path:
         hint = f"; did you mean '{inside[-1]}'?" if inside else ""
         raise UserError(f"'{word}' is not a run: it has no run.json{hint}")
     return directory
+
+
+def run_or_sweep(word: str) -> Path:
+    """Reads the argument RUN, where it may be a sweep's directory, too.
+
+    Raises:
+        UserError: it is neither.
+    """
+    return Path(word) if is_sweep(Path(word)) else run_directory(word)
 
 
 def total_steps(word: str) -> int:
@@ -196,3 +299,64 @@ def whole(word: str) -> int | None:
     if not number.is_finite() or number.copy_abs() > schema.LARGEST or number % 1:
         return None
     return int(number)
+
+
+def names(word: str) -> list[str]:
+    """Reads names with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is empty.
+    """
+    found = word.split(",")
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names with commas between them, got '{word}'")
+    return found
+
+
+def thresholds(word: str) -> dict[str, float]:
+    """Reads returns to reach, by environment: "hopper=3000,walker2d=4000".
+
+    Returns:
+        Returns by name; by the empty name one for all: "3000".
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is no number.
+    """
+    found = {}
+    for part in names(word):
+        name, _, number = part.rpartition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            found[name] = math.nan
+        if not math.isfinite(found[name]):
+            raise argparse.ArgumentTypeError(f"expected a number, got '{number}' in '{word}'")
+    return found
+
+
+def conditions(word: str) -> dict[str, str]:
+    """Reads what runs are to have: "algo=ppo,algo.gamma=0.99".
+
+    Raises:
+        argparse.ArgumentTypeError: a part is no NAME=VALUE.
+    """
+    found = {}
+    for part in names(word):
+        name, equals, value = part.partition("=")
+        if not (name and equals):
+            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got '{part}'")
+        found[name] = value
+    return found
+
+
+def wandb_project(word: str) -> tuple[str | None, str]:
+    """Reads where something goes at W&B: "wandb:team/project", or without the team.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such address.
+    """
+    place, colon, path = word.partition(":")
+    entity, slash, project = path.rpartition("/")
+    if place != "wandb" or not (colon and project) or "/" in entity or (slash and not entity):
+        raise argparse.ArgumentTypeError(f"expected wandb:ENTITY/PROJECT, got '{word}'")
+    return entity or None, project

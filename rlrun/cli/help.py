@@ -31,6 +31,7 @@ rlrun: reinforcement-learning experiments from one command line
   rlrun export RUN     the policy as a file that runs without rlrun: --to onnx, torch, safetensors
   rlrun resume RUN     continue a run to its total, or total_steps=... further
   rlrun list [ROOT]    the runs under outputs/: status, steps, return, time
+  rlrun compare RUN …  methods over seeds and tasks: a table, and with --output a report
   (each has its own --help)
 
   rlrun --help SETTING what a setting (algo.clip) or group (env) is, its type and its value

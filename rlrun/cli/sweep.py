@@ -1,15 +1,12 @@
-"""`rlrun -m …`: one run after another, each in its own directory inside the sweep's.
+"""`rlrun -m …`: from a command line's words to a sweep's directory (``rlrun/sweeps/plan.py``).
 
-``sweep.jsonl`` in the sweep's directory lists the jobs that have ended, one JSON object a line:
-{"job": 3, "overrides": ["seed=3"], "run": "003_ppo_hopper_s3", "status": "finished", "return": …}.
+Hydra composes the jobs. They are trained by worker processes of rlrun's own, side by side, unless
+the command line names another of Hydra's launchers or sweepers, which then call `run_job`.
 """
 
-import dataclasses
 import io
 import itertools
-import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,58 +23,124 @@ from omegaconf import DictConfig, OmegaConf
 
 from rlrun.cli.hydra_bridge import JobEnded, explain, load_job
 from rlrun.config.experiment import Experiment
-from rlrun.errors import Interrupted, JobFailed, UserError, report, say
+from rlrun.errors import Interrupted, JobFailed, RunInUse, UserError, report, say
 from rlrun.loggers.interface import check_loggers
 
-# Hydra's own way to run a sweep's jobs, one after another in this process. Others may run them on
-# machines that have what this one lacks.
-IN_THIS_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# What Hydra uses where the command line names nothing else: then rlrun's own workers take over.
+HYDRAS_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+HYDRAS_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+# Where a sweep's directory is made that the command line does not name.
+SWEEPS = Path("outputs", "sweeps")
 
 # What stands before the value of a setting that is held back (`hold_back`).
 HELD_BACK = "held_back,"
 
 
-class CheckJobs(Callback):
-    """Checks every job before the first one starts, so that most mistakes do not wait for hours.
+class SweepEnded(BaseException):
+    """Leaves Hydra, which has composed the jobs: they have been trained."""
 
-    Each job's config is composed, its parts are built, and its directory is its own. Where the
-    jobs run in this process, the parts are tried on each other and the loggers checked, too. What
-    shows only when a job starts: a logger's server that is out of reach, a compiler that fails.
+
+class PrepareJobs(Callback):
+    """Checks every job before the first one starts, and makes its run's directory.
+
+    Each job's config is composed and its parts are built, so that most mistakes do not wait for
+    hours. Where the jobs run on this machine, the parts are tried on each other and the loggers
+    checked, too. What shows only when a job starts: a logger's server that is out of reach, a
+    compiler that fails.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compose each job's config, build its parts and try them on each other.
+        """Compose each job's config, build its parts, and make the sweep's directory.
 
         Raises:
             JobEnded: a job's config has a mistake, its parts do not fit each other or this machine,
-                or two jobs would have one directory.
+                or two jobs would have one directory; or a run has failed.
+            SweepEnded: all jobs have been trained.
         """
-        from rlrun.runs.preflight import Preflight
+        from rlrun.sweeps import plan, room
+        from rlrun.sweeps.run import run_sweep
 
         words = [give_back(word) for word in config.hydra.overrides.task]
         config.hydra.overrides.task = words  # what the jobs are made from
         config.hydra.job.override_dirname = give_back(config.hydra.job.override_dirname)
         sys.argv = [give_back(word) for word in sys.argv]  # what a run's record has
-        directories, preflight = set(), Preflight()
-        for number, overrides in enumerate(jobs(words)):
-            try:
-                experiment = compose(config.hydra.job.config_name, overrides)
-                if experiment.run_dir is not None and experiment.run_dir in directories:
-                    raise UserError(
-                        f"run_dir={experiment.run_dir}: several runs cannot share a directory; "
-                        "hydra.sweep.dir=… names the sweep's, and each run has its own in it"
-                    )
-                directories.add(experiment.run_dir)
-                if config.hydra.launcher._target_ == IN_THIS_PROCESS:
-                    check_loggers(experiment.loggers)
-                    with without_warnings():  # the job says them again when it starts
-                        preflight.check(experiment)
-            except UserError as error:
-                own = [word for word in overrides if word not in words] or overrides
-                message = f"job {number} ({' '.join(own)}): {error}"
-                raise JobEnded(UserError(message)) from error
-            except Exception as error:  # of the user's own code, say
-                raise JobEnded(error) from error
+        sweep = Path(config.hydra.sweep.dir or SWEEPS / plan.sweep_name(words))
+        if not config.hydra.sweep.dir:
+            config.hydra.sweep.dir = str(sweep)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={sweep}")  # for each job's config
+        here = config.hydra.launcher._target_ == HYDRAS_LAUNCHER
+        try:
+            composed = check(config.hydra.job.config_name, words, here)
+            if not (here and config.hydra.sweeper._target_ == HYDRAS_SWEEPER):
+                plan.write_plan(sweep, words, swept(words), [])
+                return
+            slots = room.slots([experiment for experiment, _ in composed])
+            jobs = [
+                plan.add_run(sweep, room.with_share(experiment, len(slots)), own)
+                for experiment, own in seeds_first(composed)
+            ]
+            plan.write_plan(sweep, words, swept(words), jobs)
+            run_sweep(sweep, jobs, slots)
+        except Exception as error:
+            raise JobEnded(error) from error
+        raise SweepEnded
+
+
+def check(config_name: str, words: Sequence[str], here: bool) -> list[tuple[Experiment, list[str]]]:
+    """Compose the jobs of a sweep, and try their parts on each other.
+
+    Args:
+        config_name: of the file at the top.
+        words: the command line's overrides.
+        here: whether the jobs run on this machine, in this environment.
+
+    Returns:
+        Each job's parts, which are spent, and its own words among the sweep's.
+
+    Raises:
+        UserError: names the job and its mistake.
+    """
+    from rlrun.runs.preflight import Preflight
+
+    directories, preflight, composed, keys = set(), Preflight(), [], swept(words)
+    for number, overrides in enumerate(jobs(list(words))):
+        own = [word for word in overrides if word.partition("=")[0] in keys]
+        try:
+            experiment = compose(config_name, overrides)
+            if experiment.run_dir is not None and experiment.run_dir in directories:
+                raise UserError(
+                    f"run_dir={experiment.run_dir}: several runs cannot share a directory; "
+                    "hydra.sweep.dir=… names the sweep's, and each run has its own in it"
+                )
+            directories.add(experiment.run_dir)
+            if here:
+                check_loggers(experiment.loggers)
+                with without_warnings():  # the job says them again when it starts
+                    preflight.check(experiment)
+        except UserError as error:
+            message = f"job {number} ({' '.join(own or overrides)}): {error}"
+            raise UserError(message) from error
+        composed.append((experiment, own))
+    return composed
+
+
+def swept(words: Sequence[str]) -> list[str]:
+    """Return the settings and groups that a sweep's words have several values of.
+
+    Raises:
+        OverrideParseException: a word is no override.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    return [each.get_key_element() for each in overrides if each.is_sweep_override()]
+
+
+def seeds_first(
+    composed: Sequence[tuple[Experiment, list[str]]],
+) -> list[tuple[Experiment, list[str]]]:
+    """Order jobs so that all points of a sweep have their first seed before any has its second."""
+    seeds = list(dict.fromkeys(experiment.seed for experiment, _ in composed))
+    return sorted(composed, key=lambda job: seeds.index(job[0].seed))
 
 
 @contextmanager
@@ -163,53 +226,39 @@ def jobs(words: list[str]) -> Iterator[list[str]]:
 
 
 def run_job(cfg: DictConfig, settings: HydraConf) -> float:
-    """Trains one job's run and lists it in the sweep's directory.
+    """Trains a job's run for one of Hydra's launchers, or what is left of it to do.
 
     Args:
         cfg: the job's config.
         settings: Hydra's own node for this job.
 
     Returns:
-        The run's final evaluation return.
+        The run's final evaluation return; NaN if another process is at it.
 
     Raises:
         JobFailed: the run failed, which is reported by now.
         JobEnded: a signal stopped the run; the sweep ends.
     """
-    number = settings.job.num
-    overrides = [str(word) for word in settings.overrides.task]
-    directory = Path(settings.sweep.dir)
-    say(f"job {number}: {' '.join(overrides)}", sys.stdout)
-    entry: dict[str, Any] = {"job": number, "overrides": overrides, "run": None}
+    from rlrun.runs.api import resume
+    from rlrun.sweeps import plan
+    from rlrun.sweeps.pool import stand
+
+    words = [str(word) for word in settings.overrides.task]
+    sweep = Path(settings.sweep.dir)
+    say(f"job {settings.job.num}: {' '.join(words)}", sys.stdout)
     try:
-        experiment = load_job(cfg, settings, directory)
-        if experiment.run_dir is None:
-            entry["run"] = f"{number:03d}_{experiment.name}"
-            run_dir = str(directory / entry["run"])
-            experiment = dataclasses.replace(experiment, run_dir=run_dir)
-        else:
-            entry["run"] = experiment.run_dir
-
-        from rlrun.runs.api import train
-
-        final_return = train(experiment)
+        experiment = load_job(cfg, settings, sweep)
+        job = plan.add_run(sweep, experiment, plan.own_words(sweep, words))
+        standing = stand(job)
+        if standing is not None and standing.status == "finished":
+            say(f"{job.directory} is finished", sys.stdout)
+            return standing.last_return if standing.last_return is not None else math.nan
+        return resume(job.directory, total_steps=None, plugins=experiment.plugins)
     except Interrupted as error:
-        record(directory, {**entry, "status": "interrupted", "return": None})
         raise JobEnded(error) from error
+    except RunInUse as error:
+        say(str(error), sys.stdout)
+        return math.nan
     except Exception as error:
-        record(directory, {**entry, "status": "failed", "return": None, "error": str(error)})
-        report(error, prefix=f"rlrun: job {number} failed")
-        raise JobFailed(f"not every job finished: see {directory / 'sweep.jsonl'}") from error
-    finite = final_return if math.isfinite(final_return) else None  # JSON has no NaN
-    record(directory, {**entry, "status": "finished", "return": finite})
-    return final_return
-
-
-def record(directory: Path, entry: dict[str, Any]) -> None:
-    """Appends one job to the sweep's list, in one write, since launchers may run jobs together."""
-    line = json.dumps(entry) + "\n"
-    file = os.open(directory / "sweep.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        os.write(file, line.encode())
-    finally:
-        os.close(file)
+        report(error, prefix=f"rlrun: job {settings.job.num} failed")
+        raise JobFailed(f"not every job finished: see rlrun list {sweep}") from error

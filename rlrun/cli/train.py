@@ -154,6 +154,8 @@ def launch(words: list[str]) -> None:
                 replaced = dict(zip(arguments.overrides, held_back, strict=True))
                 sys.argv[1:] = [replaced.get(word, word) for word in words]
             job()
+    except sweep.SweepEnded:
+        return
     except JobEnded as ended:
         raise ended.error from ended.error.__cause__
     except (JobFailed, BrokenPipeError):

@@ -13,6 +13,11 @@ from typing import Any
 
 import yaml
 
+try:  # libyaml's parser, several times as fast as Python's own
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # of a build of PyYAML without it
+    from yaml import SafeLoader
+
 # Bytes of a file that is read whole; a run's config has some thousand.
 MOST_BYTES = 2**20
 
@@ -41,14 +46,18 @@ def open_regular(path: Path) -> BufferedReader:
     return file
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """Reads a JSON file whose top is a mapping.
+
+    Args:
+        path: the file.
+        most_bytes: size of the largest that is read.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no such file.
     """
-    text = read_text(path)
+    text = read_text(path, most_bytes=most_bytes)
     try:
         content = parse_json(text)
     except ValueError as error:
@@ -79,48 +88,70 @@ def read_yaml(path: Path) -> Any:
     """
     text = read_text(path)
     try:
+        require_shallow_tree(text)
         return yaml.load(text, PlainLoader)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, most_bytes: int = MOST_BYTES) -> str:
     """Reads a file of UTF-8.
+
+    Args:
+        path: the file.
+        most_bytes: size of the largest that is read.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is too large, is not UTF-8, or is no file.
     """
     with open_regular(path) as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{path.name} is larger than {MOST_BYTES:,} bytes")
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"{path.name} is larger than {most_bytes:,} bytes")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not text in UTF-8") from error
 
 
-class PlainLoader(yaml.SafeLoader):
-    """Reads YAML without aliases, which can stand for more nodes than any memory holds."""
+class PlainLoader(SafeLoader):
+    """Makes of YAML what rlrun's own files are made of, and nothing else."""
 
-    def __init__(self, stream: str):
-        """Begin outside of all containers."""
-        super().__init__(stream)
-        self._depth = 0
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Make a document's value, after a look at what kind all parts of it are."""
+        remaining = [node]
+        while remaining:
+            part = remaining.pop()
+            if part.tag not in YAML_TAGS:
+                line = part.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: a value of type {part.tag}")
+            if isinstance(part, yaml.SequenceNode):
+                remaining += part.value
+            elif isinstance(part, yaml.MappingNode):
+                remaining += [member for pair in part.value for member in pair]
+        return super().construct_document(node)
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Read one value, after a look at what kind it is."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: an alias")
-        if self._depth == DEEPEST:
+
+def require_shallow_tree(text: str) -> None:
+    """Refuses YAML before anything is made of it that could fill the memory, or the stack.
+
+    Aliases can stand for more nodes than any memory holds; libyaml descends into containers without
+    a limit of its own.
+
+    Raises:
+        yaml.YAMLError: it has an alias, is nested too deeply, or is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: an alias")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
             raise yaml.YAMLError("nested too deeply")
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        if node is not None and node.tag not in YAML_TAGS:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a value of type {node.tag}")
-        return node
 
 
 def conf_directory() -> Path:

@@ -215,6 +215,8 @@ def describe(expected: Any) -> str:
     if typing.get_origin(expected) in (Union, UnionType):
         return " or ".join(describe(member) for member in typing.get_args(expected))
     kind = typing.get_origin(expected) or expected
+    if kind is Literal:
+        return " or ".join(map(str, typing.get_args(expected)))
     if dataclasses.is_dataclass(kind):
         return TYPE_NAMES[dict]
     return TYPE_NAMES.get(kind, str(expected))

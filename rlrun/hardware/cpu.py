@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import sys
 from pathlib import Path, PurePosixPath
 
@@ -12,6 +13,20 @@ def available_cores() -> int:
         return os.cpu_count() or 1
     cores = len(os.sched_getaffinity(0))
     return max(1, math.floor(min(cores, cgroup_quota(Path("/")))))
+
+
+def processor(root: Path = Path("/")) -> str:
+    """Return the name of this machine's processor, as Linux lists it.
+
+    Args:
+        root: directory that holds ``proc``; "/" but in tests.
+    """
+    try:
+        lines = (root / "proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
 
 
 def has_bfloat16_products(root: Path = Path("/")) -> bool:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,26 @@ NO_MEMORY = re.compile(
 def physical_memory() -> int:
     """Returns this machine's memory in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Returns the bytes that processes can still fill, as far as the system says.
+
+    Args:
+        root: directory that holds ``proc`` and ``sys``; "/" but in tests.
+    """
+    free = physical_memory()
+    try:
+        text = (root / "proc/meminfo").read_text()
+        if match := re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE):
+            free = int(match[1]) * 1024
+        group = root / "sys/fs/cgroup"  # a container's own, in version 2
+        limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
+        if limit.strip() != "max":
+            free = min(free, int(limit) - int(used))
+    except (OSError, ValueError):
+        pass
+    return max(free, 0)
 
 
 def require_memory(size: int, what: str, device: torch.device | None = None) -> None:

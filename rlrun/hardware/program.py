@@ -7,7 +7,6 @@ Torch's compiler takes seconds to import, which is left to the functions that ne
 """
 
 import hashlib
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlrun.hardware.cpu import processor
 from rlrun.hardware.spec import cache_directory
 
 # Steps of the example that a scan is compiled with; the code takes any number of them.
@@ -228,12 +228,3 @@ def load_code(path: Path) -> Callable[[Sequence[Tensor]], Sequence[Tensor]]:
     """
     with path.open("rb") as file, settings():
         return torch.compiler.load_compiled_function(file, external_data={FORWARD: None})
-
-
-def processor() -> str:
-    """Return the processor's name: a home directory may be shared by machines that differ."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("model name")), platform.machine())

@@ -42,6 +42,8 @@ class Hardware:
         products: how exact products of float32 matrices are: "highest"; "high": in TF32, on a GPU;
             "medium": the same there, in bfloat16 on CPUs that have it. A run of before this
             setting has none.
+        jobs: runs of a sweep that are trained at the same time; "auto": as there is room for. A run
+            of before this setting has none.
     """
 
     device: str
@@ -49,6 +51,7 @@ class Hardware:
     learner_threads: Threads | None
     compile: Literal["auto", "off", "on"]
     products: Literal["highest", "high", "medium"] = "highest"
+    jobs: Literal["auto"] | Threads = "auto"
 
     def __post_init__(self):
         """Refuse what is no device."""

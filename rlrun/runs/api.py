@@ -1,5 +1,6 @@
 """What the command line calls, and a notebook can: train, resume and evaluate runs."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from rlrun.loggers.wandb import WandbLogger
 from rlrun.runs import session
 from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import unwatched
+from rlrun.runs.figures import headline, with_spread
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
@@ -129,10 +131,15 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
             del checkpoint  # as large as the run itself, which has taken what it needs
             run_directory.write_config(directory, experiment.config, experiment.overrides)
             record = run_directory.provenance()
-            # Which machine, code and command made which part of the run.
-            stint = {key: earlier.get(key) for key in record}
-            before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
-            record["earlier"] = [*before, {**stint, "to_step": done}]
+            if earlier.get("status") == "planned":
+                # Who asked for the run, and not the worker of a sweep that trains it.
+                asked = schema.convert(earlier.get("command"), list[str], "run.json: command")
+                record["command"] = asked
+            else:
+                # Which machine, code and command made which part of the run.
+                stint = {key: earlier.get(key) for key in record}
+                before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
+                record["earlier"] = [*before, {**stint, "to_step": done}]
             return execute(assembly, directory, record)
 
 
@@ -162,9 +169,11 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
     best = "best" if best_of(directory / CHECKPOINTS) else "last"  # somebody may have deleted it
     apart = f", compiling ({duration(record['compile_s'])}) apart" if "compile_s" in record else ""
     converged = ", where it converged," if counters.converged else ""
+    episodes = assembly.experiment.evaluation.episodes
+    reached = headline(final_return, counters.last_std, episodes)
     further = f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
     say(
-        f"Reached a return of {final_return:,.1f} (best {counters.best_return:,.1f}) after "
+        f"Reached a return of {reached} (best {with_spread(counters.best_return, math.nan)}) after "
         f"{counters.step:,} steps{converged} in {duration(counters.time_s)}{apart}: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
         f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"

@@ -16,7 +16,8 @@ class Counters:
         update: optimiser steps.
         time_s: seconds spent so far, in this process and in those before it, without compiling.
         evaluated: environment step of the last evaluation, or -1.
-        last_return: return of the last evaluation.
+        last_return: mean return of the last evaluation's episodes.
+        last_std: their standard deviation.
         best_return: the best of them.
         best_step: environment step of the evaluation that reached it first, or -1.
         converged: whether more steps would change nothing.
@@ -27,6 +28,7 @@ class Counters:
     time_s: float = 0.0
     evaluated: int = -1
     last_return: float = math.nan
+    last_std: float = math.nan
     best_return: float = -math.inf
     best_step: int = -1
     converged: bool = False
@@ -41,6 +43,7 @@ class Counters:
         Raises:
             KeyError, TypeError, ValueError: it is the state of something else.
         """
+        state = {"last_std": math.nan, **state}  # earlier versions did not keep it
         for name, value in asdict(self).items():
             setattr(self, name, type(value)(state[name]))
 

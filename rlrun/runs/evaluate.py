@@ -1,7 +1,6 @@
 """Evaluation: whole episodes of the greedy policy, apart from training."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +11,6 @@ from torch import Tensor
 from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv, EnvStep
 from rlrun.hardware.memory import memory_suffices
-
-FINAL_SHARE = 0.1  # of a run's steps: the part whose evaluations are its figure
 
 
 @dataclass(frozen=True)
@@ -168,18 +165,3 @@ class Evaluator:
         if self._env is not None:
             self._env.close()
             self._env = None
-
-
-def final_return(evaluations: Sequence[tuple[int, float]], total_steps: int) -> float:
-    """The figure of a run: the mean of the evaluations in the last tenth of its steps.
-
-    Args:
-        evaluations: environment step and mean return of each.
-        total_steps: environment steps at which the run ends.
-
-    Returns:
-        The mean; NaN as long as the last tenth has no evaluation.
-    """
-    start = (1 - FINAL_SHARE) * total_steps
-    final = [value for step, value in evaluations if step >= start]
-    return float(np.mean(final)) if final else math.nan

@@ -294,6 +294,7 @@ class Run:
         metrics["time/evaluate_s"] = time.perf_counter() - start
         self.counters.evaluated = self.counters.step
         self.counters.last_return = metrics["eval/return"]
+        self.counters.last_std = metrics["eval/return_std"]
         self._log(metrics)
         best = self.counters.last_return > self.counters.best_return
         if best:

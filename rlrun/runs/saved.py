@@ -4,18 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlrun.config import schema
-from rlrun.config.files import read_json, read_yaml
-from rlrun.config.types import Finite, NonNegativeInt
+from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, near_path
 from rlrun.loggers.jsonl import read_metrics
-from rlrun.runs.files.directory import find_runs, is_locked
+from rlrun.runs.files.directory import find_runs
 from rlrun.runs.files.disk import require_own_files
+from rlrun.runs.files.standing import Standing, read_standing
 
 if TYPE_CHECKING:
     from rlrun.runs.trained import TrainedPolicy
@@ -30,18 +30,6 @@ EVALUATION = {
     "return_std": "eval/return_std",
     "length": "eval/length",
 }
-
-
-@dataclass(kw_only=True)
-class Record:
-    """What run.json says of a run, as far as it is shown here."""
-
-    status: Literal["running", "finished", "interrupted", "failed"]
-    step: NonNegativeInt
-    last_return: Finite | None
-    best_return: Finite | None
-    final_return: Finite | None
-    error: str | None
 
 
 @dataclass(frozen=True)
@@ -64,51 +52,51 @@ class SavedRun:
         return self.directory.name
 
     @cached_property
+    def _standing_and_record(self) -> tuple[Standing, dict[str, Any]]:
+        return self._read(read_standing)
+
+    @property
     def record(self) -> dict[str, Any]:
         """All that run.json says: algorithm, environment, versions, git commit, command.
 
         Raises:
             UserError: it cannot be read.
         """
-        return self._read("run.json", read_json)
-
-    @cached_property
-    def _checked(self) -> Record:
-        keys = {"last_return": "return"}
-        values = {name: self.record.get(keys.get(name, name)) for name in Record.__annotations__}
-        return schema.convert(values, Record, f"{self.directory}: run.json")
-
-    @cached_property
-    def status(self) -> str:
-        """How it ended: "finished", "interrupted", "failed", "killed"; or that it is "running"."""
-        locked = is_locked(self.directory)  # before run.json is read, which says the end last
-        status = self._checked.status
-        return "killed" if status == "running" and not locked else status
+        return self._standing_and_record[1]
 
     @property
-    def error(self) -> str | None:
-        """What ended a failed run."""
-        return self._checked.error
+    def standing(self) -> Standing:
+        """How far it is: status, steps, returns, seconds.
+
+        Raises:
+            UserError: run.json cannot be read.
+        """
+        return self._standing_and_record[0]
+
+    @property
+    def status(self) -> str:
+        """How it ended: "finished", "interrupted", "failed", "killed"; or "planned", "running"."""
+        return self.standing.status
 
     @property
     def step(self) -> int:
         """Environment steps done."""
-        return self._checked.step
+        return self.standing.step
 
     @property
     def last_return(self) -> float | None:
         """Mean return of the last evaluation; None before the first one."""
-        return self._checked.last_return
+        return self.standing.last_return
 
     @property
     def best_return(self) -> float | None:
         """Mean return of the best evaluation; None before the first one."""
-        return self._checked.best_return
+        return self.standing.best_return
 
     @property
     def final_return(self) -> float | None:
         """The figure of the run: mean of the evaluations in the last tenth of its steps."""
-        return self._checked.final_return
+        return self.standing.final_return
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -117,7 +105,7 @@ class SavedRun:
         Raises:
             UserError: it cannot be read.
         """
-        config = self._read("config.yaml", read_yaml)
+        config = self._read(lambda directory: read_yaml(directory / "config.yaml"))
         return schema.convert(config, dict[str, Any], f"{self.directory}: config.yaml")
 
     @cached_property
@@ -129,7 +117,7 @@ class SavedRun:
         Raises:
             UserError: it cannot be read.
         """
-        rows = self._read("metrics.jsonl", read_metrics)
+        rows = self._read(lambda directory: read_metrics(directory / "metrics.jsonl"))
         by_step: dict[float, dict[str, float]] = {}
         for row in rows:  # an iteration's, and that of the evaluation after it
             by_step.setdefault(row["step"], {}).update(row)
@@ -142,19 +130,16 @@ class SavedRun:
     def evaluations(self) -> dict[str, NDArray]:
         """The evaluations, in columns: step, time_s, return, return_std, length; [E] each."""
         metrics = self.metrics
-        returns = metrics.get("eval/return", np.empty(0))
-        rows = np.flatnonzero(np.isfinite(returns))
-        return {
-            name: metrics[key][rows] if len(rows) else np.empty(0)
-            for name, key in EVALUATION.items()
-        }
+        nothing = np.full(len(metrics.get("step", ())), np.nan)
+        rows = np.isfinite(metrics.get("eval/return", nothing))
+        return {name: metrics.get(key, nothing)[rows] for name, key in EVALUATION.items()}
 
-    def _read(self, name: str, read: Callable[[Path], T]) -> T:
-        """Read a file of the directory."""
+    def _read(self, read: Callable[[Path], T]) -> T:
+        """Read something of the directory."""
         require_own_files(self.directory)
         try:
-            return read(self.directory / name)
-        except (OSError, ValueError) as error:
+            return read(self.directory)
+        except (OSError, ValueError, UserError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{self.directory} cannot be read: {reason}") from error
 
@@ -170,12 +155,13 @@ class SavedRun:
     def __repr__(self) -> str:
         """Show it in one line."""
         try:
-            known = self._checked
-            value = known.last_return if known.final_return is None else known.final_return
-            reached = "" if value is None else f", return {value:,.1f}"
-            return f"<run {self.directory}: {self.status}, {known.step:,} steps{reached}>"
+            standing = self.standing
         except UserError:
             return f"<run {self.directory}: unreadable>"
+        final, last = standing.final_return, standing.last_return
+        value = last if final is None else final
+        reached = "" if value is None else f", return {value:,.1f}"
+        return f"<run {self.directory}: {standing.status}, {standing.step:,} steps{reached}>"
 
 
 def saved_runs(root: str | Path = "outputs") -> list[SavedRun]:

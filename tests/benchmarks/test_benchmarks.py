@@ -2,35 +2,39 @@ import json
 import math
 import os
 import sys
+from dataclasses import replace
 
 import gae_lambda
 import gradient_variance
 import numpy as np
 import pytest
-import returns_family
 import yaml
 from breakdown import UPDATES, Stopwatches, measure
 from jobs import run_all, words_for
+from made_runs import made_run
 from measure import (
     MODULES,
     peak_memory,
-    processor,
     recent_return,
     run_process,
     settings,
     split_time,
 )
 from peers import OFF_POLICY
-from published import Level, budgets, environments, level, published
+from published import RESULTS, Level, best_mean, budgets, environments, level, published
+from random_returns import random_returns
 from returns import make_jobs
-from returns_report import common_curve, retable, verdict, write_report
+from returns_report import by_env, common_curve, retable, verdict, write_report
 from returns_verify import Verified, verify
 from running import experiment, small
 from throughput import compare, find_peers, make_table, summarize
 
+from rlrun.analysis.aggregates import published_file, read_scales
+from rlrun.analysis.sources import archive_text, read_archive
+from rlrun.analysis.stored_runs import Evaluations, read_run
 from rlrun.config.files import conf_directory
 from rlrun.errors import UserError
-from rlrun.loggers.jsonl import read_metrics
+from rlrun.hardware.cpu import processor
 from rlrun.runs import api
 
 
@@ -62,12 +66,18 @@ def write_run(
     (directory / "overrides.yaml").write_text(yaml.safe_dump(list(overrides)))
 
 
+def evaluated(steps, returns):
+    """Evaluations of which nobody wrote down more."""
+    nothing = np.full(len(steps), math.nan)
+    return Evaluations(np.array(steps), nothing, np.array(returns), nothing)
+
+
 def test_runs_that_were_evaluated_at_other_steps_have_a_common_curve():
-    runs = [
-        {"evaluations": [(100, 10.0), (210, 21.0), (310, 31.0)]},
-        {"evaluations": [(90, 0.0), (190, 100.0), (300, 210.0)]},
+    curves = [
+        ([100.0, 210.0, 310.0], [10.0, 21.0, 31.0]),
+        ([90.0, 190.0, 300.0], [0.0, 100.0, 210.0]),
     ]
-    steps, returns = common_curve(runs)
+    steps, returns = common_curve([made_run(evaluations=evaluated(*curve)) for curve in curves])
     assert steps.tolist() == [100, 210, 310]
     assert returns.tolist() == [[10.0, 21.0, 31.0], pytest.approx([10.0, 120.0, 210.0])]
 
@@ -95,8 +105,12 @@ def test_report_summarizes_the_finished_runs(tmp_path):
     assert 497.0 <= low < 499.0 < high <= 500.0
     assert row["target_met"] is False
     assert row["same_settings"] is True
-    assert row["runs"][1]["evaluations"] == [[50, 301.0], [95, 500.0]]
-    assert row["runs"][0]["steps_per_s"] == 25.0
+    run = read_archive(tmp_path / "results" / "returns_ppo.json")[1]
+    assert (run.evaluations.steps.tolist(), run.evaluations.returns.tolist()) == (
+        [50.0, 95.0],
+        [301.0, 500.0],
+    )
+    assert run.settings["gamma"] == 0.99
     assert "| cartpole | 100 | 3 | 499 ± 1.732 [" in table
     # Nothing is published for runs of 100 steps.
     assert table.rstrip().endswith("| 500: missed |  |  | abc |")
@@ -138,15 +152,12 @@ def test_every_environment_of_the_benchmark_exists():
 
 def write_results(path, steps, returns):
     """Write what others read of a returns benchmark on Hopper, evaluated each tenth."""
-    runs = [
-        {"evaluations": [[steps * k // 10 + 8, value * k / 10] for k in range(1, 11)]}
-        for value in returns
-    ]
-    mean = sum(returns) / len(returns)
-    row = {"total_steps": steps, "seeds": [0, 1], "returns": returns, "runs": runs}
-    row |= {"mean": mean, "std": 1.0, "iqm": mean, "iqm_interval": None}
-    row |= {"target": 90.0, "target_met": mean >= 90}
-    path.write_text(json.dumps({"environments": {"hopper": row}}))
+    runs = []
+    for seed, value in enumerate(returns):
+        at = [steps * k / 10 + 8 for k in range(1, 11)]
+        curve = evaluated(at, [value * k / 10 for k in range(1, 11)])
+        runs.append(made_run(seed=seed, total_steps=steps, evaluations=curve))
+    path.write_text(archive_text(runs))
 
 
 def test_a_method_is_compared_with_another_at_equal_steps(tmp_path):
@@ -216,10 +227,11 @@ SHORT_RUN = (
 
 def test_a_row_is_trained_again_up_to_its_first_evaluations(tmp_path):
     first = small_run_of_table(tmp_path / "run")
-    wrong = {**first, "env": "hopper", "overrides": [*SHORT_RUN, "algo.no_such=1", "run_dir=x"]}
+    choices = {**first.choices, "env": "hopper"}
+    words = [*SHORT_RUN, "algo.no_such=1", "run_dir=x"]
+    wrong = replace(first, choices=choices, overrides=words)
     path = tmp_path / "returns_ppo.json"
-    environments = {"cartpole": {"runs": [first]}, "hopper": {"runs": [wrong]}}
-    path.write_text(json.dumps({"benchmark": "ppo", "environments": environments}))
+    path.write_text(archive_text([first, wrong]))
 
     same, failed = verify([path], envs=None, evaluations=2, parallel=2)
 
@@ -247,23 +259,36 @@ def small_run_of_table(directory):
     words = [*SHORT_RUN, "total_steps=192", f"run_dir={directory}"]
     # The learning rate falls with the share of the steps: it is not to fall here.
     api.train(experiment([*words, "algo.optimizer.anneal_learning_rate=false"]))
-    rows = read_metrics(directory / "metrics.jsonl")
-    evaluations = [[int(r["step"]), r["eval/return"]] for r in rows if "eval/return" in r]
     overrides = [*SHORT_RUN, "algo.optimizer.anneal_learning_rate=false", f"run_dir={directory}"]
-    return {"env": "cartpole", "seed": 0, "overrides": overrides, "evaluations": evaluations}
+    return replace(read_run(directory), overrides=overrides)
 
 
-def test_methods_stand_side_by_side(tmp_path):
-    write_results(tmp_path / "returns_ppo.json", 1000, [90.0, 110.0])
-    write_results(tmp_path / "returns_trpo.json", 500, [60.0, 62.0])
-    methods = returns_family.read_methods(tmp_path)
-    envs = returns_family.common_environments(methods)
-    assert envs == ["hopper"]
-    table = returns_family.make_table(methods, envs)
-    assert "| ppo | **100 ± 1** (n = 2) |" in table
-    assert "| trpo | *61 ± 1* (n = 2, 0.0005 M) |" in table
-    returns_family.draw(methods, envs, tmp_path / "family.png")
-    assert (tmp_path / "family.png").read_bytes().startswith(b"\x89PNG")
+def test_the_committed_results_are_archives_of_the_methods_that_are_published():
+    for name in published()["methods"]:
+        runs = read_archive(RESULTS / f"returns_{name}.json")
+        row = json.loads((RESULTS / f"returns_{name}.json").read_text())["environments"]
+        for env, of_env in by_env(runs).items():
+            finals = [run.final_return for run in of_env]
+            assert row[env]["returns"] == pytest.approx(finals, rel=1e-12)
+
+
+def test_scales_of_normalised_scores_end_at_the_best_published_mean():
+    scales = read_scales(published_file())
+    ids = {env: made_env_id(env) for env in budgets()}
+    assert list(scales) == list(ids.values())
+    for env, env_id in ids.items():
+        assert scales[env_id].max == best_mean(env)
+        assert scales[env_id].min < scales[env_id].max
+
+
+def made_env_id(env):
+    return yaml.safe_load((conf_directory() / "env" / f"{env}.yaml").read_text())["id"]
+
+
+def test_acting_at_random_returns_what_it_does():
+    returns = random_returns("CartPole-v1", episodes=20)
+    assert returns.tolist() == random_returns("CartPole-v1", episodes=20).tolist()
+    assert 15 < returns.mean() < 35
 
 
 def test_jobs_are_ordered_by_environment_and_have_its_budget(tmp_path):

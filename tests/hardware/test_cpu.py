@@ -1,12 +1,13 @@
 """Cores of a process: its affinity and its control groups, of both versions."""
 
 import math
+import platform
 import subprocess
 import sys
 
 import pytest
 
-from rlrun.hardware.cpu import cgroup_quota
+from rlrun.hardware.cpu import cgroup_quota, processor
 
 
 def test_only_the_cores_of_the_affinity_are_counted():
@@ -55,3 +56,21 @@ def test_a_control_groups_quota_is_found(tmp_path, membership, files, cores):
 
 def test_without_control_groups_there_is_no_quota(tmp_path):
     assert cgroup_quota(tmp_path) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (
+            "processor : 0\nmodel name\t: An X(R) 7 CPU @ 2 GHz\nmodel name : B\n",
+            "An X(R) 7 CPU @ 2 GHz",
+        ),
+        ("processor : 0\n", platform.machine()),
+        (None, platform.processor()),
+    ],
+)
+def test_the_processor_has_a_name(tmp_path, content, name):
+    if content is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(content)
+    assert processor(tmp_path) == name

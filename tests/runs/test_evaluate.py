@@ -10,7 +10,7 @@ import torch
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
-from rlrun.runs.evaluate import Episodes, final_return, play_episodes, which_limit
+from rlrun.runs.evaluate import Episodes, play_episodes, which_limit
 
 
 class Countdown(gym.Env):
@@ -111,8 +111,3 @@ def test_says_which_limit_counts(time_limit, max_length, said):
     else:
         assert re.search(said, line)
         assert "\n" not in line
-
-
-def test_figure_of_a_run_is_the_mean_of_the_evaluations_in_its_last_tenth():
-    evaluations = [(500, 900.0), (899, 800.0), (900, 1.0), (950, 2.0), (1010, 6.0)]
-    assert final_return(evaluations, total_steps=1000) == 3.0

@@ -33,7 +33,7 @@ def test_everything_that_is_asked_of_a_run(run):
     (saved,) = rlrun.runs(run.parent)
     assert saved.name == "run"
     assert saved.status == "finished"
-    assert saved.error is None
+    assert saved.standing.error is None
     assert saved.step == 192
     now = record(run)
     assert saved.final_return == now["final_return"]

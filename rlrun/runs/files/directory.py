@@ -19,10 +19,14 @@ import yaml
 
 from rlrun import __version__
 from rlrun.config.files import open_regular
-from rlrun.errors import UserError, warn
+from rlrun.errors import RunInUse, UserError, warn
+from rlrun.hardware.cpu import processor
 from rlrun.runs.files.disk import remove, replacing, sync
 
 LOCK = ".lock"
+
+# What makes a directory that of a sweep: it holds runs, and this plan of them.
+PLAN = "sweep.json"
 
 # How the name of a directory begins that is not yet a run's. A process that was killed may leave
 # one; it is nothing to anybody.
@@ -149,6 +153,7 @@ def provenance() -> dict[str, Any]:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": sys.argv,
         "host": socket.gethostname(),
+        "cpu": processor(),
         "pid": os.getpid(),
         "git_commit": _git_commit(),
         "versions": {
@@ -159,6 +164,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def is_sweep(directory: Path) -> bool:
+    """Say whether a directory is that of a sweep."""
+    return (directory / PLAN).is_file()
+
+
 def lock(directory: Path) -> AbstractContextManager:
     """Lock a run's directory for this process; the lock ends with it, however it ends.
 
@@ -166,7 +176,8 @@ def lock(directory: Path) -> AbstractContextManager:
         The lock, which is held until its block or the process ends.
 
     Raises:
-        UserError: another process runs there, or the directory cannot be written to.
+        RunInUse: another process runs there.
+        UserError: the directory cannot be written to.
     """
     import filelock  # takes 0.2 s, which `rlrun list` need not wait for
 
@@ -177,7 +188,7 @@ def lock(directory: Path) -> AbstractContextManager:
         # `is_locked` takes the lock for a moment, too.
         return file.acquire(timeout=0.5)
     except filelock.Timeout as error:
-        raise UserError(f"{directory} is in use by a process that is still running") from error
+        raise RunInUse(f"{directory} is in use by a process that is still running") from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise UserError(f"{directory} cannot be written to: {error}") from error

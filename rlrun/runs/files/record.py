@@ -16,7 +16,7 @@ from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
 from rlrun.loggers.progress import Progress, StandardError
 from rlrun.runs.counters import Counters
-from rlrun.runs.evaluate import final_return
+from rlrun.runs.figures import evaluations, final_return
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.reports.curves import draw_curves
 from rlrun.runs.reports.prediction import ERROR, draw_prediction
@@ -245,6 +245,7 @@ def summary(
         "total_steps": experiment.total_steps,
         "step": counters.step,
         "return": finite_or_none(counters.last_return),
+        "return_std": finite_or_none(counters.last_std),
         "best_return": finite_or_none(counters.best_return),
         "final_return": finite_or_none(final_return),
         "time_s": round(counters.time_s, 2),
@@ -277,11 +278,6 @@ def title(experiment: Experiment) -> str:
     """Return what the run is in a reader's words: ``ppo · Hopper-v5 · gae · mlp · seed 0``."""
     names = {**experiment.identity, "seed": f"seed {experiment.seed}"}
     return " · ".join(name for key, name in names.items() if key not in ("env", "hardware"))
-
-
-def evaluations(rows: list[dict[str, float]]) -> list[tuple[int, float]]:
-    """Return the evaluations among rows of metrics.jsonl: environment step and mean return."""
-    return [(int(row["step"]), row["eval/return"]) for row in rows if "eval/return" in row]
 
 
 def finite_or_none(value: float) -> float | None:

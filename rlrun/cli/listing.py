@@ -1,0 +1,182 @@
+"""`rlrun list`: the runs under a directory, one a line, or a method a line."""
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from rlrun.cli.commands import console
+from rlrun.cli.listed_run import NAMES, Listed, describe, show
+from rlrun.config import schema
+from rlrun.config.files import read_yaml
+from rlrun.errors import UserError, did_you_mean, near_path, printable, say, warn
+from rlrun.runs.files.directory import find_runs
+
+WIDE = 140  # characters of a terminal that has room for NAMES
+
+# What `--sort` can name, and whether the largest is first.
+SORTED_BY: dict[str, tuple[Callable[[Listed], Any], bool]] = {
+    "name": (lambda run: run.name, False),
+    "return": (lambda run: run.standing and run.standing.last_return, True),
+    "steps": (lambda run: run.standing and run.standing.step, True),
+    "time": (lambda run: run.standing and run.standing.time_s, True),
+    "started": (lambda run: str(run.record.get("started") or "") or None, True),
+}
+
+
+def list_runs(arguments: argparse.Namespace) -> None:
+    """`rlrun list [ROOT]`: a table of the runs under a directory.
+
+    Raises:
+        UserError: there is no such directory, or no run has a setting that ``--where`` names.
+    """
+    root = arguments.root
+    if not root.is_dir():
+        raise UserError(f"no directory '{root}' to list{near_path(root)}")
+    runs = chosen([describe(path, root) for path in find_runs(root)], arguments.where)
+    if arguments.group:
+        if arguments.sort != "name":
+            raise UserError("--sort is for runs: leave it out beside --group")
+        rows = methods(runs)
+    else:
+        runs = in_order(runs, arguments.sort)
+        rows = [run.as_json() for run in runs]
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    elif not rows:
+        say(f"no runs under {root}", sys.stdout)
+    elif arguments.group:
+        print_methods(rows)
+    else:
+        print_runs(runs)
+
+
+def print_runs(runs: Sequence[Listed]) -> None:
+    """Print runs, one a line."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("run", overflow="fold")  # whole, to be copied
+    table.add_column("status")
+    # Where there is no room for them, the directory's name has to do.
+    narrow = console().width < WIDE
+    for name in () if narrow else NAMES:
+        table.add_column(name.removesuffix("_id"), no_wrap=True)
+    for name in ("steps", "return", "best", "final", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in runs:
+        status, *cells = run.cells
+        table.add_row(printable(run.name), status, *(cells[len(NAMES) :] if narrow else cells))
+    console().print(table)
+
+
+def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
+    """Return what the finished runs of each method reached on each task.
+
+    Args:
+        runs: of any methods.
+    """
+    from rlrun.analysis.grouping import group
+    from rlrun.analysis.stored_runs import read_run
+
+    stored = []
+    for run in runs:
+        try:
+            stored.append(read_run(run.directory))
+        except UserError as error:  # as in the list of runs, the good ones stand beside the bad
+            warn(str(error))
+    rows: list[dict[str, Any]] = []
+    for (task, method), members in group(stored).runs.items() if stored else ():
+        finals = [run.final_return for run in members if run.status == "finished"]
+        finals = [value for value in finals if math.isfinite(value)]
+        rows.append(
+            {
+                "task": task,
+                "method": method,
+                "n": len(finals),
+                "final_return": mean(finals) if finals else None,
+                "std": stdev(finals) if len(finals) > 1 else None,
+                "others": Counter(run.status for run in members if run.status != "finished"),
+            }
+        )
+    return rows
+
+
+def print_methods(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print methods, one a line for each task."""
+    table = Table("task", "method", box=box.SIMPLE)
+    table.add_column("n", justify="right")
+    table.add_column("final, mean ± std", justify="right")
+    table.add_column("not finished")
+    for row in rows:
+        others = ", ".join(f"{count} {status}" for status, count in row["others"].items())
+        figure = show(row["final_return"], row["std"])
+        table.add_row(
+            printable(row["task"]), printable(row["method"]), str(row["n"]), figure, others
+        )
+    console().print(table)
+
+
+def chosen(runs: Sequence[Listed], where: Mapping[str, str]) -> list[Listed]:
+    """Return the runs that have certain choices and settings.
+
+    Args:
+        runs: of a list.
+        where: words by what run.json or config.yaml calls it: {"algo": "ppo", "algo.gamma": "0.9"}.
+
+    Raises:
+        UserError: no run has something of that name.
+    """
+    if not where:
+        return list(runs)
+    known = {id(run): run.record for run in runs}
+    if any(key not in run.record for key in where for run in runs):
+        known = {id(run): {**settings_of(run.directory), **run.record} for run in runs}
+    names = {name for values in known.values() for name in values}
+    for key in where:
+        if runs and key not in names:
+            raise UserError(f"--where {key}: no run has it{did_you_mean(key, names)}")
+    return [
+        run
+        for run in runs
+        if all(
+            key in known[id(run)] and is_written(known[id(run)][key], word)
+            for key, word in where.items()
+        )
+    ]
+
+
+def settings_of(directory: Path) -> dict[str, Any]:
+    """Return a run's settings by their paths; none where they cannot be read."""
+    from rlrun.analysis.stored_runs import flatten
+
+    try:
+        return flatten(schema.convert(read_yaml(directory / "config.yaml"), dict[str, Any], ""))
+    except (OSError, ValueError, UserError):
+        return {}
+
+
+def is_written(value: Any, word: str) -> bool:
+    """Tell whether a word of the command line stands for a value."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(word) == value
+        except ValueError:
+            return False
+    return word == (value if isinstance(value, str) else schema.show(value))
+
+
+def in_order(runs: Sequence[Listed], sorted_by: str) -> list[Listed]:
+    """Sort runs; those of which it is not known come last."""
+    key, largest_first = SORTED_BY[sorted_by]
+    known: list[Listed] = []
+    others: list[Listed] = []
+    for run in runs:
+        (others if key(run) is None else known).append(run)
+    return [*sorted(known, key=key, reverse=largest_first), *others]

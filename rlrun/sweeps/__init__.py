@@ -1,0 +1,1 @@
+"""Many runs: what a sweep is to have, and worker processes that train its runs side by side."""

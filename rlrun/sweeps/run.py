@@ -1,0 +1,93 @@
+"""Training the runs of a sweep's directory, from the first look at them to the closing lines."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrun.config.load import load_run
+from rlrun.errors import Interrupted, JobFailed, UserError, say
+from rlrun.loggers.progress import StandardError
+from rlrun.runs.preflight import Preflight
+from rlrun.runs.signals import StopFlag
+from rlrun.sweeps.display import SweepDisplay
+from rlrun.sweeps.plan import Job, read_plan
+from rlrun.sweeps.pool import LOG, Ending, Pool, stand
+from rlrun.sweeps.room import slots
+
+
+def run_sweep(sweep: Path, jobs: Sequence[Job], places: Sequence[str | None]) -> None:
+    """Train what is not finished of a sweep, and say what there is then and what to do with it.
+
+    Args:
+        sweep: its directory.
+        jobs: its runs, in the order in which they are begun.
+        places: for runs at the same time (`room.slots`).
+
+    Raises:
+        Interrupted: a signal asked it to stop, and its runs did, after a checkpoint each.
+        JobFailed: not every run finished.
+    """
+    display = SweepDisplay(jobs, StandardError())
+    pool = Pool(jobs, places, display)
+    with StopFlag() as stop:
+        try:
+            pool.run(stop)
+        finally:
+            pool.close()
+            display.close()
+    say("\n".join(closing_lines(sweep, jobs, pool.ended)), sys.stdout)
+    if stop.signal is not None:
+        raise Interrupted(stop.signal)
+    if any(ending.status == "failed" for ending in pool.ended.values()):
+        raise JobFailed(f"not every run of {sweep} finished")
+
+
+def resume_sweep(sweep: Path, plugins: Sequence[str]) -> None:
+    """Train what is not finished of a sweep, whose directory may be somebody else's.
+
+    Args:
+        sweep: its directory.
+        plugins: the user's packages that its runs may use.
+
+    Raises:
+        UserError: it has no run that can be read.
+        Interrupted, JobFailed: see `run_sweep`.
+    """
+    jobs = read_plan(sweep, plugins)
+    if not jobs:
+        raise UserError(f"{sweep} has no run of its plan in it")
+    preflight, experiments = Preflight(), []
+    for job in jobs:
+        standing = stand(job)
+        if standing is None or standing.status != "finished":
+            experiment = load_run(job.directory, plugins)
+            preflight.check(experiment)
+            experiments.append(experiment)
+    run_sweep(sweep, jobs, slots(experiments) if experiments else [])
+
+
+def closing_lines(sweep: Path, jobs: Sequence[Job], ended: dict[Job, Ending]) -> list[str]:
+    """Say what became of a sweep.
+
+    Args:
+        sweep: its directory.
+        jobs: its runs.
+        ended: what became of them; those that are not in it have not been begun.
+    """
+    finished = [job for job in jobs if job in ended and ended[job].status == "finished"]
+    before = sum(ended[job].earlier for job in finished)
+    failed = {job: ended[job] for job in jobs if job in ended and ended[job].status == "failed"}
+    lines = [f"{len(finished)} of {len(jobs)} runs finished in {sweep}"]
+    if before:
+        lines[0] += f", {before} of them earlier"
+    lines += [
+        f"  {job.name} failed: {ending.reason} (see {job.directory / LOG})"
+        for job, ending in failed.items()
+    ]
+    lines.append("Next:")
+    if len(finished) < len(jobs):
+        lines.append(f"  rlrun resume {sweep}")
+    if before == len(jobs):
+        lines.append("  the same words with hydra.sweep.dir=… train them anew")
+    lines.append(f"  rlrun list {sweep}")
+    return lines

@@ -1,0 +1,212 @@
+"""Sweeps by the command, whose workers are processes of their own."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from running import Process, assert_same_run, fragile, metrics, record, small
+
+LONG = "total_steps=100_000_000"
+
+
+def words(*own: str) -> list[str]:
+    """A sweep of small runs on CartPole in the directory `sweep`, two at a time."""
+    return ["-m", *small("cartpole", *own), "hardware.jobs=2", "hydra.sweep.dir=sweep"]
+
+
+def run(directory: Path, *line: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run a command to its end; return exit code and output."""
+    process = Process(list(line), directory, environment)
+    return process.wait(180), process.output()
+
+
+def runs(directory: Path) -> dict[str, Path]:
+    """The runs of the sweep by name."""
+    return {path.parent.name: path.parent for path in (directory / "sweep").glob("*/run.json")}
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def rows(directory: Path) -> int:
+    path = directory / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
+    code, output = run(tmp_path, *words("total_steps=256", "seed=0,1"))
+    assert code == 0, output
+    first = runs(tmp_path)
+    assert set(first) == {"ppo_cartpole_s0", "ppo_cartpole_s1"}
+    assert [record(path)["status"] for path in first.values()] == ["finished"] * 2
+    # A line for each run, and what there is to do next; no display of a single run.
+    for name in first:
+        assert len(re.findall(rf"^{name}: finished, return .* after 256 steps", output, re.M)) == 1
+    assert "2 of 2 runs finished in sweep\n" in output
+    assert "evaluation" not in output
+    assert "not compiled" not in output
+    before = {path: (path / "run.json").read_bytes() for path in first.values()}
+
+    code, output = run(tmp_path, *words("total_steps=256", "seed=0,1,2"))
+    assert code == 0, output
+    assert "3 of 3 runs finished in sweep, 2 of them earlier\n" in output
+    assert set(runs(tmp_path)) == {*first, "ppo_cartpole_s2"}
+    assert {path: (path / "run.json").read_bytes() for path in first.values()} == before
+    plan = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert plan["jobs"] == {f"ppo_cartpole_s{seed}": f"seed={seed}" for seed in range(3)}
+
+    # What a run of a sweep computes is what it computes alone.
+    alone = [word for word in words("total_steps=256", "seed=1")[1:] if "hydra" not in word]
+    assert run(tmp_path, *alone, "run_dir=alone")[0] == 0
+    assert metrics(tmp_path / "alone") == metrics(first["ppo_cartpole_s1"])
+
+    code, output = run(tmp_path, "resume", "sweep")
+    assert code == 0
+    assert "3 of 3 runs finished in sweep, 3 of them earlier\n" in output
+
+
+def test_a_sweep_stops_and_goes_on(tmp_path):
+    process = Process(words(LONG, "seed=0,1,2"), tmp_path)
+    wait_until(lambda: sum(rows(path) > 3 for path in runs(tmp_path).values()) == 2)
+    process.send(signal.SIGINT)
+    assert process.wait() == 128 + signal.SIGINT
+    output = process.output()
+    there = runs(tmp_path)
+    assert [record(there[f"ppo_cartpole_s{seed}"])["status"] for seed in range(3)] == [
+        "interrupted",
+        "interrupted",
+        "planned",
+    ]
+    assert len(re.findall(r"^ppo_cartpole_s[01]: interrupted, .* after", output, re.M)) == 2
+    assert "0 of 3 runs finished in sweep\nNext:\n  rlrun resume sweep\n" in output
+    steps = [record(path)["step"] for path in there.values()]
+
+    process = Process(["resume", "sweep"], tmp_path)
+    wait_until(lambda: len(there) == 3 and sum(len(stints(path)) for path in there.values()) == 2)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    now = [record(path)["step"] for path in there.values()]
+    assert sum(now) > sum(steps)
+
+
+def stints(directory: Path) -> list[dict]:
+    """The earlier processes of a run, once a later one has begun."""
+    return record(directory).get("earlier", [])
+
+
+def test_a_sweep_that_is_killed_altogether_is_finished_by_the_same_words(tmp_path):
+    line = words("total_steps=6_400", "checkpoint.every_seconds=0.2", "seed=0,1")
+    process = Process(line, tmp_path)
+    wait_until(lambda: any(rows(path) > 12 for path in runs(tmp_path).values()))
+    killed = {path: record(path)["pid"] for path in runs(tmp_path).values()}
+    process.send(signal.SIGKILL)
+    for pid in killed.values():
+        if pid != process.pid:  # not begun yet: planned by the process itself
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+    code, output = run(tmp_path, *line)
+    assert code == 0, output
+    assert "2 of 2 runs finished in sweep\n" in output
+    assert run(tmp_path, *line[:-1], "hydra.sweep.dir=whole")[0] == 0
+    for name, directory in runs(tmp_path).items():
+        whole = tmp_path / "whole" / name
+        if stints(directory):
+            assert_same_run(directory, whole)
+        else:
+            assert metrics(directory) == metrics(whole)
+
+
+def test_workers_save_their_runs_when_their_pool_is_gone(tmp_path):
+    process = Process(words(LONG, "seed=0,1"), tmp_path)
+    wait_until(lambda: sum(rows(path) > 3 for path in runs(tmp_path).values()) == 2)
+    process.send(signal.SIGKILL)
+    process.wait()
+    wait_until(
+        lambda: all(record(path)["status"] == "interrupted" for path in runs(tmp_path).values())
+    )
+
+
+def test_the_same_sweep_started_twice_shares_the_work(tmp_path):
+    line = words("total_steps=256", "seed=0,1,2")
+    line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
+    processes = [Process(line, tmp_path) for _ in range(2)]
+    assert [process.wait(180) for process in processes] == [0, 0]
+    for process in processes:
+        assert "3 of 3 runs finished in sweep" in process.output()
+    by_whom = [re.findall(r"^ppo_cartpole_s\d: finished", p.output(), re.M) for p in processes]
+    assert sorted(len(names) for names in by_whom) != [0, 3]  # each has done a part
+    for path in runs(tmp_path).values():
+        assert record(path)["status"] == "finished"
+        assert "earlier" not in record(path)
+
+
+def test_a_run_that_fails_is_tried_again_and_harms_no_other(tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "raise").touch()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    line = ["-m", *fragile(tmp_path, "total_steps=256")]
+    line[line.index(f"+env.options.directory={tmp_path}")] += f",{broken}"
+    line += ["hardware.jobs=2", "hydra.sweep.dir=sweep"]
+    code, output = run(tmp_path, *line, environment=environment)
+    assert code == 1
+    there = runs(tmp_path)
+    statuses = {name: record(path)["status"] for name, path in there.items()}
+    assert sorted(statuses.values()) == ["failed", "finished"]
+    (failed,) = (name for name, status in statuses.items() if status == "failed")
+    reason = r"environment \d \(seed \d+\) raised ArithmeticError: the simulator broke"
+    assert re.search(rf"^{failed}: failed: {reason}; it is tried again at the end$", output, re.M)
+    assert re.search(rf"^{failed}: failed: {reason}$", output, re.M)
+    assert re.search(rf"^  {failed} failed: {reason} \(see sweep/{failed}/log.txt\)$", output, re.M)
+    assert "1 of 2 runs finished in sweep\n" in output
+    assert "rlrun: not every run of sweep finished\n" in output
+    log = (there[failed] / "log.txt").read_text()
+    assert log.count("raise ArithmeticError") == 2
+
+    (broken / "raise").unlink()
+    code, output = run(tmp_path, "resume", "sweep", environment=environment)
+    assert code == 2
+    assert "allow it with --plugin fragile" in output
+    code, output = run(tmp_path, "resume", "sweep", "--plugin", "fragile", environment=environment)
+    assert code == 0, output
+    assert record(there[failed])["status"] == "finished"
+
+
+def test_a_worker_that_is_killed_is_named(tmp_path):
+    process = Process(words(LONG, "seed=0"), tmp_path)
+    pids = []
+    for _ in range(2):
+        wait_until(lambda: rows_since(tmp_path, pids))
+        (directory,) = runs(tmp_path).values()
+        pids.append(record(directory)["pid"])
+        os.kill(pids[-1], signal.SIGKILL)
+    assert process.wait() == 1
+    output = process.output()
+    assert "ppo_cartpole_s0: failed: its process ended with signal SIGKILL; it is tried" in output
+    assert "  ppo_cartpole_s0 failed: its process ended with signal SIGKILL (see" in output
+
+
+def rows_since(tmp_path: Path, pids: list[int]) -> bool:
+    """Whether the run has a new process, which has logged."""
+    for directory in runs(tmp_path).values():
+        said = record(directory)
+        if said["status"] == "running" and said["pid"] not in pids and rows(directory) > 3:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("word", ["hardware.jobs=0", "hardware.jobs=some"])
+def test_a_number_of_jobs_that_is_none_is_one_line(tmp_path, word):
+    code, output = run(tmp_path, "-m", *small("cartpole", "seed=0,1"), word)
+    assert code == 2
+    assert output.count("\n") == 1
+    assert "hardware.jobs" in output
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -19,6 +19,17 @@ RUNS = {
     "td3": ("pendulum", "td3"),
     "dqn": ("cartpole", "dqn"),
     "blackjack": ("blackjack", "q_learning"),
+    "stacked": ("cartpole", "ppo"),
+}
+STACKED = "env.wrappers=[{name: FrameStackObservation, stack_size: 3}]"
+ENVIRONMENTS = {
+    "cartpole": lambda: gym.make("CartPole-v1"),
+    "hopper": lambda: gym.make("Hopper-v5"),
+    "pendulum": lambda: gym.make("Pendulum-v1"),
+    "td3": lambda: gym.make("Pendulum-v1"),
+    "dqn": lambda: gym.make("CartPole-v1"),
+    "blackjack": lambda: gym.make("Blackjack-v1", sab=True),
+    "stacked": lambda: gym.wrappers.FrameStackObservation(gym.make("CartPole-v1"), 3),
 }
 
 
@@ -32,6 +43,7 @@ def run(request, tmp_path_factory):
             directory = tmp_path_factory.mktemp(name) / "run"
             env, algo = RUNS[name]
             words = ["total_steps=320", "evaluation.every_steps=160", f"run_dir={directory}"]
+            words += [STACKED] if name == "stacked" else []
             api.train(experiment(small(env, *words, algo=algo)))
             made[name] = directory
         return made[name]
@@ -41,11 +53,7 @@ def run(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_an_episode_in_ones_own_loop_is_the_one_of_an_evaluation(run, name):
-    env_id = {"blackjack": "Blackjack-v1", "hopper": "Hopper-v5", "cartpole": "CartPole-v1"}
-    env = gym.make(env_id.get(name, "CartPole-v1" if name == "dqn" else "Pendulum-v1"))
-    if name == "blackjack":
-        env = gym.make("Blackjack-v1", sab=True)
-    policy = load_policy(run(name))
+    env, policy = ENVIRONMENTS[name](), load_policy(run(name))
     assert policy.observation_space == env.observation_space
     assert policy.action_space == env.action_space
     expected = api.evaluate_run(run(name), episodes=1, seed=3, checkpoint="last")

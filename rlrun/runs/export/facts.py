@@ -27,6 +27,8 @@ def facts_of(assembly: Assembly, checkpoint: Path) -> dict[str, Any]:
         "observation_space": " ".join(str(env.observation_space).split()),
         "action_space": " ".join(str(env.to_env.space).split()),
         "action_units": experiment.env.action_units,
+        # Of the environment, whose observations and actions these are.
+        "wrappers": experiment.config["env"].get("wrappers", []),
         "checkpoint": checkpoint.name,
         "step": counters.step,
         "return": finite_or_none(counters.last_return) if evaluated else None,

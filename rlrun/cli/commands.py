@@ -2,14 +2,13 @@
 
 import argparse
 import os
-import sys
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rlrun.cli.arguments import PARSERS
 from rlrun.errors import UserError, printable
+from rlrun.loggers.progress import standard_output
 from rlrun.runs.figures import headline
 from rlrun.runs.files.directory import is_sweep
 
@@ -51,7 +50,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     table = Table("", "", show_header=False, box=box.SIMPLE)
     for name, value in result.items():
         table.add_row(name, f"{value:.2f}" if isinstance(value, float) else printable(str(value)))
-    console().print(table)
+    standard_output().print(table)
     if arguments.video is not None:  # last, since the returns are true without pictures, too
         film_run(
             arguments.run,
@@ -89,9 +88,3 @@ def list_runs(arguments: argparse.Namespace) -> None:
     from rlrun.cli.listing import list_runs as print_list
 
     print_list(arguments)
-
-
-def console() -> Console:
-    """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    width = None if sys.stdout.isatty() else 10_000
-    return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

@@ -13,11 +13,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from rlrun.cli.commands import console
 from rlrun.cli.listed_run import NAMES, Listed, describe, show
 from rlrun.config import schema
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, did_you_mean, near_path, printable, say, warn
+from rlrun.loggers.progress import standard_output
 from rlrun.runs.files.directory import find_runs
 
 WIDE = 140  # characters of a terminal that has room for NAMES
@@ -65,7 +65,7 @@ def print_runs(runs: Sequence[Listed]) -> None:
     table.add_column("run", overflow="fold")  # whole, to be copied
     table.add_column("status")
     # Where there is no room for them, the directory's name has to do.
-    narrow = console().width < WIDE
+    narrow = standard_output().width < WIDE
     for name in () if narrow else NAMES:
         table.add_column(name.removesuffix("_id"), no_wrap=True)
     for name in ("steps", "return", "best", "final", "time"):
@@ -73,7 +73,7 @@ def print_runs(runs: Sequence[Listed]) -> None:
     for run in runs:
         status, *cells = run.cells
         table.add_row(printable(run.name), status, *(cells[len(NAMES) :] if narrow else cells))
-    console().print(table)
+    standard_output().print(table)
 
 
 def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ def print_methods(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(
             printable(row["task"]), printable(row["method"]), str(row["n"]), figure, others
         )
-    console().print(table)
+    standard_output().print(table)
 
 
 def chosen(runs: Sequence[Listed], where: Mapping[str, str]) -> list[Listed]:

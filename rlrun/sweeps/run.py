@@ -8,7 +8,7 @@ from rlrun.analysis.results import examine, show
 from rlrun.analysis.stored_runs import read_run
 from rlrun.config.load import load_run
 from rlrun.errors import Interrupted, JobFailed, UserError, say
-from rlrun.loggers.progress import StandardError, standard_output
+from rlrun.loggers.progress import LastingOutput, StandardError
 from rlrun.runs.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.display import SweepDisplay
@@ -51,7 +51,7 @@ def compare(sweep: Path, finished: Sequence[Job]) -> None:
     """Print what `rlrun compare` says of the runs that have finished."""
     try:
         runs = [read_run(job.directory) for job in finished]
-        show(examine(runs, command=f"rlrun compare {sweep}"), standard_output())
+        show(examine(runs, command=f"rlrun compare {sweep}"), LastingOutput())
     except UserError as error:
         say(f"not compared: {error}", sys.stdout)
 

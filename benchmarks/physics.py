@@ -43,9 +43,8 @@ def measure(env_id: str, *, num_envs: int, threads: int, rounds: int, steps: int
         µs per vector step, medians over the rounds, and the ratio: its median, lowest and highest,
         and its median over the steps in which no episode ended.
     """
-    env = MujocoEnv(id=env_id, max_episode_steps=None, options={}, action_units="raw").make(
-        num_envs=num_envs, threads=threads
-    )
+    spec = MujocoEnv(id=env_id, max_episode_steps=None, options={}, action_units="raw")
+    env = spec.make_batch(num_envs, threads)
     batch = Batch(load_model(env.task.xml_file), num_envs, threads)
     env.action_space.seed(0)
     env.reset(seed=0)

@@ -58,6 +58,21 @@ class InvalidOutput(EnvironmentFailure):
         self.seed = seed
 
 
+class WorkerFailure(EnvironmentFailure):
+    """An environment failed in a worker process, or the process ended or hung in it.
+
+    Attributes:
+        details: the lines of the traceback there, if there is one.
+    """
+
+    def __init__(self, index: int, seed: int | None, message: str, details: str = ""):
+        """Keep what names the environment and says what happened."""
+        RuntimeError.__init__(self, message)
+        self.index = index
+        self.seed = seed
+        self.details = details
+
+
 class NonFiniteError(RuntimeError):
     """A quantity that the run depends on became NaN or infinite."""
 
@@ -159,6 +174,8 @@ def report(error: Exception, prefix: str = "rlrun", with_traceback: bool = False
     lines = []
     if with_traceback or not isinstance(error, foreseen):
         lines = traceback.format_exception(error)
+    elif isinstance(error, WorkerFailure):
+        lines = [error.details]
     elif isinstance(error, EnvironmentFailure) and error.__cause__ is not None:
         lines = traceback.format_exception(error.__cause__)
     message = str(error) or type(error).__name__

@@ -1,6 +1,8 @@
 """A user's package: CartPole that goes wrong in the middle of an episode, once a file says how."""
 
+import ctypes
 import math
+import os
 import signal
 import time
 from pathlib import Path
@@ -40,6 +42,12 @@ class Fragile(CartPoleEnv):
                 obs = np.full_like(obs, np.nan)
             if (self.directory / "hang").exists():
                 time.sleep(60)
+            if (self.directory / "exit").exists():
+                os._exit(3)
+            if (self.directory / "kill").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            if (self.directory / "crash").exists():
+                ctypes.string_at(0)
             if (self.directory / "stop").exists():
                 (self.directory / "stop").unlink()
                 signal.raise_signal(signal.SIGTERM)

@@ -132,9 +132,9 @@ class Process:
     def alive(self) -> bool:
         return self._process.is_alive()
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = 60) -> int:
         """Wait for the end; return the exit code, or minus the signal that killed it."""
-        self._process.join(60)
+        self._process.join(seconds)
         ended = self._process.exitcode is not None
         self._process.kill()
         assert ended, self.output()

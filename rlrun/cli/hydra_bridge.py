@@ -46,9 +46,9 @@ def load_job(cfg: DictConfig, settings: HydraConf, parent: Path) -> Experiment:
     Raises:
         UserError: any mistake in the config.
     """
-    choices = dict(settings.runtime.choices)
     overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task, resolve=False))
-    names = {**choices, "label": label(cfg, overrides, choices, usual_choices(settings))}
+    choices = name_environment(cfg, overrides, settings.runtime.choices)
+    names = {**choices, "label": label(cfg, choices, usual_choices(settings))}
     return load(cfg, overrides, names, parent)
 
 
@@ -68,26 +68,35 @@ def usual_choices(settings: HydraConf) -> dict[str, Any]:
     return found.overrides.known_choices
 
 
-def label(
-    cfg: DictConfig, overrides: list[str], choices: Mapping[str, Any], usual: Mapping[str, Any]
-) -> str:
+def name_environment(
+    cfg: DictConfig, overrides: list[str], choices: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the choices with the environment's id in place of ``gym``, which any has.
+
+    Args:
+        cfg: the composed config.
+        overrides: the command line's words; an id that they give is the environment's name.
+        choices: the choice of each group.
+    """
+    if any(word.lstrip("+").startswith("env.id=") for word in overrides):
+        return {**choices, "env": OmegaConf.select(cfg, "env.id")}
+    return dict(choices)
+
+
+def label(cfg: DictConfig, choices: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
     """Names a run without its seed, in a form that can be part of a file's name.
 
     Args:
         cfg: the composed config.
-        overrides: the command line's words.
-        choices: the choice of each group.
+        choices: the choice of each group, the environment's as `name_environment` has it.
         usual: the choices that the algorithm and environment bring.
 
     Returns:
-        "ppo_hopper"; "ppo_hopper_td" with another estimator than the algorithm's own; the
-        environment's id where the command line gives it, as for env=gym.
+        "ppo_hopper"; "ppo_hopper_td" with another estimator than the algorithm's own.
     """
-    id_is_given = any(word.lstrip("+").startswith("env.id=") for word in overrides)
-    env = OmegaConf.select(cfg, "env.id") if id_is_given else choices["env"]
     others = [part for part in sorted(parts_of(cfg)) if part not in ("algo", "env", "hardware")]
     changed = [choices[part] for part in others if choices.get(part) != usual.get(part)]
-    words = (str(word) for word in (choices["algo"], env, *changed))
+    words = (str(word) for word in (choices["algo"], choices["env"], *changed))
     return "_".join(re.sub(r"[^\w.-]+", "-", word) for word in words)
 
 
@@ -160,7 +169,10 @@ def explain(error: Exception) -> str:
     match error:
         case MissingConfigException(missing_cfg_file=str(file), options=[*choices]):
             group, _, choice = file.rpartition("/")
-            return f"{group}={choice}: no such {group}{did_you_mean(choice, choices)}"
+            hint = did_you_mean(choice, choices)
+            if group == "env" and nearest(choice, choices) is None:
+                hint = f"; rlrun --help env lists them; any other is env=gym env.id={choice}"
+            return f"{group}={choice}: no such {group}{hint}"
         case OverrideParseException(override=word) if "=" not in word:
             return f"{word}: settings are written name=value"
         case OverrideParseException(override=word):

@@ -66,19 +66,21 @@ class PrepareJobs(Callback):
         config.hydra.job.override_dirname = give_back(config.hydra.job.override_dirname)
         sys.argv = [give_back(word) for word in sys.argv]  # what a run's record has
         sweep = Path(config.hydra.sweep.dir or SWEEPS / plan.sweep_name(words))
-        config.hydra.sweep.dir = str(sweep)
+        if not config.hydra.sweep.dir:
+            config.hydra.sweep.dir = str(sweep)
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={sweep}")  # for each job's config
         here = config.hydra.launcher._target_ == HYDRAS_LAUNCHER
         try:
             composed = check(config.hydra.job.config_name, words, here)
             if not (here and config.hydra.sweeper._target_ == HYDRAS_SWEEPER):
-                plan.write_plan(sweep, words, [])
+                plan.write_plan(sweep, words, swept(words), [])
                 return
             slots = room.slots([experiment for experiment, _ in composed])
             jobs = [
                 plan.add_run(sweep, room.with_share(experiment, len(slots)), own)
                 for experiment, own in seeds_first(composed)
             ]
-            plan.write_plan(sweep, words, jobs)
+            plan.write_plan(sweep, words, swept(words), jobs)
             run_sweep(sweep, jobs, slots)
         except Exception as error:
             raise JobEnded(error) from error
@@ -101,9 +103,9 @@ def check(config_name: str, words: Sequence[str], here: bool) -> list[tuple[Expe
     """
     from rlrun.runs.preflight import Preflight
 
-    directories, preflight, composed = set(), Preflight(), []
+    directories, preflight, composed, keys = set(), Preflight(), [], swept(words)
     for number, overrides in enumerate(jobs(list(words))):
-        own = [word for word in overrides if word not in words]
+        own = [word for word in overrides if word.partition("=")[0] in keys]
         try:
             experiment = compose(config_name, overrides)
             if experiment.run_dir is not None and experiment.run_dir in directories:
@@ -121,6 +123,16 @@ def check(config_name: str, words: Sequence[str], here: bool) -> list[tuple[Expe
             raise UserError(message) from error
         composed.append((experiment, own))
     return composed
+
+
+def swept(words: Sequence[str]) -> list[str]:
+    """Return the settings and groups that a sweep's words have several values of.
+
+    Raises:
+        OverrideParseException: a word is no override.
+    """
+    overrides = OverridesParser.create().parse_overrides(list(words))
+    return [each.get_key_element() for each in overrides if each.is_sweep_override()]
 
 
 def seeds_first(

@@ -29,7 +29,7 @@ ROOMS = {
 # (`EnvironmentSpec`, `CollectorSpec`, `Model`, `LoggerSpec`). What an algorithm needs,
 # `runs/preflight.py` says.
 MEMBERS = {
-    "env": ("id", "action_units", "time_limit", "make", "make_single"),
+    "env": ("id", "action_units", "time_limit", "remarks", "make", "make_single"),
     "collector": ("shape", "open"),
     "model": (
         "policy",

@@ -30,7 +30,7 @@ class ResumableVectorEnv(Protocol):
         """Release what the environments hold."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides the future, in plain containers and tensors."""
+        """Everything that decides the future, in plain containers and new arrays."""
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, Any] | None:
         """Continue from ``state``.
@@ -56,6 +56,9 @@ class EnvironmentSpec(Protocol):
     def time_limit(self) -> int | None:
         """Steps after which an episode is truncated; None if it may go on for ever."""
 
+    def remarks(self) -> list[str]:
+        """Return what a user may not have meant, a line each."""
+
     def make(self, *, num_envs: int, threads: int) -> ResumableVectorEnv:
         """Make N environments in mode SAME_STEP.
 
@@ -64,7 +67,7 @@ class EnvironmentSpec(Protocol):
         """
 
     def make_single(self, *, render_mode: str | None) -> gym.Env:
-        """Make one plain Gymnasium environment.
+        """Make one Gymnasium environment, as those of `make` are.
 
         Raises:
             UserError: the environment cannot be made.

@@ -18,8 +18,8 @@ from rlrun.envs.contract import EnvironmentSpec, ResumableVectorEnv
 from rlrun.envs.flatten import (
     category_sizes,
     check_observation_space,
+    fits_bytes,
     flatten_batch,
-    smallest_dtype,
 )
 from rlrun.errors import NonFiniteError, UserError
 
@@ -85,7 +85,7 @@ class ControlEnv:
         self.obs_size = spaces.flatdim(self._obs_space)
         self.action_space = self._to_env.policy_space
         self.state_sizes = category_sizes(self._obs_space)
-        self.obs_dtype = smallest_dtype(self._obs_space)
+        self.obs_dtype = torch.uint8 if fits_bytes(self._obs_space) else torch.float32
         self.obs = torch.zeros(self.num_envs, self.obs_size)
         self.restarted: tuple[int, ...] = ()
         self._returns = np.zeros(self.num_envs, np.float64)
@@ -194,7 +194,7 @@ class ControlEnv:
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the future, in plain containers and tensors."""
         return {
-            "vector_env": self._vector_env.state_dict(),
+            "vector_env": _tensors(self._vector_env.state_dict()),
             "obs": self.obs.clone(),
             "returns": torch.from_numpy(self._returns.copy()),
             "lengths": torch.from_numpy(self._lengths.copy()),
@@ -203,7 +203,7 @@ class ControlEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()`` of a ControlEnv over the same environments."""
-        restarted = self._vector_env.load_state_dict(state["vector_env"]) or {}
+        restarted = self._vector_env.load_state_dict(_arrays(state["vector_env"])) or {}
         self.restarted = tuple(restarted)
         self.obs = state["obs"].clone()
         self._returns[:] = state["returns"].numpy()
@@ -235,3 +235,27 @@ def _require_finite(quantity: str, values: NDArray) -> None:
     if not finite.all():
         index = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
         raise NonFiniteError(f"{quantity} of environment {index} is not finite")
+
+
+def _tensors(state: Any) -> Any:
+    """Make the arrays in a nest of containers tensors, as checkpoints hold no arrays."""
+    match state:
+        case np.ndarray():
+            return torch.from_numpy(state)
+        case dict():
+            return {key: _tensors(value) for key, value in state.items()}
+        case list():
+            return [_tensors(value) for value in state]
+    return state
+
+
+def _arrays(state: Any) -> Any:
+    """Make the tensors in a nest of containers arrays again."""
+    match state:
+        case Tensor():
+            return state.numpy()
+        case dict():
+            return {key: _arrays(value) for key, value in state.items()}
+        case list():
+            return [_arrays(value) for value in state]
+    return state

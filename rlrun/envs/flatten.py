@@ -4,7 +4,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -49,7 +48,7 @@ def _check_kind(space: gym.Space) -> None:
                 shape = " x ".join(str(length) for length in space.shape)
                 raise UserError(
                     f"observations that are images ({shape}) are not supported yet; where it is no "
-                    "image, gymnasium.wrappers.FlattenObservation makes it a vector"
+                    "image, env.wrappers=[FlattenObservation] makes it a vector"
                 )
         case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
             pass
@@ -116,19 +115,18 @@ def category_sizes(space: gym.Space) -> tuple[int, ...] | None:
     return None
 
 
-def smallest_dtype(space: gym.Space) -> torch.dtype:
-    """Return the smallest type that holds every number of a flat observation: uint8 or float32.
+def fits_bytes(space: gym.Space) -> bool:
+    """Tell whether every number of a flat observation is a whole one from 0 to 255.
 
     Args:
         space: of one observation.
     """
     match space:
         case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
-            return torch.uint8  # one-hot
+            return True  # one-hot
         case spaces.Box():
-            return torch.uint8 if space.dtype == np.uint8 else torch.float32
+            return space.dtype == np.uint8
         case spaces.Tuple() | spaces.Dict():
             parts = space.spaces if isinstance(space, spaces.Tuple) else space.spaces.values()
-            if all(smallest_dtype(part) is torch.uint8 for part in parts):
-                return torch.uint8
-    return torch.float32
+            return all(fits_bytes(part) for part in parts)
+    return False

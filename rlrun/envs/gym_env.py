@@ -1,26 +1,32 @@
 """Any environment that is registered with Gymnasium, by its id."""
 
+import inspect
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import DependencyNotInstalled, Error
 
 from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
+from rlrun.envs.gymnasium_form import GymnasiumForm
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.workers.vector import WorkerVectorEnv
 from rlrun.errors import UserError, nearest
 
 
 @dataclass(kw_only=True)
-class GymEnv:
-    """A Gymnasium environment, N of which are stepped one after the other.
+class GymEnv(GymnasiumForm):
+    """A Gymnasium environment, N of which are stepped one after the other, or in workers.
 
     Attributes:
-        id: as in ``gymnasium.make``; the module of ``module:Id`` must be among the plugins.
+        id: as in ``gymnasium.make``, or ``module:Class`` of what is not registered; the module
+            must be among the plugins.
         max_episode_steps: steps after which an episode is truncated; None: as registered.
         options: keyword arguments of the environment, as in ``gymnasium.make``.
         action_units: "box": a policy's −1…1 stands for low…high of a box of actions; "raw": its
@@ -36,27 +42,38 @@ class GymEnv:
     fresh_each_episode: bool
 
     def __post_init__(self):
-        """Check that there is such an environment."""
+        """Check that there is such an environment, and its wrappers."""
+        super().__post_init__()
         module, _, name = self.id.rpartition(":")
         if module and module not in sys.modules:
             # Not imported from here: an id that is read back from a run directory must not run
             # code that nobody asked for.
             raise ValueError(f"id {self.id!r} needs plugins=[{module}]")
+        classes = environments_in(sys.modules[module]) if module else {}
+        self._made_from: str | EnvSpec = self.id
         try:
             # The warning that an id is out of date comes again with the environment.
             with warnings.catch_warnings(action="ignore"):
                 self._registered_limit = gym.spec(name).max_episode_steps
         except Error as error:
-            raise ValueError(
-                f"id {self.id!r} is not registered with Gymnasium{_remedy(name)}"
-            ) from error
+            if name not in classes:
+                raise ValueError(
+                    f"id {self.id!r} is not registered with Gymnasium"
+                    f"{_remedy(name, module, classes)}"
+                ) from error
+            self._made_from = EnvSpec(name, entry_point=self.id)
+            self._registered_limit = None
 
     @property
     def time_limit(self) -> int | None:
         """Steps after which an episode is truncated; None if it may go on for ever."""
-        return self.max_episode_steps or self._registered_limit
+        return self.limit(self.max_episode_steps or self._registered_limit)
 
-    def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv:
+    def remarks(self) -> list[str]:
+        """Return what a user may not have meant: nothing."""
+        return []
+
+    def make(self, *, num_envs: int, threads: int) -> SerialVectorEnv | WorkerVectorEnv:
         """N environments in mode SAME_STEP.
 
         Args:
@@ -68,10 +85,10 @@ class GymEnv:
             UserError: the environment cannot be made.
         """
         del threads
-        return SerialVectorEnv([lambda: self.make_single(render_mode=None)] * num_envs)
+        return self.make_vector(num_envs)
 
     def make_single(self, *, render_mode: str | None) -> gym.Env:
-        """One plain Gymnasium environment.
+        """One Gymnasium environment with its wrappers.
 
         Args:
             render_mode: as in ``gymnasium.make``, e.g. ``"rgb_array"`` for video.
@@ -84,12 +101,15 @@ class GymEnv:
         return self._make(render_mode)
 
     def _make(self, render_mode: str | None) -> gym.Env:
-        """``gymnasium.make``, with one line for every way in which it fails."""
+        """``gymnasium.make``, with one line for every way in which it fails, and the wrappers."""
         # Not every environment takes a render_mode, so None is not passed on.
         rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
         try:
-            return gym.make(
-                self.id, max_episode_steps=self.max_episode_steps, **rendering, **self.options
+            env = gym.make(
+                self._made_from,
+                max_episode_steps=self.max_episode_steps,
+                **rendering,
+                **self.options,
             )
         except DependencyNotInstalled as error:
             raise UserError(f"{self.id} needs a package: {_one_line(error)}") from error
@@ -99,6 +119,7 @@ class GymEnv:
                 f"{self.id} cannot be made with options {self.options}: "
                 f"{type(error).__name__}: {_one_line(error)}"
             ) from error
+        return self.wrap(env)
 
 
 class FreshEachEpisode(gym.Wrapper):
@@ -128,12 +149,28 @@ class FreshEachEpisode(gym.Wrapper):
         return self.env.reset(seed=seed, options=options)
 
 
-def _remedy(name: str) -> str:
-    """Ends a message with the registered id that looks most like this one, if any does."""
+def environments_in(module: ModuleType) -> dict[str, type[gym.Env]]:
+    """Return the environments that a module has, by name."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, gym.Env)
+    }
+
+
+def _remedy(name: str, module: str, classes: Iterable[str]) -> str:
+    """Ends a message with the id that looks most like this one, if any does.
+
+    Args:
+        name: what is no id.
+        module: that is named with it, or nothing.
+        classes: those that the module has.
+    """
     ids = {registered.lower(): registered for registered in gym.registry}
+    ids |= {each.lower(): f"{module}:{each}" for each in classes}
     match = nearest(name, ids)
     if match is None:
-        return "; plugins=[package] imports the package that registers it"
+        return "; plugins=[package] imports the package that registers it; env.id=package:Class"
     return f"; did you mean '{ids[match]}'?"
 
 

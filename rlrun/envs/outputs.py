@@ -152,12 +152,14 @@ def rewards(values: Sequence[Any]) -> NDArray[np.float64]:
 
 def terminated(values: Sequence[Any]) -> NDArray[np.bool_]:
     """Put terminations together, [N]; a Misfit if one is neither True nor False."""
-    return _scalars(values, "b", "terminated {} is neither True nor False")
+    flags = _scalars(values, "b", "terminated {} is neither True nor False")
+    return flags.astype(np.bool_, copy=False)  # also where there are none
 
 
 def truncated(values: Sequence[Any]) -> NDArray[np.bool_]:
     """Put truncations together, [N]; a Misfit if one is neither True nor False."""
-    return _scalars(values, "b", "truncated {} is neither True nor False")
+    flags = _scalars(values, "b", "truncated {} is neither True nor False")
+    return flags.astype(np.bool_, copy=False)  # also where there are none
 
 
 def reset_problem(result: Any) -> str | None:

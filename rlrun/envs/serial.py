@@ -8,14 +8,20 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from rlrun.envs import outputs
 from rlrun.envs.action_record import ActionRecord
+from rlrun.envs.episode_snapshot import (
+    EpisodeStart,
+    generator_state,
+    replay_episode,
+    save_episode,
+    set_generator_state,
+    start_of,
+)
 from rlrun.envs.flatten import check_observation_space
 from rlrun.envs.outputs import Misfit, batch_of, reset_problem, step_problem
 from rlrun.envs.resets import seed_of_each, take_reset_mask
@@ -40,17 +46,19 @@ class SerialVectorEnv(VectorEnv):
     differs at the end. Then it says so on stderr and begins another episode.
     """
 
-    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]]):
+    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]], *, first_index: int = 0):
         """Make the environments.
 
         Args:
             env_fns: one function an environment; all must make the same kind.
+            first_index: what messages call the first of them, which may be a share of more.
 
         Raises:
             UserError: an action is not one array or number, or observations cannot be used.
             ValueError: the environments' spaces differ.
         """
         self.envs: list[gym.Env] = []
+        self._first_index = first_index
         try:
             self.envs.extend(make_env() for make_env in env_fns)
             action_shape = self._look_at_spaces()
@@ -61,11 +69,7 @@ class SerialVectorEnv(VectorEnv):
         self._batch = batch_of(self.single_observation_space)
         # The latest observation of every environment.
         self._current: list[Any] = [None] * self.num_envs
-        # How every running episode was begun: the seed that the environment was last given, the
-        # options of this reset, and its generator before it; None after a reset with a seed.
-        self._seeds: list[int | None] = [None] * self.num_envs
-        self._options: list[dict[str, Any] | None] = [None] * self.num_envs
-        self._generators: list[dict[str, Any] | None] = [None] * self.num_envs
+        self._starts = [EpisodeStart()] * self.num_envs
         self._record = ActionRecord(action_shape, self.action_space.dtype)
 
     def _look_at_spaces(self) -> tuple[int, ...]:
@@ -83,7 +87,11 @@ class SerialVectorEnv(VectorEnv):
                 first.observation_space,
                 first.action_space,
             ):
-                raise ValueError(f"environment {index} has other spaces than environment 0")
+                first_index = self._first_index
+                raise ValueError(
+                    f"environment {first_index + index} has other spaces than environment "
+                    f"{first_index}"
+                )
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         if self.action_space.shape is None:  # Tuple, Dict and the like: not one array a batch
@@ -125,9 +133,9 @@ class SerialVectorEnv(VectorEnv):
             except InvalidOutput:
                 raise
             except (Exception, SystemExit) as cause:
-                raise EnvironmentFailure(index, self._seeds[index], cause) from cause
+                raise self._failure(index, cause) from cause
             infos = self._add_info(infos, info, index)
-        return self._together(self._batch, self._current), infos
+        return self.observations(), infos
 
     def step(
         self, actions: Any, rows: NDArray[np.intp] | None = None
@@ -163,7 +171,7 @@ class SerialVectorEnv(VectorEnv):
                 result = self.envs[index].step(action)
                 problem = step_problem(result)
                 if problem is not None:
-                    raise InvalidOutput(index, self._seeds[index], problem)
+                    raise self._invalid(index, problem)
                 obs, reward, ended, cut, info = result
                 self._current[index] = obs
                 rewards.append(reward)
@@ -180,7 +188,7 @@ class SerialVectorEnv(VectorEnv):
         except InvalidOutput:
             raise
         except (Exception, SystemExit) as cause:
-            raise EnvironmentFailure(index, self._seeds[index], cause) from cause
+            raise self._failure(index, cause) from cause
         if finals:
             self._together(self._batch, list(finals.values()), list(finals))  # to check them
         outcome = (
@@ -188,9 +196,17 @@ class SerialVectorEnv(VectorEnv):
             self._together(outputs.terminated, terminated, stepped),
             self._together(outputs.truncated, truncated, stepped),
         )
-        observations = self._together(self._batch, self._current)
+        observations = self.observations()
         reward, over, late = (self._spread(column, rows) for column in outcome)
         return observations, reward, over, late, infos
+
+    def observations(self) -> Any:
+        """Put the latest observations together, [N, ...].
+
+        Raises:
+            InvalidOutput: one is not of its space.
+        """
+        return self._together(self._batch, self._current)
 
     def render(self) -> tuple[Any, ...]:
         """One frame an environment."""
@@ -205,20 +221,27 @@ class SerialVectorEnv(VectorEnv):
         """What makes the running episodes again, and what to compare the result with."""
         return {
             "environments": [
-                {
-                    "seed": self._seeds[index],
-                    "options": self._options[index],
-                    "generator_before_reset": self._generators[index],
-                    "actions": torch.from_numpy(self._record.episode(index)),
-                    "generator": _generator_state(env),
-                    "observation": torch.from_numpy(self._flat(self._current[index]).copy()),
-                }
-                for index, env in enumerate(self.envs)
+                save_episode(env, start, self._record.episode(index), self._current[index])
+                for index, (env, start) in enumerate(zip(self.envs, self._starts, strict=True))
             ]
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, Any]:
-        """Make the episodes of ``state_dict()`` again.
+        """Make the episodes of ``state_dict()`` again, and say so where that did not succeed.
+
+        Returns:
+            As `replay`.
+
+        Raises:
+            EnvironmentFailure: an environment raised.
+        """
+        restarted = self.replay(state["environments"])
+        if restarted:
+            say_restarted(self.name)
+        return restarted
+
+    def replay(self, saved_envs: Sequence[dict[str, Any]]) -> dict[int, Any]:
+        """Make the episodes of ``state_dict()["environments"]`` again.
 
         Returns:
             The first observation of every environment, by its index, that did not arrive at the
@@ -227,39 +250,42 @@ class SerialVectorEnv(VectorEnv):
         Raises:
             EnvironmentFailure: an environment raised.
         """
-        saved_envs = state["environments"]
-        self._record.load([saved["actions"].numpy() for saved in saved_envs])
+        self._record.load([saved["actions"] for saved in saved_envs])
         restarted = {}
-        for index, saved in zip(range(self.num_envs), saved_envs, strict=True):
-            self._seeds[index] = saved["seed"]
+        for index, (env, saved) in enumerate(zip(self.envs, saved_envs, strict=True)):
+            self._starts[index] = start_of(saved)
             try:
-                if not self._replay(index, saved):
-                    _set_generator_state(self.envs[index], saved["generator"])
+                self._current[index] = replay_episode(env, saved)
+                if self._current[index] is None:
+                    set_generator_state(env, saved["generator"])
                     self._begin(index, seed=None, options=None)
                     restarted[index] = self._current[index]
             except InvalidOutput:
                 raise
             except (Exception, SystemExit) as cause:
-                raise EnvironmentFailure(index, saved["seed"], cause) from cause
-        if restarted:
-            name = self.spec.id if self.spec else type(self.envs[0].unwrapped).__name__
-            say(f"environment {name} does not replay exactly: its episode starts anew", sys.stderr)
+                raise self._failure(index, cause) from cause
         return restarted
+
+    @property
+    def name(self) -> str:
+        """What messages call this kind of environment."""
+        return self.spec.id if self.spec else type(self.envs[0].unwrapped).__name__
 
     def _begin(
         self, index: int, seed: int | None, options: dict[str, Any] | None
     ) -> dict[str, Any]:
         """Reset environment ``index``, remember how, and return the info."""
         env = self.envs[index]
-        if seed is not None:
-            self._seeds[index] = seed
-        self._generators[index] = _generator_state(env) if seed is None else None
-        self._options[index] = options
+        if seed is None:
+            start = EpisodeStart(self._starts[index].seed, options, generator_state(env))
+        else:
+            start = EpisodeStart(seed, options)
+        self._starts[index] = start
         self._record.begin(index)
         result = env.reset(seed=seed, options=options)
         problem = reset_problem(result)
         if problem is not None:
-            raise InvalidOutput(index, self._seeds[index], problem)
+            raise self._invalid(index, problem)
         self._current[index], info = result
         return info
 
@@ -274,7 +300,7 @@ class SerialVectorEnv(VectorEnv):
             return batch(values)
         except Misfit as misfit:
             index = misfit.index if rows is None else rows[misfit.index]
-            raise InvalidOutput(index, self._seeds[index], str(misfit)) from None
+            raise self._invalid(index, str(misfit)) from None
 
     def _spread(self, values: NDArray, rows: NDArray[np.intp] | None) -> NDArray:
         """Values of some environments (None: all) -> [N], zero for the others."""
@@ -284,44 +310,19 @@ class SerialVectorEnv(VectorEnv):
         spread[rows] = values
         return spread
 
-    def _replay(self, index: int, saved: dict[str, Any]) -> bool:
-        """Make one episode again; whether it arrived at the stored state."""
-        env = self.envs[index]
-        generator = saved["generator_before_reset"]
-        if generator is None:
-            obs, _ = env.reset(seed=saved["seed"], options=saved["options"])
-        else:
-            if saved["seed"] is not None:
-                # For environments that derive more than their generator from the seed.
-                env.reset(seed=saved["seed"])
-            _set_generator_state(env, generator)
-            obs, _ = env.reset(options=saved["options"])
-        for action in self._record.episode(index):
-            obs, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated:
-                return False
-        self._current[index] = obs
-        self._options[index] = saved["options"]
-        self._generators[index] = generator
-        same_obs = np.array_equal(self._flat(obs), saved["observation"].numpy(), equal_nan=True)
-        return same_obs and _generator_state(env) == saved["generator"]
+    def _failure(self, index: int, cause: BaseException) -> EnvironmentFailure:
+        """Name the environment that raised."""
+        return EnvironmentFailure(self._first_index + index, self._starts[index].seed, cause)
 
-    def _flat(self, obs: Any) -> NDArray:
-        """One observation as a 1-D array."""
-        return np.asarray(spaces.flatten(self.single_observation_space, obs))
+    def _invalid(self, index: int, problem: str) -> InvalidOutput:
+        """Name the environment that returned what cannot be used."""
+        return InvalidOutput(self._first_index + index, self._starts[index].seed, problem)
 
 
-def _generator_state(env: gym.Env) -> dict[str, Any] | None:
-    """State of the environment's generator; None for one that Gymnasium did not make."""
-    generator = env.unwrapped.np_random
-    if isinstance(generator, np.random.Generator) and isinstance(
-        generator.bit_generator, np.random.PCG64
-    ):
-        return dict(generator.bit_generator.state)
-    return None
+def say_restarted(name: str) -> None:
+    """Say on stderr that episodes could not be made again.
 
-
-def _set_generator_state(env: gym.Env, state: dict[str, Any] | None) -> None:
-    """Put back what ``_generator_state`` read."""
-    if state is not None:
-        env.unwrapped.np_random.bit_generator.state = state
+    Args:
+        name: of the kind of environment.
+    """
+    say(f"environment {name} does not replay exactly: its episode starts anew", sys.stderr)

@@ -3,17 +3,23 @@
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import torch
 from gymnasium import spaces
 from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from torch import Tensor
 
 from rlrun.envs.contract import EnvironmentSpec
+from rlrun.envs.gym_env import FreshEachEpisode
 from rlrun.errors import UserError
 
 # What the probabilities of an action's outcomes may differ from 1 by.
 ROUNDING = 1e-6
+
+# Wrappers that do not change what a step leads to.
+HARMLESS = (FreshEachEpisode, OrderEnforcing, PassiveEnvChecker, TimeLimit)
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,18 @@ def read_table(spec: EnvironmentSpec) -> TabularModel:
                 f"{spec.id} does not say its transitions (P), which planning needs: "
                 "algo=q_learning learns without them"
             ) from error
+        _require_bare(spec.id, env)
         return TabularModel(*_tensors(spec.id, table, int(states.n), int(actions.n)))
     finally:
         env.close()
+
+
+def _require_bare(env_id: str, env: gym.Env) -> None:
+    """Refuse an environment that is not what its table says, as it is wrapped."""
+    while isinstance(env, gym.Wrapper):
+        if type(env) not in HARMLESS:
+            raise UserError(f"{env_id}: its P does not know of the wrapper {type(env).__name__}")
+        env = env.env
 
 
 def _tensors(env_id: str, table: Any, states: int, actions: int) -> tuple[Tensor, Tensor]:

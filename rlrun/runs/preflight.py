@@ -94,11 +94,17 @@ def make_context(
 
 
 def require_room_for(experiment: Experiment) -> None:
-    """Refuse a run with more environments than this machine's memory can hold.
+    """Refuse a run with more environments than this machine's memory can hold, or than workers.
 
     Raises:
-        UserError: there are too many.
+        UserError: there are too many, or too few for the processes that are to step them.
     """
+    workers, num_envs = experiment.config["env"].get("workers", 0), experiment.algo.num_envs
+    if workers > num_envs:
+        raise UserError(
+            f"env.workers={workers}, but there are algo.num_envs={num_envs} to step: a worker has "
+            "one at least"
+        )
     require_room(experiment.algo.num_envs, "algo.num_envs")
     require_room(experiment.evaluation.episodes, "evaluation.episodes")
 

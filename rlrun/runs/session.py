@@ -82,8 +82,9 @@ def execute(assembly: Assembly, directory: Path, facts: dict[str, Any]) -> float
             record.open_loggers()
             problem, evaluation = assembly.problem, assembly.experiment.evaluation
             limit = which_limit(problem.env_id, problem.time_limit, evaluation.max_length)
-            if limit is not None:
-                record.progress.message(limit)
+            for remark in (*assembly.experiment.env.remarks(), limit):
+                if remark is not None:
+                    record.progress.message(remark)
             run = Run(assembly, record, stop)  # its clock starts
             compile_update(run, record, stop)
             run.algorithm.loop(run)

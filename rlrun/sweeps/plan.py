@@ -3,7 +3,7 @@
 Each run has its directory there, with the config that it is to be trained with. What has become of
 a sweep is what has become of its runs, so that it cannot be lost or contradict them; ``sweep.json``
 says besides what the sweep was asked for, and in which order:
-{"words": ["algo=ppo,trpo", …], "jobs": {"ppo_hopper_s0": "algo=ppo seed=0", …}, …}.
+{"words": ["algo=ppo,trpo", …], "swept": ["algo", …], "jobs": {"ppo_hopper_s0": "seed=0", …}, …}.
 """
 
 import hashlib
@@ -141,15 +141,24 @@ def _code(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def write_plan(sweep: Path, words: Sequence[str], jobs: Sequence[Job]) -> None:
+def write_plan(
+    sweep: Path, words: Sequence[str], swept: Sequence[str], jobs: Sequence[Job]
+) -> None:
     """Write what a sweep was asked for; the jobs that it has already stay.
+
+    Args:
+        sweep: its directory.
+        words: the command line's overrides.
+        swept: the settings and groups that they have several values of.
+        jobs: those that are known, in their order.
 
     Raises:
         UserError: the directory cannot be written to, or holds a plan that cannot be read.
     """
     earlier = read_plan(sweep) if is_sweep(sweep) else []
     points = {_place(sweep, job.directory): job.point for job in (*earlier, *jobs)}
-    content = {"words": list(words), "jobs": points, **run_directory.provenance()}
+    content = {"words": list(words), "swept": list(swept), "jobs": points}
+    content |= run_directory.provenance()
     try:
         sweep.mkdir(parents=True, exist_ok=True)
         with replacing(sweep / PLAN) as file:
@@ -159,7 +168,7 @@ def write_plan(sweep: Path, words: Sequence[str], jobs: Sequence[Job]) -> None:
 
 
 def own_words(sweep: Path, words: Sequence[str]) -> list[str]:
-    """Return those of a job's words that are not the whole sweep's.
+    """Return those of a job's words that differ from job to job.
 
     Args:
         sweep: the sweep's directory.
@@ -168,8 +177,8 @@ def own_words(sweep: Path, words: Sequence[str]) -> list[str]:
     Raises:
         UserError: it is no sweep that can be read.
     """
-    shared = _read(sweep, "words", list[str])
-    return [word for word in words if word not in shared]
+    swept = _read(sweep, "swept", list[str])
+    return [word for word in words if word.partition("=")[0] in swept]
 
 
 def _place(sweep: Path, directory: Path) -> str:

@@ -73,6 +73,8 @@ PLACES = {
     "model.hidden_sizes": lambda config, node: config["model"].update(hidden_sizes=[node]),
     "env": lambda config, node: config.update(env=node),
     "env.options": lambda config, node: config["env"].update(options=node),
+    "env.wrappers": lambda config, node: config["env"].update(wrappers=[node]),
+    "env.plugins": lambda config, node: config["env"].update(plugins=[node]),
     "env.options.inner": lambda config, node: config["env"]["options"].update(inner=[node]),
     "advantage": lambda config, node: config.update(advantage=node),
     "advantage.lam": lambda config, node: config["advantage"].update(lam=node),
@@ -103,6 +105,35 @@ def test_nothing_in_a_run_directory_runs(rlrun, run, tmp_path, monkeypatch, plac
     assert not canary.exists()
     assert "canary_module" not in sys.modules
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"id": "canary_module:Mine"},
+        {"plugins": ["canary_module"]},
+        {"plugins": ["canary_module"], "workers": 1},
+        {"wrappers": ["canary_module.Mine"]},
+        {"wrappers": ["canary_module.Mine"], "plugins": ["canary_module"]},
+        {"wrappers": [{"name": "RecordVideo", "video_folder": "canary"}]},
+    ],
+)
+def test_an_environment_of_a_run_directory_imports_nothing(
+    rlrun, run, tmp_path, monkeypatch, settings
+):
+    canary = tmp_path / "canary"
+    imports(canary, "")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["env"].update(settings)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    for words in (["eval", "run", "--episodes", "1"], ["resume", "run", "total_steps=128"]):
+        code, out, err = rlrun(*words)
+        assert (code, out) == (2, "")
+        assert err.startswith("rlrun: run: env.")
+        assert err.count("\n") == 1
+    assert not canary.exists()
+    assert "canary_module" not in sys.modules
 
 
 def test_the_same_run_unchanged_is_evaluated_and_resumed(rlrun, run):

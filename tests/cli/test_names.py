@@ -54,7 +54,7 @@ def test_flat_keys_name_every_part():
     described = experiment(["algo=trpo", "env=gym", "env.id=CartPole-v1", "advantage=td", "seed=4"])
     identity = {
         "algo": "trpo",
-        "env": "gym",
+        "env": "CartPole-v1",
         "env_id": "CartPole-v1",
         "advantage": "td",
         "collector": "segments",

@@ -2,8 +2,10 @@ import importlib
 import inspect
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import corridors  # noqa: F401 (a plugin, in what follows)
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -28,9 +30,10 @@ NAMES = sorted(
 
 
 def config(name: str) -> dict:
-    """The values of a file in conf/env, without its target."""
+    """The values of a file in conf/env itself, without its target."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
     assert values.pop("_target_") == "rlrun.envs.gym_env.GymEnv"
+    del values["defaults"]
     return values
 
 
@@ -71,12 +74,12 @@ def test_files_make_what_gymnasium_makes(name):
             break
 
 
-@pytest.mark.parametrize("name", [*NAMES, "gym"])
+@pytest.mark.parametrize("name", [*NAMES, "gym", "../stepping/gymnasium"])
 def test_files_are_explained(name):
     lines = (CONF / f"{name}.yaml").read_text().splitlines()
     assert lines[0].startswith("# ")
     for before, line in itertools.pairwise(lines):
-        if line and not line.lstrip().startswith("#"):
+        if line and not line.lstrip().startswith(("#", "_target_:")):
             assert before.lstrip().startswith("# "), f"no comment above {line!r}"
 
 
@@ -197,6 +200,33 @@ def test_an_id_may_name_the_module_of_a_plugin(tmp_path, monkeypatch):
         assert spec.make(num_envs=2, threads=1).spec.id == "Grid-v0"
     finally:
         del sys.modules["gridworlds"], gym.registry["Grid-v0"]
+
+
+def test_a_class_needs_no_registration():
+    spec = cartpole(id="corridors:Corridor", options={}, max_episode_steps=4)
+    assert spec.time_limit == 4
+    assert cartpole(id="corridors:Corridor", max_episode_steps=None).time_limit is None
+    for workers in (0, 1):
+        env = replace(spec, workers=workers, plugins=["corridors"]).make(num_envs=2, threads=1)
+        env.reset(seed=0)
+        for step in range(1, 5):
+            *_, truncated, _ = env.step(env.action_space.sample())
+            assert truncated.all() == (step == 4)
+        env.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "remedy"),
+    [
+        ("corridors:Coridor", "did you mean 'corridors:Corridor'?"),
+        ("corridors:os", "env.id=package:Class"),
+        ("sys:path", "env.id=package:Class"),
+    ],
+)
+def test_a_class_that_is_none_is_one_line(wrong, remedy):
+    with pytest.raises(ValueError, match=f"id '{wrong}' is not registered") as error:
+        cartpole(id=wrong)
+    assert remedy in str(error.value)
 
 
 class Traces(gym.Env):

@@ -5,7 +5,7 @@ import torch
 from tiny import part_of
 
 from rlrun.envs.control import ControlEnv
-from rlrun.envs.flatten import smallest_dtype
+from rlrun.envs.flatten import fits_bytes
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 
@@ -91,10 +91,10 @@ def test_the_bounds_of_actions():
         _ = problem(action_space=endless).bounds
 
 
-def test_the_smallest_type_of_an_observation():
+def test_what_fits_into_bytes():
     one, byte = gym.spaces.Discrete(3), gym.spaces.Box(0, 255, (4,), np.uint8)
     number = gym.spaces.Box(-1, 1, (2,), np.float32)
     for space in (one, byte, gym.spaces.MultiBinary(2), gym.spaces.Tuple([one, byte])):
-        assert smallest_dtype(space) == torch.uint8
+        assert fits_bytes(space)
     for space in (number, gym.spaces.Dict({"a": one, "b": number})):
-        assert smallest_dtype(space) == torch.float32
+        assert not fits_bytes(space)

@@ -1,11 +1,11 @@
-import io
 import itertools
+import pickle
 from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
+from corridors import Breaks, Corridor, Unrepeatable
 from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
@@ -26,63 +26,6 @@ ENVIRONMENTS = [
     ("Taxi-v4", 50),
     ("Blackjack-v1", None),
 ]
-
-
-class Corridor(gym.Env):
-    """A position as a Dict, moved by the action and by noise; ends after 5 to 9 steps."""
-
-    observation_space = spaces.Dict(
-        {
-            "position": spaces.Box(-np.inf, np.inf, (2,), np.float64),
-            "door": spaces.Tuple((spaces.Discrete(3, start=1), spaces.MultiBinary(2))),
-        }
-    )
-    action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-    def _obs(self):
-        door = (int(self.left % 3) + 1, np.array([self.left % 2, 1], np.int8))
-        return {"position": self.position.copy(), "door": door}
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.position = self.np_random.normal(size=2) + (options or {}).get("shift", 0.0)
-        self.left = int(self.np_random.integers(5, 10))
-        return self._obs(), {"left": self.left}
-
-    def step(self, action):
-        self.left -= 1
-        self.position += action + self.np_random.normal(size=2)
-        reward = float(self.position[0])
-        return self._obs(), reward, self.left == 0, False, {"left": self.left}
-
-
-class Unrepeatable(Corridor):
-    """Draws its noise from a generator that no reset touches."""
-
-    noise = np.random.default_rng(0)
-
-    def step(self, action):
-        return super().step(action + self.noise.normal(size=2))
-
-
-class Breaks(Corridor):
-    """Raises in the ``when``-th call of ``where``."""
-
-    def __init__(self, where: str, when: int, error: type[BaseException] = ZeroDivisionError):
-        self.where, self.when, self.calls, self.error = where, when, 0, error
-
-    def _call(self, where):
-        self.calls += where == self.where
-        if self.calls == self.when and where == self.where:
-            raise self.error("the corridor collapsed")
-
-    def reset(self, *, seed=None, options=None):
-        self._call("reset")
-        return super().reset(seed=seed, options=options)
-
-    def step(self, action):
-        self._call("step")
-        return super().step(action)
 
 
 def gym_env(env_id: str, limit: int | None) -> GymEnv:
@@ -107,10 +50,7 @@ def random_actions(env: SerialVectorEnv, steps: int, seed: int = 0) -> list[np.n
 
 
 def through_disk(state: dict) -> dict:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+    return pickle.loads(pickle.dumps(state))
 
 
 def assert_same_future(original: SerialVectorEnv, restored: SerialVectorEnv, steps: int):
@@ -189,6 +129,17 @@ def test_steps_a_subset_as_if_the_others_were_not_there():
         saved, expected = env.state_dict()["environments"][row], single.state_dict()
         for key, value in expected["environments"][0].items():
             assert np.array_equal(saved[key], value), key
+
+
+def test_a_step_of_none_has_the_types_of_any_other():
+    env = SerialVectorEnv([Corridor] * 3)
+    env.reset(seed=3)
+    (action,) = random_actions(env, 1)
+    _, *none, infos = env.step(action, np.array([], np.intp))
+    _, *all_, _ = env.step(action)
+    assert [column.dtype for column in none] == [column.dtype for column in all_]
+    assert not any(column.any() for column in none)
+    assert infos == {}
 
 
 def test_snapshot_where_some_are_paused():

@@ -138,7 +138,7 @@ def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
 
     def stopped(run, metrics):
         log(run, metrics)
-        if run.counters.step >= 300 and run.averager.since < run.counters.step:
+        if run.counters.step >= 300 and run.assembly.averager.since < run.counters.step:
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Run, "log", stopped)

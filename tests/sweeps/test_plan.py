@@ -70,10 +70,10 @@ def test_a_plan_keeps_its_order_and_what_was_asked_for_before(tmp_path):
         for seed in (2, 1, 3)
     ]
     assert not is_sweep(tmp_path)
-    write_plan(tmp_path, WORDS, jobs[:2])
+    write_plan(tmp_path, WORDS, ["seed"], jobs[:2])
     assert is_sweep(tmp_path)
     assert read_plan(tmp_path) == [*jobs[:2], replace(jobs[2], point="")]  # not planned, but there
-    write_plan(tmp_path, [*WORDS, "seed=3"], jobs[2:])
+    write_plan(tmp_path, [*WORDS, "seed=3"], ["algo", "seed"], jobs[2:])
     assert read_plan(tmp_path) == jobs
     assert read_plan(tmp_path, ["mine"])[0].plugins == ("mine",)
     assert own_words(tmp_path, ["env=cartpole", "seed=1"]) == ["seed=1"]

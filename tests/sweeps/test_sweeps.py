@@ -21,7 +21,7 @@ def words(*own: str) -> list[str]:
 def run(directory: Path, *line: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
     """Run a command to its end; return exit code and output."""
     process = Process(list(line), directory, environment)
-    return process.wait(), process.output()
+    return process.wait(180), process.output()
 
 
 def runs(directory: Path) -> dict[str, Path]:
@@ -138,7 +138,7 @@ def test_the_same_sweep_started_twice_shares_the_work(tmp_path):
     line = words("total_steps=256", "seed=0,1,2")
     line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
     processes = [Process(line, tmp_path) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
+    assert [process.wait(180) for process in processes] == [0, 0]
     for process in processes:
         assert "3 of 3 runs finished in sweep" in process.output()
     by_whom = [re.findall(r"^ppo_cartpole_s\d: finished", p.output(), re.M) for p in processes]

@@ -13,6 +13,8 @@ from gymnasium.envs.registration import load_env_creator
 from rlrun.config import schema
 from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
+from rlrun.envs.contract import ResumableVectorEnv
+from rlrun.envs.gymnasium_form import GymnasiumForm
 from rlrun.envs.mujoco.tasks import TASKS
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
 from rlrun.errors import UserError, did_you_mean
@@ -22,8 +24,10 @@ LARGEST_INT = 2**31 - 1
 
 
 @dataclass(kw_only=True)
-class MujocoEnv:
-    """One of Gymnasium's eleven MuJoCo tasks, version 5.
+class MujocoEnv(GymnasiumForm):
+    """One of Gymnasium's eleven MuJoCo tasks, version 5, N in a batch on threads.
+
+    With wrappers, which go around single environments, N are stepped as Gymnasium does it.
 
     Attributes:
         id: Gymnasium's id, "Hopper-v5".
@@ -40,17 +44,23 @@ class MujocoEnv:
     action_units: ActionUnits
 
     def __post_init__(self):
-        """Check the id and the options.
+        """Check the id, the options and the wrappers.
 
         Raises:
-            UserError: no such task or option, or an option's value does not fit.
+            UserError: no such task, option or wrapper, or a value that does not fit.
         """
+        super().__post_init__()
         if self.id not in TASKS:
             raise UserError(f"env.id: '{self.id}' is no MuJoCo task{did_you_mean(self.id, TASKS)}")
         options = schema.check_arguments(
             TASKS[self.id], gymnasium_options(self.id) | self.options, "env.options"
         )
         _check_values(options)
+        if self.workers and not self.wrappers:
+            raise UserError(
+                f"env.workers={self.workers}: {self.id} is simulated in a batch on threads "
+                "(hardware.threads); workers step single environments (env=gym, or env.wrappers)"
+            )
         self._task = TASKS[self.id](**options)
         self._gymnasium_spec = copy.deepcopy(gym.spec(self.id))
         self._gymnasium_spec.kwargs |= options
@@ -60,14 +70,31 @@ class MujocoEnv:
     @property
     def time_limit(self) -> int | None:
         """Steps after which an episode is truncated; None if it may go on for ever."""
-        return self._gymnasium_spec.max_episode_steps
+        return self.limit(self._gymnasium_spec.max_episode_steps)
 
-    def make(self, *, num_envs: int, threads: int) -> MujocoVectorEnv:
-        """Make N environments that step in lockstep.
+    def remarks(self) -> list[str]:
+        """Return what a user may not have meant: that wrappers cost the batch."""
+        if not self.wrappers:
+            return []
+        return [
+            f"env.wrappers: each {self.id} is stepped by itself, as Gymnasium does it, and not in "
+            "a batch on threads, which is several times as fast"
+        ]
+
+    def make(self, *, num_envs: int, threads: int) -> ResumableVectorEnv:
+        """Make N environments, which step in lockstep if they have no wrappers.
 
         Args:
             num_envs: N.
-            threads: threads that simulate, the caller's included.
+            threads: threads that simulate, the caller's included; not used with wrappers.
+
+        Raises:
+            UserError: the environment cannot be made.
+        """
+        return self.make_vector(num_envs) if self.wrappers else self.make_batch(num_envs, threads)
+
+    def make_batch(self, num_envs: int, threads: int) -> MujocoVectorEnv:
+        """Make N environments without wrappers, which step in lockstep.
 
         Raises:
             UserError: the model cannot be read, or does not fit the task.
@@ -82,12 +109,19 @@ class MujocoEnv:
             raise UserError(f"env.options: the model lacks a body: {error.args[0]}") from error
 
     def make_single(self, *, render_mode: str | None) -> gym.Env:
-        """Make one plain Gymnasium environment with the same limit and options.
+        """Make one Gymnasium environment with the same limit, options and wrappers.
 
         Args:
             render_mode: as in ``gymnasium.make``, e.g. "rgb_array" for video.
+
+        Raises:
+            UserError: the model cannot be read, or a wrapper does not fit.
         """
-        return gym.make(self._gymnasium_spec, render_mode=render_mode)
+        try:
+            env = gym.make(self._gymnasium_spec, render_mode=render_mode)
+        except (OSError, ValueError) as error:
+            raise UserError(f"env.options.xml_file: {' '.join(str(error).split())}") from error
+        return self.wrap(env)
 
 
 def gymnasium_options(env_id: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 import gymnasium as gym
 import mujoco
 import numpy as np
-import torch
 from gymnasium.envs.mujoco.mujoco_env import expand_model_path
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import seeding
@@ -237,13 +236,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
         return tuple(self._seeds)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that decides the future, in plain containers and tensors."""
+        """Return everything that decides the future, in plain containers and new arrays."""
         return {
-            "simulations": torch.from_numpy(self._batch.state.copy()),
-            "derived": {
-                name: torch.from_numpy(field.copy()) for name, field in self._derived.items()
-            },
-            "elapsed": torch.from_numpy(self._elapsed.copy()),
+            "simulations": self._batch.state.copy(),
+            "derived": {name: field.copy() for name, field in self._derived.items()},
+            "elapsed": self._elapsed.copy(),
             "seeds": list(self._seeds),
             "generators": [generator.bit_generator.state for generator in self._generators],
             "reset_needed": self._reset_needed,
@@ -252,11 +249,11 @@ class MujocoVectorEnv(VectorEnv[Floats, Floats, NDArray[Any]]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()`` of the same task and number of environments."""
         self._batch.reset(stage=mujoco.mjtStage.mjSTAGE_NONE)  # clears the warnings
-        self._batch.state[:] = state["simulations"].numpy()
+        self._batch.state[:] = state["simulations"]
         for name, field in self._derived.items():
-            field[:] = state["derived"][name].numpy()
+            field[:] = state["derived"][name]
         self._remember()
-        self._elapsed[:] = state["elapsed"].numpy()
+        self._elapsed[:] = state["elapsed"]
         self._seeds = list(state["seeds"])
         for generator, numbers in zip(self._generators, state["generators"], strict=True):
             generator.bit_generator.state = numbers

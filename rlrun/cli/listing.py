@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from rich import box
@@ -82,6 +81,8 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
     Args:
         runs: of any methods.
     """
+    import numpy as np
+
     from rlrun.analysis.grouping import group
     from rlrun.analysis.stored_runs import read_run
 
@@ -100,8 +101,8 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
                 "task": task,
                 "method": method,
                 "n": len(finals),
-                "final_return": mean(finals) if finals else None,
-                "std": stdev(finals) if len(finals) > 1 else None,
+                "final_return": float(np.mean(finals)) if finals else None,
+                "std": float(np.std(finals, ddof=1)) if len(finals) > 1 else None,
                 "others": Counter(run.status for run in members if run.status != "finished"),
             }
         )

@@ -1,7 +1,10 @@
 """Hydra's own launchers, which call rlrun for each job."""
 
+import subprocess
+import sys
+
 import pytest
-from running import Process, record, small
+from running import record, small
 
 LAUNCHERS = {
     "joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -16,8 +19,9 @@ def test_a_launcher_trains_what_is_not_finished(tmp_path, launcher):
     names = ["ppo_cartpole_s0", "ppo_cartpole_s1"]
     before = {}
     for _ in range(2):
-        process = Process(words, tmp_path)
-        assert process.wait(180) == 0, process.output()
+        command = [sys.executable, "-m", "rlrun", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
         (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
         there = sorted(path for path in sweep.iterdir() if (path / "run.json").exists())
         assert [path.name for path in there] == names

@@ -6,12 +6,12 @@ import os
 import sys
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rlrun.cli.arguments import PARSERS
 from rlrun.cli.export import export
 from rlrun.errors import UserError, printable, say
+from rlrun.loggers.progress import standard_output
 from rlrun.runs.figures import headline
 from rlrun.runs.files.directory import is_sweep
 
@@ -70,7 +70,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         for name, value in result.items():
             shown = f"{value:.2f}" if isinstance(value, float) else printable(str(value))
             table.add_row(name, shown)
-        console().print(table)
+        standard_output().print(table)
     if film is not None:  # last, since the returns are true without pictures, too
         if film.error is not None:
             raise film.error
@@ -104,9 +104,3 @@ def list_runs(arguments: argparse.Namespace) -> None:
     from rlrun.cli.listing import list_runs as print_list
 
     print_list(arguments)
-
-
-def console() -> Console:
-    """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    width = None if sys.stdout.isatty() else 10_000
-    return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

@@ -14,7 +14,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from rlrun.cli.hydra_bridge import load_job
+from rlrun.cli import hydra_bridge
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.runs.files.checkpoint import load
@@ -102,7 +102,7 @@ def compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
 
 def experiment(words: list[str]) -> Experiment:
     """What the command line makes of these words."""
-    return load_job(*compose(words), Path("outputs"))
+    return hydra_bridge.compose(words, Path("outputs"))
 
 
 class Process:

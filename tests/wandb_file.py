@@ -61,8 +61,26 @@ class RunFile:
                 self.exit_codes.append(record.exit.exit_code)
 
     def logged(self):
-        """The rows without what W&B adds: _step, _timestamp, _runtime."""
-        return [{k: v for k, v in row.items() if not k.startswith("_")} for row in self.rows]
+        """The rows' numbers, without what W&B adds: _step, _timestamp, _runtime."""
+        return [
+            {
+                name: value
+                for name, value in row.items()
+                if not name.startswith("_") and f"{name.rpartition('/')[0]}/_type" not in row
+            }
+            for row in self.rows
+        ]
+
+    def media(self):
+        """Pictures and films by name: the step that each was logged at, and what it is."""
+        found = {}
+        for row in self.rows:
+            for key in row:
+                name, _, last = key.rpartition("/")
+                if last == "_type":
+                    parts = {k.removeprefix(f"{name}/"): v for k, v in row.items()}
+                    found[name] = (row["_step"], parts)
+        return found
 
 
 def run_files(directory):

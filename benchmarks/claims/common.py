@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-import hydra
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rlrun.advantages.columns import Estimator
 from rlrun.analysis.statistics import interquartile_mean
 from rlrun.analysis.stored_runs import read_run
-from rlrun.cli.hydra_bridge import load_job
+from rlrun.cli.hydra_bridge import compose
 from rlrun.config import targets
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
@@ -122,10 +121,7 @@ def side_by_side(
 
 def make_run(words: Sequence[str]) -> Assembly:
     """Build the parts of a run from a command line's words, without a directory."""
-    with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        composed = hydra.compose("config", list(words), return_hydra_config=True)
-    cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    experiment = load_job(cfg, composed.hydra, Path("outputs"))
+    experiment = compose(words, Path("outputs"))
     experiment.hardware.prepare()
     return Assembly(experiment, checkpoint=None)
 

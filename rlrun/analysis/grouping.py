@@ -33,7 +33,7 @@ NO_METHOD = (
 )
 
 # Of the environment: how it is stepped, which changes nothing in what it does.
-NO_TASK = ("env.workers", "env.worker_timeout")
+NO_TASK = ("env.workers", "env.worker_timeout", "env.plugins")
 
 # What `--by` can name beside choices and settings.
 FACTS: dict[str, Callable[[StoredRun], Any]] = {

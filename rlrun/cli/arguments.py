@@ -8,8 +8,11 @@ from pathlib import Path
 
 from rlrun.cli.parser import OneLineParser
 from rlrun.config import schema
-from rlrun.errors import UserError, near_path
+from rlrun.errors import UserError, did_you_mean, near_path
 from rlrun.runs.files.directory import find_runs, is_sweep
+
+# What `rlrun export` can write.
+EXPORTS = ("onnx", "torch", "safetensors", "minari")
 
 
 def evaluate_parser() -> OneLineParser:
@@ -26,7 +29,13 @@ def evaluate_parser() -> OneLineParser:
         default="last",
         help="the newest, or the one with the best evaluation return (default last)",
     )
-    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film one episode")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE.mp4", help="film the first one of the episodes"
+    )
+    parser.add_argument(
+        "--wandb", action="store_true", help="make a W&B run of it, of job type eval, too"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as a JSON object")
     add_plugins(parser)
     return parser
 
@@ -69,6 +78,45 @@ def list_parser() -> OneLineParser:
         "--group", action="store_true", help="a line for each method and task, of its finished runs"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def export_parser() -> OneLineParser:
+    """Returns the parser of `rlrun export`."""
+    parser = OneLineParser(
+        "rlrun export",
+        description="Writes a trained policy as a file that runs without rlrun, from an "
+        "environment's observations to its actions; or its episodes as a Minari dataset.",
+    )
+    parser.add_argument("run", type=run_directory, help="the run's directory")
+    parser.add_argument(
+        "--to",
+        type=export_format,
+        choices=EXPORTS,
+        required=True,
+        help="onnx; torch: a program of torch.export (.pt2); safetensors: weights, and a JSON file "
+        "that describes them; minari: a dataset of episodes",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=["last", "best"],
+        default="last",
+        help="the newest, or the one with the best evaluation return (default last)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE|ID",
+        help="the file (default: policy.onnx and so on, in the run's directory); the dataset's id, "
+        "hopper/ppo-v0, or the directory for such datasets (default: Minari's own)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    parser.add_argument(
+        "--episodes", type=positive, help="of a dataset (default 100)", metavar="EPISODES"
+    )
+    parser.add_argument(
+        "--seed", type=not_negative, help="of a dataset's first episode (default 0)"
+    )
+    add_plugins(parser)
     return parser
 
 
@@ -149,6 +197,7 @@ FORMATS = {
 
 PARSERS = {
     "eval": evaluate_parser,
+    "export": export_parser,
     "resume": resume_parser,
     "list": list_parser,
     "compare": compare_parser,
@@ -204,6 +253,17 @@ def total_steps(word: str) -> int:
     if key != "total_steps":
         raise UserError(f"'{word}': only total_steps=N can be given")
     return positive(value)
+
+
+def export_format(word: str) -> str:
+    """Reads what a policy is exported to.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such format.
+    """
+    if word not in EXPORTS:
+        raise argparse.ArgumentTypeError(f"no format '{word}'{did_you_mean(word, EXPORTS)}")
+    return word
 
 
 def positive(word: str) -> int:

@@ -1,15 +1,17 @@
-"""The verbs beside training: `rlrun eval`, `resume`, `list` and `compare`."""
+"""The verbs beside training: `rlrun eval`, `export`, `resume`, `list` and `compare`."""
 
 import argparse
+import json
 import os
 import sys
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from rlrun.cli.arguments import PARSERS
-from rlrun.errors import UserError, printable
+from rlrun.cli.export import export
+from rlrun.errors import UserError, printable, say
+from rlrun.loggers.progress import standard_output
 from rlrun.runs.figures import headline
 from rlrun.runs.files.directory import is_sweep
 
@@ -18,14 +20,21 @@ def run(verb: str, words: list[str]) -> None:
     """Runs one verb.
 
     Args:
-        verb: eval, resume, list or compare.
+        verb: eval, export, resume, list or compare.
         words: the rest of the command line.
 
     Raises:
         UserError: a mistake in the words, or a run that is not there.
     """
     arguments = PARSERS[verb]().parse_args(words)
-    {"eval": evaluate, "resume": resume, "list": list_runs, "compare": compare}[verb](arguments)
+    verbs = {
+        "eval": evaluate,
+        "export": export,
+        "resume": resume,
+        "list": list_runs,
+        "compare": compare,
+    }
+    verbs[verb](arguments)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -34,32 +43,38 @@ def evaluate(arguments: argparse.Namespace) -> None:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")
 
-    from rlrun.runs.api import evaluate_run, film_run
-    from rlrun.runs.reports.film import check_video
+    from rlrun.cli.evaluation_display import EvaluationDisplay
+    from rlrun.runs.api import evaluate_run
+    from rlrun.runs.reports.film import Film
 
-    if arguments.video is not None:
-        check_video(arguments.video)
-    result = evaluate_run(
-        arguments.run,
-        episodes=arguments.episodes,
-        seed=arguments.seed,
-        checkpoint=arguments.checkpoint,
-        plugins=arguments.plugin,
-    )
-    spread = result.pop("return_std")
-    result["return"] = headline(result["return"], spread, result["episodes"])
-    table = Table("", "", show_header=False, box=box.SIMPLE)
-    for name, value in result.items():
-        table.add_row(name, f"{value:.2f}" if isinstance(value, float) else printable(str(value)))
-    console().print(table)
-    if arguments.video is not None:  # last, since the returns are true without pictures, too
-        film_run(
+    film = None
+    with EvaluationDisplay(arguments.episodes) as display:
+        if arguments.video is not None:
+            film = Film(arguments.video, display.filmed)
+        result = evaluate_run(
             arguments.run,
+            episodes=arguments.episodes,
             seed=arguments.seed,
             checkpoint=arguments.checkpoint,
-            video=arguments.video,
             plugins=arguments.plugin,
+            film=film,
+            watch=display.played,
+            wandb=arguments.wandb,
         )
+    if arguments.json:
+        say(json.dumps(result), sys.stdout)
+    else:
+        spread = result.pop("return_std")
+        result["return"] = headline(result["return"], spread, result["episodes"])
+        table = Table("", "", show_header=False, box=box.SIMPLE)
+        for name, value in result.items():
+            shown = f"{value:.2f}" if isinstance(value, float) else printable(str(value))
+            table.add_row(name, shown)
+        standard_output().print(table)
+    if film is not None:  # last, since the returns are true without pictures, too
+        if film.error is not None:
+            raise film.error
+        say(f"{film.path} shows the first episode, {film.frames:,} frames", sys.stderr)
 
 
 def resume(arguments: argparse.Namespace) -> None:
@@ -89,9 +104,3 @@ def list_runs(arguments: argparse.Namespace) -> None:
     from rlrun.cli.listing import list_runs as print_list
 
     print_list(arguments)
-
-
-def console() -> Console:
-    """Returns a console that keeps every word of a table when the output is a pipe or file."""
-    width = None if sys.stdout.isatty() else 10_000
-    return Console(width=width, markup=False, emoji=False)  # a path is not [bold]

@@ -17,8 +17,8 @@ from rlrun.analysis.results import (
     write_files,
 )
 from rlrun.analysis.sources import read_runs
-from rlrun.cli.commands import console
 from rlrun.errors import UserError, say, warn
+from rlrun.loggers.progress import standard_output
 
 # What stands on stdout in place of a table for the terminal.
 FORMATS: dict[str, Callable[[Result], str]] = {
@@ -48,7 +48,7 @@ def compare_runs(arguments: argparse.Namespace) -> None:
         scales=None if arguments.normalize is None else read_scales(arguments.normalize),
     )
     if arguments.format is None:
-        show(result, console())
+        show(result, standard_output())
     else:
         print(FORMATS[arguments.format](result), end="")
         if arguments.format in ("csv", "latex"):  # which have no room for them

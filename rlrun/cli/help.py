@@ -25,10 +25,11 @@ USAGE = """\
 rlrun: reinforcement-learning experiments from one command line
 
   rlrun [group=choice ...] [setting=value ...]     train one run
-  rlrun -m algo=ppo seed=0,1,2 ...                 train one run for each combination
+  rlrun -m algo=ppo seed=0,1,2 ...                 train one run for each combination, side by side
 
   rlrun eval RUN       episodes of a trained policy, and a video of one
-  rlrun resume RUN     continue a run to its total, or total_steps=... further
+  rlrun export RUN     the policy as a file that runs without rlrun: --to onnx, torch, safetensors
+  rlrun resume RUN     continue a run to its total, or total_steps=... further; or a sweep
   rlrun list [ROOT]    the runs under outputs/: status, steps, return, time
   rlrun compare RUN …  methods over seeds and tasks: a table, and with --output a report
   (each has its own --help)

@@ -6,15 +6,20 @@ in rlrun's words, and the caller decides what happens next.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import hydra
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobRuntime
 from hydra.errors import (
     ConfigCompositionException,
     MissingConfigException,
@@ -22,17 +27,79 @@ from hydra.errors import (
     SearchPathException,
 )
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from rlrun.config import schema
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.config.load import load, parts_of
-from rlrun.errors import did_you_mean, near_path, nearest
+from rlrun.errors import UserError, did_you_mean, near_path, nearest
 
 # Groups of which a run has one choice; of loggers it can have several.
 ONE_CHOICE = ("algo", "env", "collector", "model", "advantage", "hardware")
+
+
+# What Hydra has one of in a process, and composing sets.
+GLOBAL = (GlobalHydra, JobRuntime, VersionBase)
+composing = threading.Lock()
+
+
+def compose(words: Sequence[str], parent: Path, config_dir: Path | None = None) -> Experiment:
+    """Builds the parts of the run that a command line's words describe, outside of Hydra's main.
+
+    Args:
+        words: the overrides.
+        parent: directory in which a new run's directory is made.
+        config_dir: the user's own groups.
+
+    Raises:
+        UserError: any mistake in the words or in a file.
+    """
+    own = []
+    if config_dir is not None:
+        place = str(config_dir.resolve()).replace("'", r"\'")
+        own = [f"hydra.searchpath=['file://{place}']"]
+    with hydra_kept():
+        try:
+            with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
+                composed = hydra.compose("config", [*words, *own], return_hydra_config=True)
+        except Exception as error:
+            raise UserError(explain(error)) from error
+        return load_composed(composed, parent)
+
+
+@contextmanager
+def hydra_kept() -> Iterator[None]:
+    """Lets a block have a Hydra of its own: the caller may be another application of Hydra's."""
+    with composing:
+        before = {kind: Singleton._instances.pop(kind, None) for kind in GLOBAL}
+        resolvers = dict(BaseContainer._resolvers)
+        try:
+            yield
+        finally:
+            for kind, instance in before.items():
+                Singleton._instances.pop(kind, None)
+                if instance is not None:
+                    Singleton._instances[kind] = instance
+            BaseContainer._resolvers = resolvers
+
+
+def load_composed(composed: DictConfig, parent: Path) -> Experiment:
+    """Builds the parts of the run that a whole config describes.
+
+    Args:
+        composed: with Hydra's own node.
+        parent: directory in which a new run's directory is made.
+
+    Raises:
+        UserError: any mistake in the config.
+    """
+    keys = [str(key) for key in composed if key != "hydra"]
+    cfg = OmegaConf.masked_copy(composed, keys)
+    return load_job(cfg, cast(HydraConf, composed.hydra), parent)
 
 
 def load_job(cfg: DictConfig, settings: HydraConf, parent: Path) -> Experiment:

@@ -7,17 +7,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
-from rlrun.cli.commands import console
 from rlrun.cli.listed_run import NAMES, Listed, describe, show
 from rlrun.config import schema
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, did_you_mean, near_path, printable, say, warn
+from rlrun.loggers.progress import standard_output
 from rlrun.runs.files.directory import find_runs
 
 WIDE = 140  # characters of a terminal that has room for NAMES
@@ -65,7 +64,7 @@ def print_runs(runs: Sequence[Listed]) -> None:
     table.add_column("run", overflow="fold")  # whole, to be copied
     table.add_column("status")
     # Where there is no room for them, the directory's name has to do.
-    narrow = console().width < WIDE
+    narrow = standard_output().width < WIDE
     for name in () if narrow else NAMES:
         table.add_column(name.removesuffix("_id"), no_wrap=True)
     for name in ("steps", "return", "best", "final", "time"):
@@ -73,7 +72,7 @@ def print_runs(runs: Sequence[Listed]) -> None:
     for run in runs:
         status, *cells = run.cells
         table.add_row(printable(run.name), status, *(cells[len(NAMES) :] if narrow else cells))
-    console().print(table)
+    standard_output().print(table)
 
 
 def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
@@ -82,6 +81,8 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
     Args:
         runs: of any methods.
     """
+    import numpy as np
+
     from rlrun.analysis.grouping import group
     from rlrun.analysis.stored_runs import read_run
 
@@ -100,8 +101,8 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
                 "task": task,
                 "method": method,
                 "n": len(finals),
-                "final_return": mean(finals) if finals else None,
-                "std": stdev(finals) if len(finals) > 1 else None,
+                "final_return": float(np.mean(finals)) if finals else None,
+                "std": float(np.std(finals, ddof=1)) if len(finals) > 1 else None,
                 "others": Counter(run.status for run in members if run.status != "finished"),
             }
         )
@@ -120,7 +121,7 @@ def print_methods(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(
             printable(row["task"]), printable(row["method"]), str(row["n"]), figure, others
         )
-    console().print(table)
+    standard_output().print(table)
 
 
 def chosen(runs: Sequence[Listed], where: Mapping[str, str]) -> list[Listed]:

@@ -74,6 +74,7 @@ class Experiment:
         parent: directory in which a new run's directory is made.
         config: the resolved config in plain containers.
         overrides: the command line's words.
+        sweep: what the run's sweep is called; None: it is part of none.
     """
 
     algo: Any
@@ -97,6 +98,7 @@ class Experiment:
     parent: Path
     config: dict[str, Any]
     overrides: list[str]
+    sweep: str | None = None
 
     @property
     def name(self) -> str:

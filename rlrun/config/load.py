@@ -1,5 +1,6 @@
 """From a config, composed or read back from a run, to the parts of an experiment."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ LOGGERS = "rlrun.loggers"
 ESTIMATOR_ARGUMENTS = ("rollout", "gamma")
 
 # The fields of Experiment that are not keys of the config.
-GIVEN = ("advantage", "loggers", "choices", "label", "parent", "config", "overrides")
+GIVEN = ("advantage", "loggers", "choices", "label", "parent", "config", "overrides", "sweep")
 
 
 def load(
@@ -107,6 +108,7 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
             key: schema.convert(record.get(key), str, f"run.json: {key}")
             for key in ("algo", "env", "label", *present)
         }
+        sweep = schema.convert(record.get("sweep"), str | None, "run.json: sweep")
     except (OSError, ValueError, UserError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{directory} is not a run that can be read: {reason}") from error
@@ -114,7 +116,8 @@ def load_run(directory: Path, plugins: Sequence[str] = ()) -> Experiment:
         for plugin in plugins_of(config):
             if plugin not in plugins:
                 raise UserError(f"it uses code of '{plugin}': allow it with --plugin {plugin}")
-        return build(config, overrides, names, parent=directory.parent)
+        experiment = build(config, overrides, names, parent=directory.parent)
+        return dataclasses.replace(experiment, sweep=sweep)
     except schema.MissingSetting as error:
         raise UserError(
             f"{directory}: its config.yaml lacks {error.key}, which this version of rlrun needs"

@@ -83,6 +83,10 @@ class ObservationNormalizer:
 
     The statistics are those of all earlier rollouts: they stay fixed while a rollout is collected
     and trained on, so that a ratio of probabilities compares the same inputs.
+
+    Attributes:
+        mean: float32 copy of the mean, [D]: it is used at every environment step.
+        inverse_std: likewise, 1 / std, [D].
     """
 
     epsilon = 1e-8
@@ -94,15 +98,14 @@ class ObservationNormalizer:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Keep float32 copies: they are used at every environment step."""
-        self._mean = self.moments.mean.float()
-        self._inverse_std = torch.rsqrt(self.moments.variance + self.epsilon).float()
+        self.mean = self.moments.mean.float()
+        self.inverse_std = torch.rsqrt(self.moments.variance + self.epsilon).float()
 
     def __call__(self, obs: Tensor) -> Tensor:
         """Normalise observations [..., D] (float32, CPU)."""
         if not self.enabled:
             return obs
-        return ((obs - self._mean) * self._inverse_std).clamp_(-self.clip, self.clip)
+        return ((obs - self.mean) * self.inverse_std).clamp_(-self.clip, self.clip)
 
     def learn(self, moments: RunningMoments) -> None:
         """Take in what actors have seen since."""

@@ -27,7 +27,10 @@ class ActionAdapter:
     What lies outside the box afterwards is clipped to it. Rollouts hold u, as log μ is that of u.
 
     Attributes:
+        space: of one environment's actions.
         policy_space: what a policy sees: Discrete from 0, or a 1-D float32 Box of u.
+        scale: (high − low)/2, 1 where there are no bounds; None: u is the action.
+        middle: (high + low)/2, 0 where there are no bounds; None likewise.
     """
 
     policy_space: spaces.Discrete | spaces.Box
@@ -42,8 +45,9 @@ class ActionAdapter:
         Raises:
             UserError: neither Discrete nor a Box of floats.
         """
-        self._space = space
-        self._scale: NDArray[np.float64] | None = None
+        self.space = space
+        self.scale: NDArray[np.float64] | None = None
+        self.middle: NDArray[np.float64] | None = None
         match space:
             case spaces.Discrete():
                 self.policy_space = spaces.Discrete(int(space.n))
@@ -54,8 +58,8 @@ class ActionAdapter:
                     largest = np.finfo(space.dtype).max
                     bounded = (-largest < low) & (high < largest)
                     with np.errstate(invalid="ignore"):  # ∞ − ∞, which is not taken
-                        self._scale = np.where(bounded, (high - low) / 2, 1.0)
-                        self._middle = np.where(bounded, (high + low) / 2, 0.0)
+                        self.scale = np.where(bounded, (high - low) / 2, 1.0)
+                        self.middle = np.where(bounded, (high + low) / 2, 0.0)
                     low, high = np.where(bounded, -1.0, low), np.where(bounded, 1.0, high)
                 low, high = low.ravel().astype(np.float32), high.ravel().astype(np.float32)
                 self.policy_space = spaces.Box(low, high, dtype=np.float32)
@@ -66,12 +70,12 @@ class ActionAdapter:
 
     def __call__(self, action: NDArray) -> NDArray:
         """[N] or [N, A] as the policy says it -> a new array [N, ...] inside the space."""
-        if isinstance(self._space, spaces.Discrete):
-            return action + self._space.start
-        assert isinstance(self._space, spaces.Box)
-        shaped = action.reshape(len(action), *self._space.shape)
-        if self._scale is not None:
-            shaped = self._middle + self._scale * shaped
+        if isinstance(self.space, spaces.Discrete):
+            return action + self.space.start
+        assert isinstance(self.space, spaces.Box)
+        shaped = action.reshape(len(action), *self.space.shape)
+        if self.scale is not None:
+            shaped = self.middle + self.scale * shaped
         # Compared in the finer precision of the two: float32(0.1) lies above a float64 bound 0.1.
         # Two ufuncs take half the time of np.clip on arrays of this size.
-        return np.minimum(np.maximum(shaped, self._space.low), self._space.high)
+        return np.minimum(np.maximum(shaped, self.space.low), self.space.high)

@@ -51,7 +51,9 @@ class ControlEnv:
     Attributes:
         device: where the tensors are that come out and go in.
         num_envs: N.
+        observation_space: of one environment.
         obs_size: D, the numbers in a flat observation.
+        to_env: turns a policy's actions into the environments'.
         action_space: what a policy sees of one environment: Discrete from 0, or a 1-D float32
             Box in the policy's own units.
         obs: [N, D] float32, the observations that the next actions answer; to be read again
@@ -79,13 +81,13 @@ class ControlEnv:
             )
         check_observation_space(vector_env.single_observation_space)
         self._vector_env = vector_env
-        self._obs_space = vector_env.single_observation_space
-        self._to_env = ActionAdapter(vector_env.single_action_space, action_units)
+        self.observation_space = vector_env.single_observation_space
+        self.to_env = ActionAdapter(vector_env.single_action_space, action_units)
         self.num_envs = vector_env.num_envs
-        self.obs_size = spaces.flatdim(self._obs_space)
-        self.action_space = self._to_env.policy_space
-        self.state_sizes = category_sizes(self._obs_space)
-        self.obs_dtype = torch.uint8 if fits_bytes(self._obs_space) else torch.float32
+        self.obs_size = spaces.flatdim(self.observation_space)
+        self.action_space = self.to_env.policy_space
+        self.state_sizes = category_sizes(self.observation_space)
+        self.obs_dtype = torch.uint8 if fits_bytes(self.observation_space) else torch.float32
         self.obs = torch.zeros(self.num_envs, self.obs_size)
         self.restarted: tuple[int, ...] = ()
         self._returns = np.zeros(self.num_envs, np.float64)
@@ -127,7 +129,7 @@ class ControlEnv:
             NonFiniteError: an observation is NaN or infinite.
         """
         observations, _ = self._vector_env.reset(seed=seed)
-        obs = flatten_batch(self._obs_space, observations)
+        obs = flatten_batch(self.observation_space, observations)
         _require_finite("observation", obs)
         self.obs = torch.from_numpy(obs)
         self._returns[:] = 0.0
@@ -162,7 +164,7 @@ class ControlEnv:
             result = self._vector_env.step(self._given(harmless), advanced)
             self._lengths[advanced] += 1
         observations, rewards, terminated, truncated, infos = result
-        obs = next_obs = flatten_batch(self._obs_space, observations)
+        obs = next_obs = flatten_batch(self.observation_space, observations)
         reward = rewards.astype(np.float32)
         _require_finite("observation", obs)
         _require_finite("reward", reward)
@@ -222,11 +224,11 @@ class ControlEnv:
         """[N] or [N, A] as the policy says it -> [N, ...] as the environments are given it."""
         if isinstance(self.action_space, spaces.Box):
             _require_finite("action", action)
-        return self._to_env(action)
+        return self.to_env(action)
 
     def _flat(self, obs: Any) -> NDArray:
         """One observation of an environment -> [D]."""
-        return np.asarray(spaces.flatten(self._obs_space, obs))
+        return np.asarray(spaces.flatten(self.observation_space, obs))
 
 
 def _require_finite(quantity: str, values: NDArray) -> None:

@@ -136,6 +136,11 @@ class FreshEachEpisode(gym.Wrapper):
         self._make_env = make_env
         self._used = False
 
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]  # of a property, which mypy misses
+        """What makes the environment again: this wrapper is no part of it."""
+        return self.env.spec
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:

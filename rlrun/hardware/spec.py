@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -19,6 +20,9 @@ Threads = Annotated[int, Ge(1), Le(1024)]
 
 # More would have a few microseconds of work each in products of 256 x 256 numbers.
 MOST_OPERATION_THREADS = 4
+
+# Of torch's compiler, in the environment of the process.
+CACHE, COMPILE_THREADS = "TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -105,13 +109,17 @@ class Hardware:
         return remarks
 
     def prepare(self) -> None:
-        """Set the process up: threads, products, a cache of compiled code that outlives the run."""
+        """Set the process up: threads, products, a cache of compiled code that outlives the run.
+
+        `settings_kept` gives back what it was before.
+        """
         torch.set_num_threads(self.operation_threads)
         torch.set_float32_matmul_precision(self.products)
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory()))
+        torch.set_default_dtype(torch.float32)
+        os.environ.setdefault(CACHE, str(cache_directory()))
         # The learner is one function, so that worker processes have nothing to share; left
         # running, they would answer the terminal's Ctrl-C with tracebacks of their own.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        os.environ.setdefault(COMPILE_THREADS, "1")
 
     def side_by_side(self, *, learners: int = 2) -> "SideBySide":
         """Return what calls two functions at the same time, where that is faster.
@@ -171,7 +179,25 @@ class SideBySide:
             wait([other])  # also when the first one raised: nothing may go on behind one's back
 
 
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Put back at the end of the block what `Hardware.prepare` sets: this may be a notebook."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    precision = torch.get_float32_matmul_precision()
+    variables = {name: os.environ.get(name) for name in (CACHE, COMPILE_THREADS)}
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_default_dtype(dtype)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def cache_directory() -> Path:
     """Return where compiled code outlives the process."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlrun" / "inductor"
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", cache))
+    return Path(os.environ.get(CACHE, cache))

@@ -24,6 +24,7 @@ class RunInfo:
         config: the whole resolved configuration, as plain containers.
         group: runs that belong together, such as the seeds of one setting.
         tags: the user's labels.
+        sweep: what the run's sweep is called; None: it is part of none.
     """
 
     directory: Path
@@ -32,6 +33,7 @@ class RunInfo:
     config: dict[str, Any]
     group: str
     tags: list[str]
+    sweep: str | None = None
 
 
 class Logger(Protocol):
@@ -53,6 +55,14 @@ class Logger(Protocol):
         Args:
             path: the checkpoint.
             aliases: what it is known by: ``last``, ``best``.
+        """
+
+    def picture(self, name: str, path: Path) -> None:
+        """Take note of a picture of the whole run, before it is closed.
+
+        Args:
+            name: what it shows: ``curves``.
+            path: a PNG file.
         """
 
     def close(self, status: str, figures: dict[str, float]) -> None:
@@ -144,6 +154,10 @@ class Loggers:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Tell every logger of the checkpoint at ``path``."""
         self._each(lambda logger: logger.checkpoint(path, aliases))
+
+    def picture(self, name: str, path: Path) -> None:
+        """Tell every logger of the picture at ``path``."""
+        self._each(lambda logger: logger.picture(name, path))
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Close every logger, whatever the others do. A second call does nothing."""

@@ -49,6 +49,9 @@ class JsonlLogger:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: checkpoints are beside this file."""
 
+    def picture(self, name: str, path: Path) -> None:
+        """Nothing: pictures are beside this file."""
+
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Close the file."""
         os.close(self._file)

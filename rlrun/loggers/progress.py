@@ -152,6 +152,9 @@ class Progress:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: a checkpoint a minute is not news."""
 
+    def picture(self, name: str, path: Path) -> None:
+        """Nothing: a terminal shows none."""
+
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Leave the last state on the screen, with ``status`` and the time it took.
 
@@ -233,3 +236,25 @@ def duration(seconds: float) -> str:
     minutes, whole_seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{whole_seconds:02}" if hours else f"{minutes}:{whole_seconds:02}"
+
+
+def standard_output() -> Console:
+    """Return a console that keeps every word of a table when the output is a pipe or file."""
+    return Console(width=_width(), markup=False, emoji=False)  # a path is not [bold]
+
+
+class LastingOutput(Console):
+    """The same, which outlives its reader: a closed pipe must not fail what has been done."""
+
+    def __init__(self) -> None:
+        """Write to stdout."""
+        super().__init__(width=_width(), markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent, where rich would end the process."""
+        self.quiet = True
+        silence(sys.stdout)
+
+
+def _width() -> int | None:
+    return None if sys.stdout.isatty() else 10_000

@@ -77,6 +77,9 @@ class TensorboardEvents:
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Nothing: TensorBoard keeps no files."""
 
+    def picture(self, name: str, path: Path) -> None:
+        """Nothing: TensorBoard draws the curves itself."""
+
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Flush and close."""
         self._writer.close()

@@ -1,10 +1,11 @@
 """Weights & Biases (docs.wandb.ai)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlrun.config.types import NonNegative
@@ -16,9 +17,23 @@ from rlrun.loggers.wandb_file import last_row
 if TYPE_CHECKING:
     import wandb
 
+# What charts can be drawn against; they get none of their own.
+AXES = ("step", "update", "time_s")
+
 # W&B shows a run that ended with 255 as killed, with any other code but 0 as failed
 # (wandb/sdk/lib/exit_hooks.py gives Ctrl-C this code).
 EXIT_CODES = {"finished": 0, "interrupted": 255, "failed": 1}
+
+# What an evaluation after training is called on its page, as those of training are.
+EVALUATION = {
+    "eval/return": "return",
+    "eval/return_std": "return_std",
+    "eval/return_min": "return_min",
+    "eval/return_max": "return_max",
+    "eval/length": "length",
+}
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @contextmanager
@@ -75,23 +90,19 @@ class WandbLogger:
             wandb.setup(wandb.Settings(show_info=False))
             known = last_row(info.directory, state["id"]) if state else {}
             why_offline = self._why_offline()
+            how = {"id": state["id"], "resume": "allow"} if state else {}
             try:
-                run = self._init(info, state, "offline" if why_offline else "online")
+                run = self._init(info, "offline" if why_offline else "online", **how)
             except wandb.errors.CommError as error:
                 why_offline = f"no connection ({str(error).splitlines()[0]})"
                 # Ends the failed attempt, which keeps the run's id in use.
                 wandb.teardown()
                 wandb.setup(wandb.Settings(show_info=False))
-                run = self._init(info, state, "offline")
+                run = self._init(info, "offline", **how)
 
-        # Every chart is drawn against environment steps; W&B's menu has the other two axes.
-        run.define_metric("step")
-        run.define_metric("*", step_metric="step")
-        if why_offline:
-            upload = f"wandb sync {run.settings.sync_dir}"
-            say(f"W&B: logging offline, {why_offline}; upload with: {upload}", sys.stderr)
-        else:
-            say(f"W&B: {run.url}", sys.stderr)
+        define_axes(run)
+        say(where(run, why_offline), sys.stderr)
+        if why_offline is None:
             known = {"_step": run.starting_step - 1}  # the server knows what it has
         logger = WandbRun(run, info.name, self.upload_checkpoints, known)
         if state:
@@ -116,9 +127,59 @@ class WandbLogger:
             )
         return "no API key found (`wandb login` stores one)"
 
+    def log_evaluation(
+        self, info: RunInfo, figures: dict[str, Any], video: Path | None, train_id: str | None
+    ) -> None:
+        """Make a W&B run of an evaluation after training: job type ``eval``, in the run's group.
+
+        Args:
+            info: the run that was trained.
+            figures: of the evaluation, by the names of ``evaluations.jsonl``.
+            video: of its first episode; None: there is none.
+            train_id: W&B's id of the run that was trained; None: W&B has not seen it.
+
+        Raises:
+            UserError: as `check` says.
+        """
+        with mistakes_are_the_users():
+            import wandb
+
+            wandb.setup(wandb.Settings(show_info=False))
+            why_offline = self._why_offline()
+            run = self._init(
+                info,
+                "offline" if why_offline else "online",
+                name=f"{info.name}_eval",
+                job_type="eval",
+                config={"evaluation": figures, "train_run": train_id},
+            )
+        define_axes(run)
+        measures = {name: figures[key] for name, key in EVALUATION.items()}
+        media = {} if video is None else {"video": wandb.Video(str(video), format="mp4")}
+        run.log({"step": figures["step"], **measures, **media}, step=figures["step"])
+        run.finish(exit_code=EXIT_CODES["finished"])
+        say(where(run, why_offline), sys.stderr)
+
     def _init(
-        self, info: RunInfo, state: dict[str, Any] | None, mode: Literal["online", "offline"]
+        self,
+        info: RunInfo,
+        mode: Literal["online", "offline"],
+        *,
+        name: str | None = None,
+        job_type: str = "train",
+        config: Mapping[str, Any] = NOTHING,
+        **how: Any,
     ) -> "wandb.Run":
+        """Start a W&B run.
+
+        Args:
+            info: the run of rlrun.
+            mode: whether to use the network.
+            name: None: that of the run.
+            job_type: "train" or "eval".
+            config: beside what the run is.
+            how: of W&B: ``id`` and ``resume``.
+        """
         import wandb
 
         return wandb.init(
@@ -126,20 +187,34 @@ class WandbLogger:
             project=self.project,
             entity=self.entity,
             group=info.group,
-            job_type="train",
+            job_type=job_type,
             tags=info.tags,
-            name=info.name,
+            name=name or info.name,
             notes=self.notes,
-            config={**info.facts, "settings": info.config},
+            config={**info.facts, "sweep": info.sweep, "settings": info.config, **config},
             dir=info.directory,
-            id=state["id"] if state else None,
-            resume="allow" if state else None,
             # The default gives back a run that was not finished, with its old configuration: the
             # jobs of a Hydra sweep share a process.
             reinit="create_new",
             # The console is a progress bar: nothing to record.
             settings=wandb.Settings(console="off", finish_timeout=self.finish_seconds),
+            **how,
         )
+
+
+def define_axes(run: "wandb.Run") -> None:
+    """Have charts drawn against environment steps; W&B's menu has the other axes, too."""
+    for axis in AXES:
+        run.define_metric(axis, hidden=True)
+    run.define_metric("*", step_metric="step")
+
+
+def where(run: "wandb.Run", why_offline: str | None) -> str:
+    """Say where a W&B run is."""
+    if why_offline is None:
+        return f"W&B: {run.url}"
+    upload = f"wandb sync {run.settings.sync_dir}"
+    return f"W&B: logging offline, {why_offline}; upload with: {upload}"
 
 
 class WandbRun:
@@ -165,6 +240,7 @@ class WandbRun:
         self._name = name
         self._upload_checkpoints = upload_checkpoints
         self._known = known
+        self._step = max(0, known.get("_step", 0))
 
     def log(self, metrics: dict[str, float], step: int) -> None:
         """Add a row. Calls with one ``step`` become one row.
@@ -177,6 +253,7 @@ class WandbRun:
             metrics = {name: value for name, value in metrics.items() if name not in self._known}
         if step >= last and metrics:
             self._run.log({"step": step, **metrics}, step=step)
+            self._step = step
 
     def checkpoint(self, path: Path, aliases: list[str]) -> None:
         """Upload the checkpoint as a version of the run's model artifact, if that was asked for."""
@@ -190,6 +267,12 @@ class WandbRun:
         else:
             artifact.add_file(str(path))
         self._run.log_artifact(artifact, aliases=aliases)
+
+    def picture(self, name: str, path: Path) -> None:
+        """Show a picture on the run's page."""
+        import wandb
+
+        self._run.log({name: wandb.Image(str(path))}, step=self._step)
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Summarise and finish the run.

@@ -17,6 +17,7 @@ class Actor:
     launch on a GPU: for a learner there, the actor has a copy of the policy.
 
     Attributes:
+        policy: its own.
         normalizer: of the observations.
         generator: source of the exploration.
         version: how often weights were published.
@@ -40,13 +41,13 @@ class Actor:
             device: where the environments are.
             apart: whether the actor has a copy in any case, as it acts while the learner learns.
         """
-        self._policy = policy
+        self.policy = policy
         # The actor's own parameters, if it has any, and those that they are copies of. Found once:
         # a method with a replay buffer publishes after each of its few steps.
         self._copies: list[tuple[Tensor, Tensor]] = []
         if apart or next(policy.parameters()).device.type != device.type:
-            self._policy = copy.deepcopy(policy).to(device)
-            self._copies += zip(self._policy.parameters(), policy.parameters(), strict=True)
+            self.policy = copy.deepcopy(policy).to(device)
+            self._copies += zip(self.policy.parameters(), policy.parameters(), strict=True)
         self.normalizer = normalizer
         self.generator = generator
         self.version = 0
@@ -60,7 +61,7 @@ class Actor:
         Returns:
             Actions, [N] or [N, A], and the distributions μ(·|s) that they were drawn from, [N].
         """
-        distribution = self._policy(self.normalizer(obs))
+        distribution = self.policy(self.normalizer(obs))
         return distribution.sample(self.generator), distribution
 
     def distribution(self, obs: Tensor, *noise: Tensor) -> Distribution:
@@ -70,11 +71,11 @@ class Actor:
             obs: as the environment gave it, [N, D].
             noise: what a noisy network takes besides.
         """
-        return self._policy(self.normalizer(obs), *noise)
+        return self.policy(self.normalizer(obs), *noise)
 
     def act_greedily(self, obs: Tensor) -> Tensor:
         """Return the most probable action at each observation [N, D], as [N] or [N, A]."""
-        return self._policy(self.normalizer(obs)).mode()
+        return self.policy(self.normalizer(obs)).mode()
 
     def publish(self) -> None:
         """Act with the learner's present weights from now on."""

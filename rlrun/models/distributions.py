@@ -121,4 +121,19 @@ class DiagonalGaussian:
         return self.with_parameters(parameters).kl(self)
 
 
+@dataclass(frozen=True)
+class ActionValues:
+    """The best of K actions, which leaves nothing to chance.
+
+    Attributes:
+        values: Q(s, ·), [..., K].
+    """
+
+    values: Tensor
+
+    def mode(self) -> Tensor:
+        """Return the action with the largest value, [...]."""
+        return self.values.argmax(-1)
+
+
 Distribution = Categorical | DiagonalGaussian

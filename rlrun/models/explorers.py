@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from rlrun.config.types import Fraction, Positive
+from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.rollout_buffer import Behaviour
 from rlrun.envs.problem import Problem
 from rlrun.models.actor import Actor
 from rlrun.models.bounded_distributions import Box, CensoredGaussian, Dirac, UniformBox
-from rlrun.models.distributions import Categorical
+from rlrun.models.distributions import ActionValues, Categorical
+from rlrun.models.networks import Policy
 
 
 class ExplorationRule(Protocol):
@@ -50,6 +52,16 @@ class Explorer:
         self._choices = problem.choices
         self._box = None if problem.discrete else Box(*problem.bounds)
         self.warming_up = True
+
+    @property
+    def policy(self) -> Policy:
+        """Who acts once the run is warm."""
+        return self._actor.policy
+
+    @property
+    def normalizer(self) -> ObservationNormalizer:
+        """Of the observations: none, as a replay buffer holds them as they came."""
+        return self._actor.normalizer
 
     @property
     def version(self) -> int:
@@ -127,7 +139,7 @@ class EpsilonGreedy:
         """Draw actions (see :class:`ExplorationRule`)."""
         noise = torch.randn(self.noise_size, generator=actor.generator)
         policy = actor.distribution(obs, *([noise] if self.noise_size else []))
-        values = cast(Categorical, policy).logits
+        values = cast(ActionValues, policy).values
         probability = torch.full_like(values, self.epsilon / values.shape[-1])
         probability[torch.arange(len(obs)), values.argmax(-1)] += 1 - self.epsilon
         behaviour = Categorical(probability.log())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rlrun.envs.problem import Problem
 from rlrun.models.bounded_distributions import Box, Dirac, SquashedGaussian
-from rlrun.models.distributions import Categorical, DiagonalGaussian
+from rlrun.models.distributions import ActionValues, Categorical, DiagonalGaussian
 from rlrun.models.ensemble import Ensemble
 
 
@@ -26,6 +26,19 @@ class CategoricalPolicy(nn.Module):
     def forward(self, obs: Tensor, *noise: Tensor) -> Categorical:
         """Return the distribution at each observation; noisy logits take noise besides."""
         return Categorical(self.logits(obs, *noise))
+
+
+class GreedyPolicy(nn.Module):
+    """The best action by Q(s, ·); observations [..., D] -> :class:`ActionValues`."""
+
+    def __init__(self, values: nn.Module):
+        """Wrap a network or table, observations -> Q(s, ·), [..., K]."""
+        super().__init__()
+        self.logits = values  # as checkpoints call it
+
+    def forward(self, obs: Tensor, *noise: Tensor) -> ActionValues:
+        """Return the values at each observation; a noisy network takes noise besides."""
+        return ActionValues(self.logits(obs, *noise))
 
 
 class GaussianPolicy(nn.Module):
@@ -46,16 +59,21 @@ class GaussianPolicy(nn.Module):
 
 
 class BoundedPolicy(nn.Module):
-    """A policy whose actions are in a box."""
+    """A policy whose actions are in a box.
+
+    Attributes:
+        low: of the box, A numbers.
+        high: likewise.
+    """
 
     def __init__(self, low: Tensor, high: Tensor):
         """Keep the bounds of the box, [A] each."""
         super().__init__()
-        self._low, self._high = low.tolist(), high.tolist()
+        self.low, self.high = low.tolist(), high.tolist()
 
     def box(self, obs: Tensor) -> Box:
         """Return the box where observations are, as numbers: compiled code has no other tensors."""
-        return Box(as_tensor(self._low, obs), as_tensor(self._high, obs))
+        return Box(as_tensor(self.low, obs), as_tensor(self.high, obs))
 
 
 class SquashedGaussianPolicy(BoundedPolicy):
@@ -153,7 +171,9 @@ class BoxActionCritic(nn.Module):
         return self.value(torch.cat([obs, action], -1)).squeeze(-1)
 
 
-Policy = CategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | DeterministicPolicy
+Policy = (
+    CategoricalPolicy | GreedyPolicy | GaussianPolicy | SquashedGaussianPolicy | DeterministicPolicy
+)
 ActionCritic = DiscreteActionCritic | BoxActionCritic | Ensemble
 
 

@@ -2,11 +2,11 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,25 +17,45 @@ from rlrun.config.load import load_run
 from rlrun.errors import Interrupted, UserError, say, warn
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import duration
+from rlrun.loggers.wandb import WandbLogger
 from rlrun.runs import session
 from rlrun.runs.assembly import Assembly
+from rlrun.runs.evaluate import unwatched
 from rlrun.runs.figures import headline, with_spread
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
-from rlrun.runs.files.record import summary
+from rlrun.runs.files.evaluations import note_evaluation
+from rlrun.runs.files.record import run_info, summary
 from rlrun.runs.preflight import require_room, without_effect
-from rlrun.runs.reports.film import check_video, film
+from rlrun.runs.reports.film import Film, filmed
+
+# Which checkpoint of a run.
+KINDS = ("last", "best")
+
+
+class Trained(NamedTuple):
+    """A run that has ended.
+
+    Attributes:
+        directory: its directory.
+        last_return: mean return of its last evaluation.
+    """
+
+    directory: Path
+    last_return: float
 
 
 def train(experiment: Experiment) -> float:
+    """Train a new run (see :func:`train_run`); return the mean return of its last evaluation."""
+    return train_run(experiment).last_return
+
+
+def train_run(experiment: Experiment) -> Trained:
     """Train a new run.
 
     Args:
         experiment: checked configuration with its parts.
-
-    Returns:
-        The mean return of the last evaluation.
 
     Raises:
         UserError: the parts do not fit together, a logger cannot work, or the disk is full; no
@@ -57,7 +77,7 @@ def train(experiment: Experiment) -> float:
             record=summary(experiment, assembly.counters, facts, "running"),
         ) as directory:
             try:
-                return execute(assembly, directory, facts)
+                return Trained(directory, execute(assembly, directory, facts))
             except (UserError, KeyboardInterrupt):
                 # A logger, say, cannot work as it was asked to; or Ctrl-C, before it is a wish.
                 if assembly.counters.step == 0:
@@ -177,8 +197,11 @@ def evaluate_run(
     seed: int,
     checkpoint: str,
     plugins: Sequence[str] = (),
+    film: Film | None = None,
+    watch: Callable[[int], None] = unwatched,
+    wandb: bool = False,
 ) -> dict[str, Any]:
-    """Play episodes of a run's policy.
+    """Play episodes of a run's policy, and note their figures in its ``evaluations.jsonl``.
 
     Args:
         directory: the run's directory.
@@ -186,20 +209,32 @@ def evaluate_run(
         seed: of the first environment; the others count up from it.
         checkpoint: "last" or "best".
         plugins: the user's packages that the run may use.
+        film: where to film the first episode; None: nowhere. It has the error of a film that could
+            not be made.
+        watch: is told at each step how many episodes have ended.
+        wandb: whether to make a W&B run of it, too.
 
     Returns:
         Facts about the policy and about its returns.
 
     Raises:
-        UserError: there is no such checkpoint, or no memory for so many episodes at once.
+        UserError: there is no such checkpoint, no memory for so many episodes at once, or W&B
+            cannot work.
     """
     require_room(episodes, "episodes")
     with saved_run(directory, checkpoint, plugins) as (assembly, path):
-        result = assembly.evaluator.play(episodes, seed=seed)
+        experiment, states = assembly.experiment, assembly.logger_states
+        logger = wandb_of(experiment) if wandb else None
+        if film is None:
+            result = assembly.evaluator.play(episodes, seed=seed, watch=watch)
+        else:
+            with filmed(assembly, episodes, film) as env:
+                result = assembly.evaluator.play_in(env, seed=seed, watch=watch)
     returns = np.array(result.returns)
-    return {
+    figures = {
         "checkpoint": str(path),
         "step": assembly.counters.step,
+        "seed": seed,
         "episodes": episodes,
         "return": float(returns.mean()),
         "return_std": float(returns.std()),
@@ -207,6 +242,26 @@ def evaluate_run(
         "return_max": float(returns.max()),
         "length": float(np.mean(result.lengths)),
     }
+    noted = {**figures, "checkpoint": path.name}
+    note_evaluation(directory, noted)
+    if logger is not None:
+        info = run_info(experiment, directory, run_directory.provenance())
+        video = film.path if film is not None and film.error is None else None
+        logger.log_evaluation(info, noted, video, states.get("wandb", {}).get("id"))
+    return figures
+
+
+def wandb_of(experiment: Experiment) -> WandbLogger:
+    """Return the W&B logger that a run was trained with, which works here.
+
+    Raises:
+        UserError: it had none, or W&B cannot work.
+    """
+    for logger in experiment.loggers.values():
+        if isinstance(logger, WandbLogger):
+            logger.check()
+            return logger
+    raise UserError("--wandb: the run was not logged to W&B (logger=wandb)")
 
 
 @contextmanager
@@ -226,6 +281,8 @@ def saved_run(
     Raises:
         UserError: there is no such checkpoint, or it does not belong to the run's config.
     """
+    if checkpoint not in KINDS:
+        raise UserError(f"checkpoint {checkpoint!r}: there is {' and '.join(KINDS)}")
     require_own_files(directory)
     experiment = load_run(directory, plugins)
     # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
@@ -237,23 +294,3 @@ def saved_run(
     uncompiled = replace(loaded, info={**loaded.info, "compiled": False})
     with session.assemble(experiment, uncompiled) as assembly:
         yield assembly, loaded.path
-
-
-def film_run(
-    directory: Path, *, seed: int, checkpoint: str, video: Path, plugins: Sequence[str] = ()
-) -> None:
-    """Write a video of one episode of a run's policy.
-
-    Args:
-        directory: the run's directory.
-        seed: of the environment.
-        checkpoint: "last" or "best".
-        video: mp4 file.
-        plugins: the user's packages that the run may use.
-
-    Raises:
-        UserError: there is no such checkpoint, or the video cannot be made.
-    """
-    check_video(video)
-    with saved_run(directory, checkpoint, plugins) as (assembly, _):
-        film(assembly, seed=seed, path=video)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlrun.config.experiment import Experiment
-from rlrun.envs.control import ControlEnv
+from rlrun.envs.control import ControlEnv, EnvStep
 from rlrun.hardware.memory import memory_suffices
 
 
@@ -52,9 +53,34 @@ def which_limit(env_id: str, time_limit: int | None, max_length: int) -> str | N
     return None
 
 
+class Playable(Protocol):
+    """What episodes are played in: a `ControlEnv`, or what looks like one."""
+
+    device: torch.device
+    num_envs: int
+
+    def reset(self, seed: int) -> Tensor:
+        """Begin an episode in every environment; return the observations, [N, D]."""
+
+    def step(self, action: Tensor, rows: Tensor | None = None) -> EnvStep:
+        """Advance all environments, or some rows of them."""
+
+    def drain_episodes(self) -> list[tuple[float, int]]:
+        """Forget the episodes that have ended."""
+
+
+def unwatched(over: int) -> None:
+    """Pass over how many episodes have ended."""
+
+
 @torch.inference_mode()
 def play_episodes(
-    policy: Callable[[Tensor], Tensor], env: ControlEnv, *, seed: int, max_length: int
+    policy: Callable[[Tensor], Tensor],
+    env: Playable,
+    *,
+    seed: int,
+    max_length: int,
+    watch: Callable[[int], None] = unwatched,
 ) -> Episodes:
     """Play one episode in each environment; who has ended waits for the others.
 
@@ -67,6 +93,7 @@ def play_episodes(
         seed: environment i starts from ``seed + i``.
         max_length: steps after which an episode counts as over; without it, a policy that never
             ends an episode would never be done where the environment has no limit either.
+        watch: is told at each step how many episodes have ended.
     """
     obs = env.reset(seed)
     returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
@@ -79,6 +106,7 @@ def play_episodes(
         lengths += running
         running &= ~(step.terminated | step.truncated)
         obs = step.obs
+        watch(env.num_envs - int(running.sum()))
     env.drain_episodes()  # or they would pile up
     return Episodes(returns.tolist(), lengths.tolist())
 
@@ -97,24 +125,38 @@ class Evaluator:
         self._policy = policy
         self._env: ControlEnv | None = None
 
-    def play(self, episodes: int, *, seed: int) -> Episodes:
+    def play(
+        self, episodes: int, *, seed: int, watch: Callable[[int], None] = unwatched
+    ) -> Episodes:
         """Play episodes side by side (see :func:`play_episodes`).
 
         Args:
             episodes: how many, each in an environment of its own; these are kept for the next time.
             seed: of the first one.
+            watch: is told at each step how many episodes have ended.
 
         Raises:
             UserError: there is no memory for so many environments.
         """
         if self._env is None or self._env.num_envs != episodes:
             self.close()
-            self._env = self._make(episodes)
+            self._env = self.make(episodes)
+        return self.play_in(self._env, seed=seed, watch=watch)
+
+    def play_in(
+        self, env: Playable, *, seed: int, watch: Callable[[int], None] = unwatched
+    ) -> Episodes:
+        """Play an episode in each of some environments, as `play` does in its own."""
         max_length = self._experiment.evaluation.max_length
-        return play_episodes(self._policy, self._env, seed=seed, max_length=max_length)
+        return play_episodes(self._policy, env, seed=seed, max_length=max_length, watch=watch)
 
     @memory_suffices("the environments of an evaluation")
-    def _make(self, episodes: int) -> ControlEnv:
+    def make(self, episodes: int) -> ControlEnv:
+        """Make environments for so many episodes; they are the caller's.
+
+        Raises:
+            UserError: there is no memory for so many.
+        """
         threads = self._experiment.hardware.physics_threads
         return ControlEnv.make(self._experiment.env, num_envs=episodes, threads=threads)
 

@@ -14,6 +14,7 @@ from rlrun.errors import (
     NonFiniteError,
     UserError,
 )
+from rlrun.hardware.spec import settings_kept
 from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.checkpoint import Checkpoint
@@ -28,6 +29,7 @@ def assemble(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[
     """Set this process up for a run, build its parts, and let its environments go in the end.
 
     The process comes first: how many threads compute the initial weights can show in their bits.
+    Afterwards it is as it was.
 
     Args:
         experiment: checked configuration with its parts.
@@ -42,11 +44,12 @@ def assemble(experiment: Experiment, checkpoint: Checkpoint | None) -> Iterator[
             threads = int(checkpoint.info["operation_threads"])
             hardware = replace(experiment.hardware, learner_threads=max(1, min(threads, 1024)))
             experiment = replace(experiment, hardware=hardware)
-    experiment.hardware.prepare()
-    assembly = Assembly(experiment, checkpoint)
-    del checkpoint  # as large as the run itself, which has taken what it needs
-    with closing(assembly):
-        yield assembly
+    with settings_kept():
+        experiment.hardware.prepare()
+        assembly = Assembly(experiment, checkpoint)
+        del checkpoint  # as large as the run itself, which has taken what it needs
+        with closing(assembly):
+            yield assembly
 
 
 def execute(assembly: Assembly, directory: Path, facts: dict[str, Any]) -> float:

@@ -1,6 +1,7 @@
 """Ctrl-C and its kin as a wish that is granted at the end of an iteration."""
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,7 +25,9 @@ class StopFlag:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopFlag":
-        """Take the signals over."""
+        """Take the signals over; in another thread than the main one Python gives none away."""
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in HANDLED:
             # A shell script's background job ignores Ctrl-C, and nohup's job SIGHUP; they go on
             # doing so. A handler that Python does not know (None) could not be put back.

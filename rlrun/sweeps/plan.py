@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,7 @@ def add_run(sweep: Path, experiment: Experiment, own: Sequence[str]) -> Job:
     Raises:
         UserError: its directory cannot be made, or ``run_dir`` names one that another run has.
     """
+    experiment = replace(experiment, sweep=sweep.name)
     name, point = run_name(experiment, own), " ".join(own)
     places = [Path(experiment.run_dir)] if experiment.run_dir else [sweep / name]
     if not experiment.run_dir:

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlrun.analysis.results import examine, show
+from rlrun.analysis.stored_runs import read_run
 from rlrun.config.load import load_run
 from rlrun.errors import Interrupted, JobFailed, UserError, say
-from rlrun.loggers.progress import StandardError
+from rlrun.loggers.progress import LastingOutput, StandardError
 from rlrun.runs.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.display import SweepDisplay
@@ -35,11 +37,23 @@ def run_sweep(sweep: Path, jobs: Sequence[Job], places: Sequence[str | None]) ->
         finally:
             pool.close()
             display.close()
+    finished = [job for job in jobs if job in pool.ended and pool.ended[job].status == "finished"]
+    if len(finished) > 1:
+        compare(sweep, finished)
     say("\n".join(closing_lines(sweep, jobs, pool.ended)), sys.stdout)
     if stop.signal is not None:
         raise Interrupted(stop.signal)
     if any(ending.status == "failed" for ending in pool.ended.values()):
         raise JobFailed(f"not every run of {sweep} finished")
+
+
+def compare(sweep: Path, finished: Sequence[Job]) -> None:
+    """Print what `rlrun compare` says of the runs that have finished."""
+    try:
+        runs = [read_run(job.directory) for job in finished]
+        show(examine(runs, command=f"rlrun compare {sweep}"), LastingOutput())
+    except UserError as error:
+        say(f"not compared: {error}", sys.stdout)
 
 
 def resume_sweep(sweep: Path, plugins: Sequence[str]) -> None:
@@ -89,5 +103,7 @@ def closing_lines(sweep: Path, jobs: Sequence[Job], ended: dict[Job, Ending]) ->
         lines.append(f"  rlrun resume {sweep}")
     if before == len(jobs):
         lines.append("  the same words with hydra.sweep.dir=… train them anew")
+    if len(finished) > 1:
+        lines.append(f"  rlrun compare {sweep} --output report")
     lines.append(f"  rlrun list {sweep}")
     return lines

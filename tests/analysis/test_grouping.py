@@ -36,6 +36,7 @@ def test_runs_that_differ_in_their_seed_are_one_method():
         ("algo._target_", "another.place"),
         ("env.workers", 4),
         ("env.worker_timeout", 4),
+        ("env.plugins", ["a"]),
     ],
 )
 def test_how_a_run_is_done_is_no_method_and_no_task(key, value):

@@ -122,7 +122,7 @@ MISTAKES = {
     "plugins=[gymnasiumm]": "plugins: no module 'gymnasiumm'; did you mean 'gymnasium'?",
     "hardware.compile=atuo": "expected one of auto, off, on, got 'atuo'; did you mean 'auto'?",
     "evla x": "no command 'evla'; did you mean 'eval'?",
-    "hopper": "no command 'hopper'; there is eval, list, resume, train (settings are",
+    "hopper": "no command 'hopper'; there is compare, eval, export, list, resume, train (settings",
     "algo=ppo hopper": "hopper: settings are written name=value",
     "model.hidden_sizes=[64,": "model.hidden_sizes=[64,:",
     "--seed 3": "no option --seed; settings are written seed=value",
@@ -226,7 +226,7 @@ def test_resume_says_what_a_larger_total_does_to_the_schedule(rlrun):
 
 
 def test_every_verb_has_its_own_help(rlrun):
-    for verb in ("eval", "resume", "list"):
+    for verb in ("eval", "export", "resume", "list"):
         code, out, _ = rlrun(verb, "--help")
         assert code == 0
         assert f"usage: rlrun {verb}" in out

@@ -1,9 +1,14 @@
 """A run's name, and what run.json and the loggers are told of it."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from running import compose, experiment, record, small
 
 from rlrun.cli.hydra_bridge import usual_choices
+from rlrun.config.load import load_run
+from rlrun.errors import UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api
 from rlrun.runs.files.record import title
@@ -86,3 +91,17 @@ def test_the_names_come_back_with_the_run(tmp_path):
     evaluations = {row["step"]: row["eval/return"] for row in rows if "eval/return" in row}
     # The last tenth of 704 steps begins before the point of resumption, at 633.6.
     assert second["final_return"] == (evaluations[640] + evaluations[704]) / 2
+
+
+def test_the_sweep_is_in_the_record_and_comes_back_with_the_run(tmp_path):
+    directory = tmp_path / "run"
+    described = experiment(small("cartpole", "total_steps=64", f"run_dir={directory}"))
+    assert described.sweep is None
+    api.train(replace(described, sweep="2026-01-02/12-00-00_sweep"))
+    assert record(directory)["sweep"] == "2026-01-02/12-00-00_sweep"
+    assert load_run(directory).sweep == "2026-01-02/12-00-00_sweep"
+    api.resume(directory, total_steps=128)
+    assert record(directory)["sweep"] == "2026-01-02/12-00-00_sweep"
+    (directory / "run.json").write_text(json.dumps({**record(directory), "sweep": 3}))
+    with pytest.raises(UserError, match=r"run\.json: sweep: expected text or null, got 3"):
+        load_run(directory)

@@ -268,6 +268,20 @@ def test_an_environment_that_hangs_is_named():
     assert not any(map(is_there, processes))
 
 
+def test_time_in_which_all_are_suspended_does_not_count():
+    """As where a cluster suspends a job."""
+    process = start_keeper(seconds=1.0, timeout=2.0)
+    everybody = [process.pid, *map(int, process.stdout.readline().split())]
+    time.sleep(0.7)  # in the middle of the step
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in everybody:
+            os.kill(pid, number)
+        time.sleep(2.5 if number == signal.SIGSTOP else 0)
+    assert process.stdout.readline() == "stepped\n"
+    process.kill()
+    process.communicate()
+
+
 def test_a_share_may_take_longer_than_a_call():
     env = shared_out(partial(Sleepy, 0.2), num_envs=4, workers=1, timeout=0.5)
     env.reset(seed=0)
@@ -326,26 +340,32 @@ from corridors import Sleepy
 
 from rlrun.envs.workers.vector import WorkerVectorEnv
 
+seconds, timeout = map(float, sys.argv[1:])
 env = WorkerVectorEnv(
-    partial(Sleepy, float(sys.argv[1])), num_envs=2, workers=2, timeout=60.0, plugins=[]
+    partial(Sleepy, seconds), num_envs=2, workers=2, timeout=timeout, plugins=[]
 )
 obs, _ = env.reset(seed=0)
 print(*obs[:, 0].astype(int), flush=True)
 env.step(np.zeros(2, np.int64))
+print("stepped", flush=True)
 sys.stdin.read()
 """
 
 
-@pytest.mark.parametrize("seconds", [0, 60], ids=["idle", "in a step"])
-def test_workers_end_with_a_process_that_is_killed(seconds):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KEEPER, str(seconds)],
+def start_keeper(seconds: float, timeout: float) -> subprocess.Popen:
+    """Start a process with two workers, whose ids it prints, and a step of so many seconds."""
+    return subprocess.Popen(
+        [sys.executable, "-c", KEEPER, str(seconds), str(timeout)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    with process:
+
+
+@pytest.mark.parametrize("seconds", [0, 60], ids=["idle", "in a step"])
+def test_workers_end_with_a_process_that_is_killed(seconds):
+    with start_keeper(seconds, timeout=60.0) as process:
         workers = list(map(int, process.stdout.readline().split()))
         assert len(workers) == 2
         assert all(map(is_there, workers))

@@ -21,6 +21,9 @@ class Recorder:
     def checkpoint(self, path, aliases):
         self.calls.append(("checkpoint", path, aliases))
 
+    def picture(self, name, path):
+        self.calls.append(("picture", name, path))
+
     def close(self, status, figures):
         self.calls.append(("close", status, figures))
 
@@ -58,11 +61,13 @@ def test_every_logger_gets_every_call(tmp_path):
     loggers = Loggers({"first": first, "second": second}, {})
     loggers.log({"train/return": 1.0}, 10)
     loggers.checkpoint(tmp_path, ["last"])
+    loggers.picture("curves", tmp_path / "curves.png")
     loggers.close("finished", {"best_return": 1.0})
     assert first.calls == second.calls
     assert first.calls == [
         ("log", {"train/return": 1.0}, 10),
         ("checkpoint", tmp_path, ["last"]),
+        ("picture", "curves", tmp_path / "curves.png"),
         ("close", "finished", {"best_return": 1.0}),
     ]
 

@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import wandb
 import wandb_file
+from matplotlib.figure import Figure
 from running import Process, small
 
 from rlrun.errors import UserError
@@ -84,14 +86,76 @@ def test_an_offline_run_holds_everything_that_was_logged(info, capsys):
     assert {name: file.config[name] for name in info.facts} == info.facts
     assert file.config["settings"] == info.config
 
-    # Everything is drawn against the environment steps.
-    assert [metric.name for metric in file.metrics if metric.name] == ["step"]
+    assert file.config["sweep"] is None
+
+    # Everything is drawn against the environment steps; the axes have no charts of their own.
+    axes = [metric for metric in file.metrics if metric.name]
+    assert [metric.name for metric in axes] == ["step", "update", "time_s"]
+    assert all(metric.options.hidden for metric in axes)
     globs = [metric for metric in file.metrics if metric.glob_name]
     assert [(metric.glob_name, metric.step_metric) for metric in globs] == [("*", "step")]
 
     (line,) = capsys.readouterr().err.splitlines()
     assert "no API key" in line
     assert f"wandb sync {info.directory}" in line
+
+
+def test_pictures_are_media_at_the_last_step(info, tmp_path):
+    figure = Figure(figsize=(1, 1))
+    figure.savefig(tmp_path / "curves.png")
+    logger = spec().open(replace(info, sweep="2026-01-02/ppo"), None)
+    log(logger, ROWS)
+    logger.picture("curves", tmp_path / "curves.png")
+    logger.close("finished", {})
+    (file,) = run_files(info)
+    assert file.logged() == ROWS
+    assert file.config["sweep"] == "2026-01-02/ppo"
+    ((name, (step, picture)),) = file.media().items()
+    assert (name, step, picture["_type"]) == ("curves", 60, "image-file")
+    (copy,) = info.directory.glob(f"wandb/offline-run-*/files/{picture['path']}")
+    assert copy.read_bytes() == (tmp_path / "curves.png").read_bytes()
+
+
+FIGURES = {
+    "checkpoint": "step-000000002048",
+    "step": 2048,
+    "seed": 0,
+    "episodes": 100,
+    "return": 7.5,
+    "return_std": 1.5,
+    "return_min": 5.0,
+    "return_max": 9.0,
+    "length": 20.0,
+}
+
+
+def test_an_evaluation_is_a_run_of_its_own_beside_the_trained_one(info, tmp_path, capsys):
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    logger = spec()
+    logger.log_evaluation(info, FIGURES, tmp_path / "film.mp4", train_id="abc")
+    logger.log_evaluation(info, FIGURES, None, train_id=None)
+    first, second = run_files(info)
+    assert first.run.job_type == second.run.job_type == "eval"
+    assert first.run.run_group == "ppo-hopper"
+    assert first.run.display_name == "ppo-hopper-s3_eval"
+    assert first.run.run_id != second.run.run_id
+    assert list(first.run.tags) == ["paper", "v1"]
+    assert first.config["evaluation"] == FIGURES
+    assert (first.config["train_run"], second.config["train_run"]) == ("abc", None)
+    assert {name: first.config[name] for name in info.facts} == info.facts
+    expected = {
+        "step": 2048,
+        "eval/return": 7.5,
+        "eval/return_std": 1.5,
+        "eval/return_min": 5.0,
+        "eval/return_max": 9.0,
+        "eval/length": 20.0,
+    }
+    assert first.logged() == second.logged() == [expected]
+    ((name, (step, film)),) = first.media().items()
+    assert (name, step, film["_type"]) == ("video", 2048, "video-file")
+    assert second.media() == {}
+    assert capsys.readouterr().err.count("upload with: wandb sync") == 2
 
 
 @pytest.mark.parametrize(("status", "code"), [("interrupted", 255), ("failed", 1)])
@@ -226,6 +290,7 @@ def test_kill_9_loses_no_row_of_a_run_that_is_resumed(tmp_path):
     assert logged == [pytest.approx(row, nan_ok=True) for row in rows.values()]
 
     resumed = files[-1]
+    assert resumed.media().keys() == {"curves"}
     assert resumed.run.display_name == "ppo_cartpole_s0"
     assert resumed.run.run_group == "ppo_cartpole"
     now = json.loads((directory / "run.json").read_text())

@@ -8,7 +8,12 @@ from rlrun.envs.problem import Problem
 from rlrun.models.actor import Actor
 from rlrun.models.bounded_distributions import Box
 from rlrun.models.explorers import ActionNoise, EpsilonGreedy, Explorer, NoisyActions, OwnChance
-from rlrun.models.networks import CategoricalPolicy, DeterministicPolicy, SquashedGaussianPolicy
+from rlrun.models.networks import (
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GreedyPolicy,
+    SquashedGaussianPolicy,
+)
 
 BOX = Box(torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 1.0]))
 
@@ -25,9 +30,9 @@ def actor(policy: nn.Module, seed: int = 0) -> Actor:
     return Actor(policy, as_it_is, generator, torch.device("cpu"), apart=True)
 
 
-def q_values() -> CategoricalPolicy:
+def q_values() -> GreedyPolicy:
     torch.manual_seed(0)
-    return CategoricalPolicy(nn.Linear(3, 4))
+    return GreedyPolicy(nn.Linear(3, 4))
 
 
 @torch.no_grad()
@@ -90,7 +95,12 @@ def test_noise_without_memory_is_independent_and_stays_in_the_box():
 def test_a_cold_explorer_acts_at_random(space):
     discrete = isinstance(space, spaces.Discrete)
     torch.manual_seed(0)
-    policy = q_values() if discrete else SquashedGaussianPolicy(nn.Linear(3, 4), BOX.low, BOX.high)
+    network = nn.Linear(3, 4)
+    policy = (
+        CategoricalPolicy(network)
+        if discrete
+        else SquashedGaussianPolicy(network, BOX.low, BOX.high)
+    )
     explorer = Explorer(actor(policy), OwnChance(), problem(space))
     obs = torch.randn(1, 3).expand(8000, 3)
     action, behaviour = explorer.act(obs)

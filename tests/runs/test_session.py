@@ -94,6 +94,8 @@ def test_ctrl_c_while_compiling_leaves_nothing_behind(tmp_path):
         text=True,
         env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
         start_new_session=True,
+        # As in a terminal's foreground: a script's background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     said = []
     for line in run.stdout:

@@ -20,6 +20,7 @@ from running import (
 from rlrun.errors import UserError
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.reports.film import Film
 
 STEPS = ["total_steps=1920", "evaluation.every_steps=960", "env.max_episode_steps=25"]
 NEVER = "checkpoint.every_seconds=3600"
@@ -153,8 +154,12 @@ def test_a_film_is_of_the_wrapped_environment(tmp_path):
     directory, video = tmp_path / "run", tmp_path / "film.mp4"
     words = small("cartpole", "total_steps=64", *WRAPPED, *WORKERS, f"run_dir={directory}")
     api.train(experiment(words))
-    api.film_run(directory, seed=0, checkpoint="last", video=video)
+    figures = {"episodes": 2, "seed": 0, "checkpoint": "last"}
+    film = Film(video)
+    filmed = api.evaluate_run(directory, **figures, film=film)
+    assert film.error is None
     assert video.stat().st_size > 1000
+    assert filmed == api.evaluate_run(directory, **figures)
 
 
 def test_what_wrappers_cost_is_said(tmp_path, capsys):

@@ -39,6 +39,7 @@ def test_a_job_has_one_run_however_often_it_is_planned(tmp_path):
     assert first.point == "seed=3"
     before = record(first.directory)
     assert before["status"] == "planned"
+    assert before["sweep"] == tmp_path.name
     # Where it runs, and who is told of it, makes no other run of it.
     elsewhere = experiment(small("cartpole", "seed=3", "hardware.threads=1", "tags=[x]"))
     assert add_run(tmp_path, elsewhere, ["seed=3"]) == first

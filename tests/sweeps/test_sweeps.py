@@ -51,7 +51,11 @@ def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
     for name in first:
         assert len(re.findall(rf"^{name}: finished, return .* after 256 steps", output, re.M)) == 1
     assert "2 of 2 runs finished in sweep\n" in output
-    assert "evaluation" not in output
+    assert "evaluation 2" not in output
+    # The comparison, and what its reader has to know.
+    assert re.search(r"^ +CartPole-v1 +ppo +2 ", output, re.M)
+    assert "no interval under 3 seeds: ppo on CartPole-v1 (2)" in output
+    assert "  rlrun compare sweep --output report\n" in output
     assert "not compiled" not in output
     before = {path: (path / "run.json").read_bytes() for path in first.values()}
 

@@ -36,7 +36,7 @@ from rlrun.learning.exploration import Exploration
 from rlrun.learning.learner import GradientDescent, GradientState
 from rlrun.learning.optimizers import Adam
 from rlrun.models.explorers import EpsilonGreedy
-from rlrun.models.networks import CategoricalPolicy
+from rlrun.models.networks import GreedyPolicy
 from rlrun.models.noisy import Noisy, NoisyWeights
 
 
@@ -103,7 +103,7 @@ class DQN:
         self.body = ReplayUpdate(
             context,
             self.replay,
-            CategoricalPolicy(values),
+            GreedyPolicy(values),
             None,
             self.greedy,
             gamma=self.gamma,

@@ -16,7 +16,7 @@ from rlrun.errors import UserError
 from rlrun.hardware.memory import require_memory
 from rlrun.learning.contract import Context, Stateful, Trainable
 from rlrun.models.actor import Actor
-from rlrun.models.networks import CategoricalPolicy, Critic, Networks
+from rlrun.models.networks import Critic, GreedyPolicy, Networks
 from rlrun.models.tables import Table
 
 BYTES_PER_NUMBER = 8
@@ -47,7 +47,7 @@ class TableAgent:
         require_memory(states * (actions + 1) * BYTES_PER_NUMBER, f"a table of {states:.3g} states")
         self._table = Table(problem.state_sizes, actions)
         value = Table(problem.state_sizes, 1)
-        self.networks = Networks(CategoricalPolicy(self._table), Critic(value), None)
+        self.networks = Networks(GreedyPolicy(self._table), Critic(value), None)
         self.networks.requires_grad_(False)
         self.action_value, self.value = self._table.rows.data, value.rows.data[:, 0]
         as_it_is = ObservationNormalizer(problem.obs_size, clip=torch.inf, enabled=False)

@@ -22,7 +22,7 @@ from rlrun.errors import UserError, WorkerFailure
 # Seconds that a worker may take to start before it calls its first environment.
 STARTING_S = 120.0
 
-# Seconds between two looks at whether workers that have not answered are at work.
+# Seconds between two looks at whether workers that have not answered are at work, at most.
 LOOK_S = 1.0
 
 # Seconds that all have to close their environments before they are killed.
@@ -219,10 +219,12 @@ class WorkerVectorEnv(VectorEnv):
             raise lost
         answers: dict[Worker, Any] = {}
         failures: dict[Worker, Exception] = {}
-        # How many calls each had done when it was seen to begin one, and when that was.
-        waiting = {worker: (worker.calls, time.monotonic()) for worker in asked}
+        # How many calls each had begun, and for how many seconds it is silent since. Waited for,
+        # and not by the clock, which goes on where all processes are suspended.
+        waiting = {worker: (worker.calls, 0.0) for worker in asked}
+        look = min(LOOK_S, self._timeout / 4)
         while waiting:
-            ready = self._selector.select(min(LOOK_S, self._timeout))
+            ready = self._selector.select(look)
             for key, _ in ready:
                 worker = key.data
                 waiting.pop(worker, None)  # one that was not asked can have ended all the same
@@ -236,25 +238,25 @@ class WorkerVectorEnv(VectorEnv):
                     problem = f"its worker process {worker.how_it_ended()}"
                     self._lose(worker, self._failure(worker, problem))
             if not ready:
-                self._look_for_hanging(waiting)
+                self._count_silence(waiting, look)
         failures |= self._lost
         for worker in self._workers:
             if worker in failures:
                 raise failures[worker]
         return [answers[worker] for worker in asked]
 
-    def _look_for_hanging(self, waiting: dict[Worker, tuple[int, float]]) -> None:
+    def _count_silence(self, waiting: dict[Worker, tuple[int, float]], seconds: float) -> None:
         """Kill the workers whose environments do not come back from a call.
 
         Args:
             waiting: see `_answers`; is brought up to date.
+            seconds: for which none of them has answered.
         """
-        now = time.monotonic()
-        for worker, (calls, since) in list(waiting.items()):
+        for worker, (calls, silent) in list(waiting.items()):
             limit = self._timeout if worker.calls else max(self._timeout, STARTING_S)
-            if worker.calls != calls:
-                waiting[worker] = (worker.calls, now)
-            elif now - since > limit:
+            silent = silent + seconds if worker.calls == calls else 0.0
+            waiting[worker] = (worker.calls, silent)
+            if silent >= limit:
                 del waiting[worker]
                 worker.kill()
                 problem = f"it hangs: no end of a call after {limit:g} s (env.worker_timeout)"

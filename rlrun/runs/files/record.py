@@ -22,6 +22,9 @@ from rlrun.runs.reports.curves import draw_curves
 from rlrun.runs.reports.prediction import ERROR, draw_prediction
 from rlrun.runs.reports.table import draw_table
 
+# What may be drawn of a run: <name>.png in its directory.
+PICTURES = ("curves", "prediction", "table")
+
 # Largest share of a run's time that goes into curves.png.
 DRAWING_SHARE = 0.02
 
@@ -88,15 +91,7 @@ class Record:
         experiment = self._experiment
         if not experiment.loggers:
             return
-        code = {key: self.facts[key] for key in ("git_commit", "versions")}
-        info = RunInfo(
-            directory=self.directory,
-            name=experiment.name,
-            facts={**experiment.identity, **code},
-            config=experiment.config,
-            group=experiment.group or experiment.label,
-            tags=experiment.tags,
-        )
+        info = run_info(experiment, self.directory, self.facts)
         # A server out of reach can take minutes to say so.
         with self.progress.status(f"opening {', '.join(experiment.loggers)}"):
             self.loggers.open(experiment.loggers, info)
@@ -216,6 +211,9 @@ class Record:
             except CheckpointNotWritten as full:
                 warn(f"run.json does not say '{status}': {full}")
             self.draw()
+            for name in PICTURES:
+                if (path := self.directory / f"{name}.png").exists():
+                    self.loggers.picture(name, path)
         self.loggers.close(status, self.figures())
         os.close(self._opened)
 
@@ -242,6 +240,7 @@ def summary(
     return {
         "status": status,
         "label": experiment.label,
+        "sweep": experiment.sweep,
         **experiment.identity,
         "total_steps": experiment.total_steps,
         "step": counters.step,
@@ -253,6 +252,26 @@ def summary(
         "error": error,
         **facts,
     }
+
+
+def run_info(experiment: Experiment, directory: Path, facts: dict[str, Any]) -> RunInfo:
+    """Return what a logger is told of a run.
+
+    Args:
+        experiment: what is run.
+        directory: its directory.
+        facts: where its numbers come from (`provenance`).
+    """
+    code = {key: facts[key] for key in ("git_commit", "versions")}
+    return RunInfo(
+        directory=directory,
+        name=experiment.name,
+        facts={**experiment.identity, **code},
+        config=experiment.config,
+        group=experiment.group or experiment.label,
+        tags=experiment.tags,
+        sweep=experiment.sweep,
+    )
 
 
 def title(experiment: Experiment) -> str:

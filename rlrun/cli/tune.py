@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,32 @@ from rlrun.cli.hydra_bridge import compose
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.errors import Interrupted, UserError, say
+from rlrun.loggers.interface import check_loggers
+from rlrun.loggers.progress import StandardError
+from rlrun.runs.preflight import Preflight
+from rlrun.runs.signals import StopFlag
+from rlrun.sweeps import plan, room
+from rlrun.sweeps.run import run_sweep
+from rlrun.tuning import outcome, space
+from rlrun.tuning.display import StudyDisplay
+from rlrun.tuning.study import Question, best_values, open_study
+from rlrun.tuning.tuner import Tuner
 
 # Where a study's directory is made that the command line does not name.
 STUDIES = Path("outputs", "tune")
 
 # Below a study's directory: runs on fresh seeds, with the usual values and with the best.
 VALIDATION = "validation"
+
+# Names of the two, as values of the setting `group`.
+USUAL, BEST = "usual", "best"
+
+# What is tune's own to decide, and how it is told.
+DECIDED = {
+    "seed": "--seeds has those that are searched on, --validate those of the proof",
+    "run_dir": "--dir names the study's directory",
+    "group": "the runs of the proof are in the groups usual and best",
+}
 
 
 def tune(arguments: argparse.Namespace) -> None:
@@ -26,42 +46,64 @@ def tune(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a mistake in the words, or a study of another question.
         Interrupted: a signal asked to stop; the same words go on.
-        JobFailed: a run of the validation failed.
+        JobFailed: a run of the proof failed.
     """
-    from rlrun.loggers.progress import StandardError
-    from rlrun.runs.preflight import Preflight
-    from rlrun.runs.signals import StopFlag
-    from rlrun.sweeps import outcome, room, space
-    from rlrun.sweeps.plan import sweep_name
-    from rlrun.sweeps.study import Question, best_values, open_study
-    from rlrun.sweeps.tune_display import StudyDisplay
-    from rlrun.sweeps.tuner import Tuner
-
-    ranges, fixed = space.split(arguments.words)
-    usual = compose(fixed, Path(), arguments.config_dir)
-    if shared := {*arguments.seeds} & {*arguments.validate}:
-        raise UserError(f"--validate has seeds that are searched on: {sorted(shared)}")
-    searched = space.merge(known_space(usual), ranges, fixed)
+    ranges, words = space.split(arguments.words)
+    for key, how in DECIDED.items():
+        if key in ranges or key in map(space.key_of, words):
+            raise UserError(f"{key}=…: {how}")
+    if shared := sorted({*arguments.seeds} & {*arguments.validate}):
+        raise UserError(f"--validate has seeds that are searched on: {shared}")
+    usual = compose(words, Path(), arguments.config_dir)
+    searched = space.merge(known_space(usual, arguments.config_dir), ranges, words)
+    if not searched:
+        algo = usual.choices["algo"]
+        raise UserError(f"nothing to search: no tune/{algo}.yaml, and no range in the words")
     space.require_known(searched, [*settings(usual.config), *usual.choices])
     question = Question(
-        words=fixed,
+        words=words,
         space=searched,
         seeds=arguments.seeds,
         sampler=arguments.sampler,
         pruner=arguments.pruner,
     )
-    directory = arguments.dir or STUDIES / sweep_name(arguments.words)
+    check_loggers(usual.loggers)
     Preflight().check(usual)
+    directory = arguments.dir or STUDIES / plan.sweep_name(arguments.words)
+    best = search(arguments, question, usual, directory)
+    if arguments.validate:
+        prove(arguments, question, usual, best, directory)
+
+
+def search(
+    arguments: argparse.Namespace, question: Question, usual: Experiment, directory: Path
+) -> dict[str, Any]:
+    """Train trials until there are enough, and write down what is best.
+
+    Args:
+        arguments: the command line's.
+        question: what is to be found out.
+        usual: the run without the searched values, which has been set up.
+        directory: of the study.
+
+    Returns:
+        The best values by setting.
+
+    Raises:
+        UserError: the directory has another study, or no trial came to its end.
+        Interrupted: a signal asked to stop.
+    """
     slots = room.slots([usual] * arguments.trials)
-    study = open_study(directory, question, evaluations=evaluations(usual))
+    evaluations = usual.total_steps // usual.evaluation.interval(usual.total_steps)
+    study = open_study(directory, question, evaluations=evaluations)
     display = StudyDisplay(arguments.trials, StandardError())
     tuner = Tuner(
         study,
         directory,
         question,
-        partial(make_jobs, arguments, fixed, len(slots)),
+        MakeJobs(question.words, arguments.config_dir, arguments.seeds, len(slots)),
         trials=arguments.trials,
-        evaluations=evaluations(usual),
+        evaluations=evaluations,
         slots=slots,
         display=display,
     )
@@ -75,90 +117,126 @@ def tune(arguments: argparse.Namespace) -> None:
         say(f"To go on: rlrun {shlex.join(sys.argv[1:])}", sys.stdout)
         raise Interrupted(stop.signal)
     values = best_values(study)
+    trials = f"best of {len(study.trials)} trials"
     headline = (
-        f"{usual.choices['algo']} on {usual.env.id}: best of {len(study.trials)} trials on seeds "
-        f"{', '.join(map(str, arguments.seeds))} (rlrun tune)"
+        f"{usual.choices['algo']} on {usual.env.id}: {trials} on seeds "
+        f"{', '.join(map(str, question.seeds))} (rlrun tune)"
     )
-    file = outcome.write_best(directory, headline, values, searched, arguments.seeds)
+    file = outcome.write_best(
+        directory,
+        headline,
+        values,
+        question,
+        pair=tuned_pair(usual, question.words, arguments.config_dir),
+    )
     outcome.draw(study, directory)
-    lines = [f"Best of {len(study.trials)} trials, {study.best_value:,.1f}:"]
+    lines = [f"The {trials}, {study.best_value:,.1f}:"]
     lines += [f"  {key}={value}" for key, value in values.items()]
-    lines += [f"They are in {file}. Next:"]
-    use = shlex.join(["--config-dir", str(directory), *fixed, "tuned=best"])
-    say("\n".join([*lines, f"  rlrun {use}"]), sys.stdout)
-    if arguments.validate:
-        validate(arguments, directory, fixed, values)
+    lines.append(f"They are in {file}. Next:")
+    words = [word for word in question.words if space.key_of(word) != "tuned"]
+    own = arguments.config_dir or directory
+    if own != directory:
+        lines.append(f"  cp {shlex.join([str(file), str(own / outcome.BEST)])}")
+    lines.append(f"  rlrun {shlex.join(['--config-dir', str(own), *words, 'tuned=best'])}")
+    say("\n".join(lines), sys.stdout)
+    return values
 
 
-def make_jobs(
+def prove(
     arguments: argparse.Namespace,
-    fixed: Sequence[str],
-    at_once: int,
-    place: Path,
-    values: Mapping[str, Any],
-    seeds: Sequence[int] | None = None,
-) -> list[Any]:
-    """Make the runs of some values, one for each seed.
+    question: Question,
+    usual: Experiment,
+    best: Mapping[str, Any],
+    directory: Path,
+) -> None:
+    """Train the usual and the best values on fresh seeds, and compare them.
 
     Args:
         arguments: the command line's.
-        fixed: words that all runs have.
-        at_once: runs at the same time, which share the cores.
-        place: directory that the runs are in.
-        values: by setting.
-        seeds: None: those that are searched on.
-
-    Raises:
-        UserError: the values make no run.
-    """
-    from rlrun.runs.preflight import Preflight
-    from rlrun.sweeps import room, space
-    from rlrun.sweeps.plan import add_run
-
-    jobs, preflight = [], Preflight()
-    for seed in arguments.seeds if seeds is None else seeds:
-        words = [*fixed, *space.as_words(values), f"seed={seed}"]
-        experiment = compose(words, Path(), arguments.config_dir)
-        preflight.check(experiment)
-        jobs.append(add_run(place, room.with_share(experiment, at_once), [f"seed={seed}"]))
-    return jobs
-
-
-def validate(
-    arguments: argparse.Namespace, directory: Path, fixed: Sequence[str], values: Mapping[str, Any]
-) -> None:
-    """Train the usual and the best values on fresh seeds, and compare them.
+        question: what was to be found out.
+        usual: the run without the searched values, which has been set up.
+        best: those values.
+        directory: of the study.
 
     Raises:
         Interrupted, JobFailed: see :func:`rlrun.sweeps.run.run_sweep`.
     """
-    from rlrun.sweeps import room
-    from rlrun.sweeps.run import run_sweep
-
-    usual = compose(fixed, Path(), arguments.config_dir)
     place = directory / VALIDATION
-    count = 2 * len(arguments.validate)
-    slots = room.slots([usual] * count)
-    jobs = []
-    for name, chosen in (("usual", {}), ("best", values)):
-        jobs += make_jobs(
-            arguments, fixed, len(slots), place / name, chosen, seeds=arguments.validate
-        )
-    run_sweep(place, jobs, slots)
+    slots = room.slots([usual] * 2 * len(arguments.validate))
+    make_jobs = MakeJobs(question.words, arguments.config_dir, arguments.validate, len(slots))
+    with_usual = make_jobs(place, {"group": USUAL})
+    with_best = make_jobs(place, {**best, "group": BEST})
+    jobs = [job for pair in zip(with_usual, with_best, strict=True) for job in pair]
+    plan.write_plan(place, arguments.words, ["group", "seed"], jobs)
+    run_sweep(place, jobs, slots, by=["group"])
+    say(outcome.verdict(with_usual, with_best), sys.stdout)
 
 
-def evaluations(experiment: Experiment) -> int:
-    """Return how many evaluations a run has after its first step."""
-    every = experiment.evaluation.interval(experiment.total_steps)
-    return max(1, experiment.total_steps // every)
+@dataclass(frozen=True)
+class MakeJobs:
+    """Makes the runs of some values, one for each seed.
+
+    Attributes:
+        words: what all of the runs have.
+        config_dir: the user's own groups.
+        seeds: of the runs.
+        at_once: runs at the same time, which share the cores.
+    """
+
+    words: Sequence[str]
+    config_dir: Path | None
+    seeds: Sequence[int]
+    at_once: int
+
+    def __call__(self, place: Path, values: Mapping[str, Any]) -> list[plan.Job]:
+        """Make the runs, or find those that are there.
+
+        Args:
+            place: directory that they are in.
+            values: by setting.
+
+        Raises:
+            UserError: the values make no run.
+        """
+        jobs, preflight = [], Preflight()
+        for seed in self.seeds:
+            own = [*space.as_words(values), f"seed={seed}"]
+            experiment = compose([*self.words, *own], Path(), self.config_dir)
+            preflight.check(experiment)
+            named = [word for word in own if space.key_of(word) in ("group", "seed")]
+            jobs.append(plan.add_run(place, room.with_share(experiment, self.at_once), named))
+        return jobs
 
 
-def known_space(experiment: Experiment) -> dict[str, str]:
-    """Return what there is to search of an algorithm, without the command line's ranges."""
-    from rlrun.sweeps.space import read_space
+def known_space(experiment: Experiment, config_dir: Path | None) -> dict[str, str]:
+    """Return what there is to search of an algorithm, without the command line's ranges.
 
-    path = conf_directory() / "tune" / f"{experiment.choices['algo']}.yaml"
-    return read_space(path) if path.exists() else {}
+    Args:
+        experiment: whose algorithm.
+        config_dir: the user's own groups, which may have a file for it.
+    """
+    name = Path("tune", f"{experiment.choices['algo']}.yaml")
+    for directory in (config_dir, conf_directory()):
+        if directory is not None and (directory / name).exists():
+            return space.read_space(directory / name)
+    return {}
+
+
+def tuned_pair(experiment: Experiment, words: Sequence[str], config_dir: Path | None) -> str | None:
+    """Return the choice of the group `tuned` that a run has, by itself or by its words.
+
+    Args:
+        experiment: the run.
+        words: the command line's.
+        config_dir: the user's own groups.
+    """
+    name = f"{experiment.choices['algo']}_{experiment.choices['env']}"
+    for word in words:
+        if space.key_of(word) == "tuned":
+            name = word.partition("=")[2]
+    directories = [conf_directory(), *([] if config_dir is None else [config_dir])]
+    there = any((directory / "tuned" / f"{name}.yaml").exists() for directory in directories)
+    return name if there else None
 
 
 def settings(config: Mapping[Any, Any], path: str = "") -> list[str]:

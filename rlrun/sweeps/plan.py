@@ -28,7 +28,16 @@ from rlrun.runs.files.record import summary
 LONGEST_NAME = 120
 
 # What does not decide what a run computes. With any other value it is the same job.
-BESIDE = ("run_dir", "hardware", "logger", "tags", "group", "checkpoint", "log_every_steps")
+BESIDE = (
+    "run_dir",
+    "hardware",
+    "logger",
+    "tags",
+    "group",
+    "tuned_on",
+    "checkpoint",
+    "log_every_steps",
+)
 
 # Settings that are in a run's label or at the end of its name.
 NAMED = ("algo", "env", "advantage", "collector", "model", "seed")

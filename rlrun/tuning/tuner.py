@@ -14,9 +14,9 @@ from rlrun.runs.files.directory import LOCK
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import POLL_SECONDS
-from rlrun.sweeps.space import distributions
-from rlrun.sweeps.study import Question, make_sampler
-from rlrun.sweeps.trials import Progress, Trial
+from rlrun.tuning.space import distributions, rounded
+from rlrun.tuning.study import Question, make_sampler
+from rlrun.tuning.trials import Progress, Trial
 
 # What a trial's values become: a run for each seed, in the trial's directory.
 MakeJobs = Callable[[Path, Mapping[str, Any]], Sequence[Job]]
@@ -120,7 +120,7 @@ class Tuner:
             trial, lock = drawn
             gpu = self._free.pop()
             try:
-                jobs = self._make_jobs(self._place(trial.number), trial.params)
+                jobs = self._make_jobs(self._place(trial.number), rounded(trial.params))
             except UserError as error:  # values that do not go together
                 self._display.refused(trial.number, str(error))
                 trial.set_user_attr("error", str(error))
@@ -145,11 +145,17 @@ class Tuner:
             return trial, self._lock(trial.number)
 
     def _take_over(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
-        """Find a trial whose process is gone; None: there is none."""
+        """Find a trial whose process is gone; None: there is none.
+
+        Raises:
+            UserError: it has values of another space.
+        """
         own = {trial.number for trial in self._running}
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number in own:
                 continue
+            if trial.distributions != self._space:  # nothing that it names would be searched here
+                raise UserError(f"trial {trial.number} of {self._directory} is of another space")
             try:
                 lock = self._lock(trial.number)
             except filelock.Timeout:

@@ -22,6 +22,9 @@ from rlrun.config import schema
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, did_you_mean
 
+# Significant digits of a value.
+DIGITS = 4
+
 # Values by the names of settings, as words of a command line have them.
 Values = Mapping[str, str | float | int]
 
@@ -70,7 +73,7 @@ def merge(
         ranges: of the command line; they come instead of, or besides, the known ones.
         fixed: its other words; a setting that has a value is not searched.
     """
-    values = {word.lstrip("+").partition("=")[0] for word in fixed}
+    values = set(map(key_of, fixed))
     return {key: text for key, text in {**known, **ranges}.items() if key not in values}
 
 
@@ -121,6 +124,19 @@ def parse(word: str) -> Override:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise UserError(f"{word}: {str(error).partition(chr(10))[0]}") from error
+
+
+def key_of(word: str) -> str:
+    """Return the setting or group that a word of a command line is about."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def rounded(values: Values) -> dict[str, str | float | int]:
+    """Return values as they are tried and written down: more digits than these say nothing."""
+    return {
+        key: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        for key, value in values.items()
+    }
 
 
 def as_words(values: Values) -> list[str]:

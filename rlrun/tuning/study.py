@@ -5,12 +5,14 @@
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -21,7 +23,7 @@ from rlrun.config.files import read_json
 from rlrun.errors import UserError
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.disk import replacing
-from rlrun.sweeps.space import distributions
+from rlrun.tuning.space import distributions, rounded
 
 STUDY, JOURNAL, NAME = "study.json", "journal.log", "tune"
 
@@ -103,21 +105,16 @@ def make_sampler(kind: Sampler, seed: int, startup: int) -> BaseSampler:
         kind: which.
         seed: of its random numbers.
         startup: points drawn at random before others teach it anything.
-
-    Raises:
-        UserError: it needs a package that is not there.
     """
     if kind == "random":
         return RandomSampler(seed=seed)
-    if kind == "tpe":
+    if kind == "cmaes":
+        return CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        # Trials that run beside each other count as bad ones, so that they are not the same.
         return TPESampler(
             seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
         )
-    try:
-        import cmaes  # noqa: F401
-    except ImportError as error:
-        raise UserError("--sampler cmaes needs the package cmaes: pip install cmaes") from error
-    return CmaEsSampler(seed=seed, n_startup_trials=startup)
 
 
 def make_pruner(kind: Pruner, evaluations: int) -> BasePruner:
@@ -142,6 +139,6 @@ def best_values(study: optuna.Study) -> dict[str, Any]:
         UserError: no trial is complete.
     """
     try:
-        return dict(study.best_params)
+        return rounded(study.best_params)
     except ValueError as error:
         raise UserError("no trial of the study is complete") from error

@@ -10,7 +10,7 @@ from rlrun.loggers.progress import number
 from rlrun.runs.files.standing import Standing
 from rlrun.sweeps.display import RunTable
 from rlrun.sweeps.plan import Job
-from rlrun.sweeps.trials import Progress, Trial
+from rlrun.tuning.trials import Progress, Trial
 
 
 class StudyDisplay:

@@ -5,7 +5,7 @@ from running import compose
 from rlrun.cli.tune import settings
 from rlrun.config.files import conf_directory
 from rlrun.errors import UserError
-from rlrun.sweeps.space import as_words, distribution, distributions, merge, read_space, split
+from rlrun.tuning.space import as_words, distribution, distributions, merge, read_space, split
 
 SPACES = sorted((conf_directory() / "tune").glob("*.yaml"))
 

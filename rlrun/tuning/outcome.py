@@ -6,12 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 
+from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, mean
 from rlrun.errors import warn
 from rlrun.runs.files.disk import replacing
-from rlrun.sweeps.space import Values
+from rlrun.sweeps.plan import Job
+from rlrun.sweeps.pool import stand
+from rlrun.tuning.space import Values
+from rlrun.tuning.study import Question
 
 # Below a study's directory, so that `--config-dir STUDY tuned=best` finds it.
 BEST = Path("tuned", "best.yaml")
@@ -24,8 +30,9 @@ def write_best(
     directory: Path,
     headline: str,
     values: Values,
-    space: Mapping[str, str],
-    seeds: Sequence[int],
+    question: Question,
+    *,
+    pair: str | None,
 ) -> Path:
     """Write the best values as a file of the group ``tuned``.
 
@@ -33,8 +40,8 @@ def write_best(
         directory: the study's.
         headline: what they are the best of, in a line.
         values: by setting.
-        space: the ranges that they were searched in.
-        seeds: those that they were chosen on.
+        question: what they are an answer to.
+        pair: file of the group that they are values beside; None: there is none.
 
     Returns:
         The file.
@@ -43,16 +50,31 @@ def write_best(
         "# @package _global_",
         f"# {headline}",
         "",
+        *([] if pair is None else taken_with(pair)),
         "# Seeds that these values were chosen on: a table has others.",
-        f"tuned_on: {list(seeds)}",
+        f"tuned_on: {question.seeds}",
         "",
-        *written(nested(values), space),
+        *written(nested(values), question.space),
     ]
     path = directory / BEST
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as file:
         file.write(("\n".join(lines) + "\n").encode())
     return path
+
+
+def taken_with(pair: str) -> list[str]:
+    """Return the lines by which a file of the group ``tuned`` takes another one's values."""
+    return [
+        "# What the trials had besides.",
+        "defaults:",
+        "  # Values for this algorithm on this environment.",
+        f"  - {pair}",
+        "",
+        "  # The values below.",
+        "  - _self_",
+        "",
+    ]
 
 
 def nested(values: Values) -> dict[str, Any]:
@@ -80,6 +102,32 @@ def written(
             yield f"{indent}# Searched in {space[path + key]}."
             # What was typed as a word of a command line is YAML; numbers are JSON.
             yield f"{indent}{key}: {value if isinstance(value, str) else json.dumps(value)}"
+
+
+def verdict(usual: Sequence[Job], best: Sequence[Job]) -> str:
+    """Say in a line whether values are better than others, from runs that have finished.
+
+    Args:
+        usual: runs with the usual values.
+        best: runs with those that were found.
+    """
+    before, after = finals(usual), finals(best)
+    gain = float(after.mean() - before.mean())
+    text = f"The best values gain {gain:+,.1f}"
+    if min(len(before), len(after)) < MIN_SEEDS:
+        return f"{text} on {len(after)} fresh seeds: no interval under {MIN_SEEDS}"
+    ends = bootstrap_interval(lambda x, y: mean(x) - mean(y), [after], [before])
+    low, high = map(float, ends)
+    text += f" on {len(after)} fresh seeds, 95 % interval [{low:+,.1f}, {high:+,.1f}]"
+    if low > 0:
+        return f"{text}: they are better"
+    return f"{text}: {'they are worse' if high < 0 else 'not shown to be better'}"
+
+
+def finals(jobs: Sequence[Job]) -> NDArray[np.float64]:
+    """Return the figure of each run that has one, [S]."""
+    figures = (standing.final_return for job in jobs if (standing := stand(job)) is not None)
+    return np.array([figure for figure in figures if figure is not None])
 
 
 def draw(study: optuna.Study, directory: Path) -> list[Path]:
@@ -123,7 +171,7 @@ def draw_parallel(study: optuna.Study, figure: Any) -> None:
     """Draw each complete trial as a line through its values, dark where it reached much."""
     trials = sorted(
         study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)),
-        key=lambda trial: trial.value,
+        key=lambda trial: trial.values[0],
     )
     names = list(trials[0].params)
     axes = figure.subplots()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.cli.hydra_bridge import compose
+from rlrun.cli.train import check_settings
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.errors import Interrupted, UserError, say
@@ -54,6 +55,7 @@ def tune(arguments: argparse.Namespace) -> None:
             raise UserError(f"{key}=…: {how}")
     if shared := sorted({*arguments.seeds} & {*arguments.validate}):
         raise UserError(f"--validate has seeds that are searched on: {shared}")
+    check_settings(words, [] if arguments.config_dir is None else [arguments.config_dir])
     usual = compose(words, Path(), arguments.config_dir)
     searched = space.merge(known_space(usual, arguments.config_dir), ranges, words)
     if not searched:
@@ -232,7 +234,7 @@ def tuned_pair(experiment: Experiment, words: Sequence[str], config_dir: Path | 
     """
     name = f"{experiment.choices['algo']}_{experiment.choices['env']}"
     for word in words:
-        if space.key_of(word) == "tuned":
+        if space.key_of(word) == "tuned":  # ~tuned: none
             name = word.partition("=")[2]
     directories = [conf_directory(), *([] if config_dir is None else [config_dir])]
     there = any((directory / "tuned" / f"{name}.yaml").exists() for directory in directories)

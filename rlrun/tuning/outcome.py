@@ -46,6 +46,7 @@ def write_best(
     Returns:
         The file.
     """
+    ranges = {key.lstrip("+"): text for key, text in question.space.items()}
     lines = [
         "# @package _global_",
         f"# {headline}",
@@ -54,7 +55,7 @@ def write_best(
         "# Seeds that these values were chosen on: a table has others.",
         f"tuned_on: {question.seeds}",
         "",
-        *written(nested(values), question.space),
+        *written(nested(values), ranges),
     ]
     path = directory / BEST
     path.parent.mkdir(exist_ok=True)
@@ -78,10 +79,10 @@ def taken_with(pair: str) -> list[str]:
 
 
 def nested(values: Values) -> dict[str, Any]:
-    """Return values as a config has them: {"algo.clip": 0.1} -> {"algo": {"clip": 0.1}}."""
+    """Return values as a config has them: {"+algo.clip": 0.1} -> {"algo": {"clip": 0.1}}."""
     config: dict[str, Any] = {}
     for setting, value in values.items():
-        *groups, key = setting.split(".")
+        *groups, key = setting.lstrip("+").split(".")
         node = config
         for group in groups:
             node = node.setdefault(group, {})

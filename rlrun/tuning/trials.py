@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import Worker, describe, stand
+from rlrun.sweeps.worker import IN_USE
 
 
 class Progress(Enum):
@@ -91,6 +92,8 @@ class Trial:
         self._worker = None
         if self._pruned:
             return Progress.PRUNED
+        if code == IN_USE:
+            return Progress.GOES_ON
         if self._stopping or code in (128 + signal.SIGTERM, -signal.SIGTERM):
             return Progress.STOPPED
         if code != 0:
@@ -120,9 +123,16 @@ class Trial:
         self._lock.release()
 
     def _begin(self) -> Progress:
-        """Begin the first run that has not finished, after a look at those that have."""
+        """Begin the first run that has not finished, after a look at those that have.
+
+        One that is being trained is left alone: it is the end of a process whose trial this was.
+        """
         while len(self.returns) < len(self.jobs):
+            if self._stopping:
+                return Progress.STOPPED
             standing = stand(self.job)
+            if standing is not None and standing.status == "running":
+                return Progress.GOES_ON
             if standing is None or standing.status != "finished":
                 self._worker = Worker(self.job, self.gpu)
                 return Progress.GOES_ON

@@ -26,7 +26,7 @@ def run(verb: str, words: list[str]) -> None:
     Raises:
         UserError: a mistake in the words, or a run that is not there.
     """
-    arguments = PARSERS[verb]().parse_args(words)
+    arguments = PARSERS[verb]().parse_intermixed_args(words)
     verbs = {
         "tune": tune,
         "eval": evaluate,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlrun.analysis.stored_runs import flatten
 from rlrun.cli.hydra_bridge import compose
 from rlrun.cli.train import check_settings
 from rlrun.config.experiment import Experiment
@@ -57,11 +58,12 @@ def tune(arguments: argparse.Namespace) -> None:
         raise UserError(f"--validate has seeds that are searched on: {shared}")
     check_settings(words, [] if arguments.config_dir is None else [arguments.config_dir])
     usual = compose(words, Path(), arguments.config_dir)
+    settings = flatten(usual.config)
     searched = space.merge(known_space(usual, arguments.config_dir), ranges, words)
     if not searched:
         algo = usual.choices["algo"]
         raise UserError(f"nothing to search: no tune/{algo}.yaml, and no range in the words")
-    space.require_known(searched, [*settings(usual.config), *usual.choices])
+    space.require_known(searched, [*settings, *usual.choices])
     question = Question(
         words=words,
         space=searched,
@@ -129,7 +131,7 @@ def search(
         headline,
         values,
         question,
-        pair=tuned_pair(usual, question.words, arguments.config_dir),
+        pair=of_the_pair(usual, question.words, arguments.config_dir),
     )
     outcome.draw(study, directory)
     lines = [f"The {trials}, {study.best_value:,.1f}:"]
@@ -171,7 +173,7 @@ def prove(
     jobs = [job for pair in zip(with_usual, with_best, strict=True) for job in pair]
     plan.write_plan(place, arguments.words, ["group", "seed"], jobs)
     run_sweep(place, jobs, slots, by=["group"])
-    say(outcome.verdict(with_usual, with_best), sys.stdout)
+    say(outcome.verdict(outcome.finals(with_usual), outcome.finals(with_best)), sys.stdout)
 
 
 @dataclass(frozen=True)
@@ -218,33 +220,29 @@ def known_space(experiment: Experiment, config_dir: Path | None) -> dict[str, st
         config_dir: the user's own groups, which may have a file for it.
     """
     name = Path("tune", f"{experiment.choices['algo']}.yaml")
+    known = {}
     for directory in (config_dir, conf_directory()):
         if directory is not None and (directory / name).exists():
-            return space.read_space(directory / name)
-    return {}
+            known = space.read_space(directory / name)
+            break
+    there = flatten(experiment.config)
+    return {key: text for key, text in known.items() if key in there or not is_of_part(key)}
 
 
-def tuned_pair(experiment: Experiment, words: Sequence[str], config_dir: Path | None) -> str | None:
-    """Return the choice of the group `tuned` that a run has, by itself or by its words.
+def is_of_part(key: str) -> bool:
+    """Tell whether a setting goes when the command line chooses another part."""
+    return key.partition(".")[0] in ("advantage", "collector", "model")
+
+
+def of_the_pair(usual: Experiment, words: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    """Return the values that a run has from a file of the group `tuned`, by setting.
 
     Args:
-        experiment: the run.
+        usual: the run.
         words: the command line's.
         config_dir: the user's own groups.
     """
-    name = f"{experiment.choices['algo']}_{experiment.choices['env']}"
-    for word in words:
-        if space.key_of(word) == "tuned":  # ~tuned: none
-            name = word.partition("=")[2]
-    directories = [conf_directory(), *([] if config_dir is None else [config_dir])]
-    there = any((directory / "tuned" / f"{name}.yaml").exists() for directory in directories)
-    return name if there else None
-
-
-def settings(config: Mapping[Any, Any], path: str = "") -> list[str]:
-    """Return the dotted names of all settings of a config."""
-    names = []
-    for key, value in config.items():
-        place = f"{path}{key}"
-        names += settings(value, f"{place}.") if isinstance(value, Mapping) else [place]
-    return names
+    others = [word for word in words if space.key_of(word) != "tuned"]
+    untuned = flatten(compose([*others, "~tuned"], Path(), config_dir).config)
+    values = flatten(usual.config)
+    return {key: value for key, value in values.items() if untuned.get(key, ...) != value}

@@ -32,7 +32,7 @@ def write_best(
     values: Values,
     question: Question,
     *,
-    pair: str | None,
+    pair: Values,
 ) -> Path:
     """Write the best values as a file of the group ``tuned``.
 
@@ -41,41 +41,27 @@ def write_best(
         headline: what they are the best of, in a line.
         values: by setting.
         question: what they are an answer to.
-        pair: file of the group that they are values beside; None: there is none.
+        pair: values that all trials had from another file of the group.
 
     Returns:
         The file.
     """
-    ranges = {key.lstrip("+"): text for key, text in question.space.items()}
+    notes = dict.fromkeys(pair, "As the trials had it.")
+    notes |= {key.lstrip("+"): f"Searched in {question.space[key]}." for key in values}
     lines = [
         "# @package _global_",
         f"# {headline}",
         "",
-        *([] if pair is None else taken_with(pair)),
         "# Seeds that these values were chosen on: a table has others.",
         f"tuned_on: {question.seeds}",
         "",
-        *written(nested(values), ranges),
+        *written(nested({**pair, **values}), notes),
     ]
     path = directory / BEST
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as file:
         file.write(("\n".join(lines) + "\n").encode())
     return path
-
-
-def taken_with(pair: str) -> list[str]:
-    """Return the lines by which a file of the group ``tuned`` takes another one's values."""
-    return [
-        "# What the trials had besides.",
-        "defaults:",
-        "  # Values for this algorithm on this environment.",
-        f"  - {pair}",
-        "",
-        "  # The values below.",
-        "  - _self_",
-        "",
-    ]
 
 
 def nested(values: Values) -> dict[str, Any]:
@@ -91,28 +77,27 @@ def nested(values: Values) -> dict[str, Any]:
 
 
 def written(
-    config: Mapping[str, Any], space: Mapping[str, str], *, path: str = ""
+    config: Mapping[str, Any], notes: Mapping[str, str], *, path: str = ""
 ) -> Iterator[str]:
-    """Yield the lines of a YAML file, with each value's range above it."""
+    """Yield the lines of a YAML file, with a note above each value."""
     indent = "  " * path.count(".")
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield f"{indent}{key}:"
-            yield from written(value, space, path=f"{path}{key}.")
+            yield from written(value, notes, path=f"{path}{key}.")
         else:
-            yield f"{indent}# Searched in {space[path + key]}."
+            yield f"{indent}# {notes[path + key]}"
             # What was typed as a word of a command line is YAML; numbers are JSON.
             yield f"{indent}{key}: {value if isinstance(value, str) else json.dumps(value)}"
 
 
-def verdict(usual: Sequence[Job], best: Sequence[Job]) -> str:
-    """Say in a line whether values are better than others, from runs that have finished.
+def verdict(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
+    """Say in a line whether values are better than others.
 
     Args:
-        usual: runs with the usual values.
-        best: runs with those that were found.
+        before: figures of the runs with the usual values, [S].
+        after: of those with the values that were found, [S].
     """
-    before, after = finals(usual), finals(best)
     gain = float(after.mean() - before.mean())
     text = f"The best values gain {gain:+,.1f}"
     if min(len(before), len(after)) < MIN_SEEDS:

@@ -1,8 +1,9 @@
 import pytest
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from running import compose
 
-from rlrun.cli.tune import settings
+from rlrun.analysis.stored_runs import flatten
 from rlrun.config.files import conf_directory
 from rlrun.errors import UserError
 from rlrun.tuning.space import as_words, distribution, distributions, merge, read_space, split
@@ -62,7 +63,7 @@ def test_ranges_are_told_from_settings_and_change_the_known_space():
 def test_every_space_is_of_settings_that_its_algorithm_has(path):
     space = read_space(path)
     cfg, _ = compose([f"algo={path.stem}"])
-    assert set(space) <= set(settings(dict(cfg)))
+    assert set(space) <= set(flatten(OmegaConf.to_container(cfg)))
     assert len(distributions(space)) == len(space) > 0
 
 

@@ -13,6 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from running import Process, compose, metrics, record, small
 
+from rlrun.cli import commands
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError
 
@@ -58,8 +59,9 @@ def wait_until(condition) -> None:
         time.sleep(0.05)
 
 
-def test_the_best_values_are_written_and_proved(tmp_path):
-    line = words(WORTH, "--trials", "6", "--seeds", "7,8", "--validate", "1,2,3", "--dir", "study")
+def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
+    line = words(WORTH, "--trials", "5", "--seeds", "7,8", "--validate", "1,2,3", "--dir", "study")
+    line += ["--pruner", "none"]
     code, output = run(tmp_path, *line)
     assert code == 0, output
     study = tmp_path / "study"
@@ -73,12 +75,13 @@ def test_the_best_values_are_written_and_proved(tmp_path):
     assert [f"trial_{best.number:03d}/ppo_Payoff-v0_s{seed}" for seed in (7, 8)] == [
         name for name in trained if name.startswith(f"trial_{best.number:03d}")
     ]
-    assert f"The best of 6 trials, {2 * worth:.1f}:\n" in output
+    assert f"The best of 5 trials, {2 * worth:.1f}:\n" in output
     assert f"\n  +env.options.worth={worth}\n" in output
 
     # The file makes the run of the trial again.
     use = re.search(r"They are in study/tuned/best.yaml. Next:\n  rlrun (.*)\n", output)[1]
-    assert run(tmp_path, *use.split(), "seed=7", "run_dir=again")[0] == 0
+    code, output = run(tmp_path, *use.split(), "seed=7", "run_dir=again")
+    assert code == 0, output
     again = read_yaml(tmp_path / "again" / "config.yaml")
     trial = read_yaml(trained[f"trial_{best.number:03d}/ppo_Payoff-v0_s7"] / "config.yaml")
     assert again["tuned_on"] == [7, 8]
@@ -100,24 +103,24 @@ def test_the_best_values_are_written_and_proved(tmp_path):
     for name in ("importance.png", "parallel.png"):
         assert (study / name).read_bytes()[:4] == b"\x89PNG"
 
-    # Once more there is nothing to do; more trials go on from these.
+    # Once more, with one seed more: nothing is trained twice.
     before = {path: path.read_bytes() for path in study.glob("*/*/run.json")}
+    line[line.index("1,2,3")] = "1,2,3,4"
     code, output = run(tmp_path, *line)
     assert code == 0, output
-    assert "6 of 6 runs finished in study/validation, 6 of them earlier" in output
-    assert {path: path.read_bytes() for path in study.glob("*/*/run.json")} == before
-    line[line.index("6")] = "7"
-    line[line.index("1,2,3")] = "none"
-    assert run(tmp_path, *line)[0] == 0
-    assert len(trials(study)) == 7
+    assert "8 of 8 runs finished in study/validation, 6 of them earlier" in output
+    assert (
+        before.items() <= {path: path.read_bytes() for path in study.glob("*/*/run.json")}.items()
+    )
+    assert len(trials(study)) == 5
 
     # Another question is another study.
     line[line.index("7,8")] = "9"
-    code, output = run(tmp_path, *line)
-    assert code == 2
-    assert output == (
-        "rlrun: study is a study with other seeds: [7, 8]; choose another directory with --dir\n"
-    )
+    message = r"^study is a study with other seeds: \[7, 8\]; choose another directory with --dir$"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(PATHS[0])
+    with pytest.raises(UserError, match=message):
+        commands.run("tune", line[1:])
 
 
 def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
@@ -249,8 +252,6 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_nothing(name, tmp_path, monkeypatch):
-    from rlrun.cli import commands
-
     monkeypatch.chdir(tmp_path)
     own, message = MISTAKES[name]
     with pytest.raises(UserError, match=r"^[^\n]*$") as raised:

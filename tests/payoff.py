@@ -35,4 +35,4 @@ class Payoff(gym.Env):
         return np.ones(1, np.float32), self.worth, self.elapsed == 2, False, {}
 
 
-gym.register("Payoff-v0", Payoff)
+gym.register("Payoff-v0", Payoff, max_episode_steps=10)

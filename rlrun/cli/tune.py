@@ -16,6 +16,7 @@ from rlrun.config.files import conf_directory
 from rlrun.errors import Interrupted, UserError, say
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import StandardError
+from rlrun.runs.files.directory import shared
 from rlrun.runs.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps import plan, room
@@ -126,14 +127,10 @@ def search(
         f"{usual.choices['algo']} on {usual.env.id}: {trials} on seeds "
         f"{', '.join(map(str, question.seeds))} (rlrun tune)"
     )
-    file = outcome.write_best(
-        directory,
-        headline,
-        values,
-        question,
-        pair=of_the_pair(usual, question.words, arguments.config_dir),
-    )
-    outcome.draw(study, directory)
+    pair = of_the_pair(usual, question.words, arguments.config_dir)
+    with shared(directory):
+        file = outcome.write_best(directory, headline, values, question, pair=pair)
+        outcome.draw(study, directory)
     lines = [f"The {trials}, {study.best_value:,.1f}:"]
     lines += [f"  {key}={value}" for key, value in values.items()]
     lines.append(f"They are in {file}. Next:")

@@ -165,14 +165,14 @@ def write_plan(
     Raises:
         UserError: the directory cannot be written to, or holds a plan that cannot be read.
     """
-    earlier = read_plan(sweep) if is_sweep(sweep) else []
-    points = {_place(sweep, job.directory): job.point for job in (*earlier, *jobs)}
-    content = {"words": list(words), "swept": list(swept), "jobs": points}
-    content |= run_directory.provenance()
     try:
-        sweep.mkdir(parents=True, exist_ok=True)
-        with replacing(sweep / PLAN) as file:
-            file.write((json.dumps(content, indent=2) + "\n").encode())
+        with run_directory.shared(sweep):
+            earlier = read_plan(sweep) if is_sweep(sweep) else []
+            points = {_place(sweep, job.directory): job.point for job in (*earlier, *jobs)}
+            content = {"words": list(words), "swept": list(swept), "jobs": points}
+            content |= run_directory.provenance()
+            with replacing(sweep / PLAN) as file:
+                file.write((json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise UserError(f"{sweep} cannot be written to: {error}") from error
 

@@ -64,13 +64,14 @@ def open_study(directory: Path, question: Question, *, evaluations: int) -> optu
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions(question.space)  # before anything is written
     path = directory / STUDY
-    if path.exists():
-        _require_same(path, asdict(question))
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            content = {**asdict(question), **run_directory.provenance()}
-            file.write((json.dumps(content, indent=2) + "\n").encode())
+        with run_directory.shared(directory):
+            if path.exists():
+                _require_same(path, asdict(question))
+            else:
+                with replacing(path) as file:
+                    content = {**asdict(question), **run_directory.provenance()}
+                    file.write((json.dumps(content, indent=2) + "\n").encode())
         return optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(directory / JOURNAL))),
             study_name=NAME,

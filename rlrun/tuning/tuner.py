@@ -10,10 +10,10 @@ import optuna
 from optuna.trial import TrialState
 
 from rlrun.errors import UserError
-from rlrun.runs.files.directory import LOCK
+from rlrun.runs.files.directory import LOCK, shared
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.plan import Job
-from rlrun.sweeps.pool import POLL_SECONDS
+from rlrun.sweeps.pool import ELSEWHERE_SECONDS, POLL_SECONDS
 from rlrun.tuning.space import distributions, rounded
 from rlrun.tuning.study import Question, make_sampler
 from rlrun.tuning.trials import Progress, Trial
@@ -84,7 +84,9 @@ class Tuner:
         self._running: list[Trial] = []
 
     def run(self, stop: StopFlag) -> None:
-        """Go on until there are enough trials, or a signal asks to stop.
+        """Go on until there are enough trials that have ended, or a signal asks to stop.
+
+        Trials of another process are waited for: the best values are those of all.
 
         Args:
             stop: says so; then trials that are not complete stay as they are, for the next time.
@@ -97,24 +99,31 @@ class Tuner:
                 asked = True
                 for trial in self._running:
                     trial.stop()
+            if not self._running and (asked or self._over()):
+                return
             for trial in list(self._running):
                 progress = trial.look()
                 if progress is not Progress.GOES_ON:
                     self._end(trial, progress)
-            if not self._running:
-                return
             self._display.update(self._running, self._study)
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS if self._running else ELSEWHERE_SECONDS)
 
     def close(self) -> None:
         """Let go of the trials, whose runs stop if something else than their end has ended this."""
         for trial in self._running:
             trial.close()
 
+    def _over(self) -> bool:
+        """Tell whether no trial is left to be trained, here or by another process."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = all(trial.state.is_finished() for trial in trials)
+        return ended and len(trials) >= self._trials
+
     def _start(self) -> None:
         """Begin or take over trials as long as there is room for them."""
         while self._free:
-            drawn = self._take_over() or self._draw()
+            with shared(self._directory):  # or two processes would have one trial
+                drawn = self._take_over() or self._draw()
             if drawn is None:
                 return
             trial, lock = drawn
@@ -134,15 +143,14 @@ class Tuner:
 
     def _draw(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
         """Draw a new trial's values; None: there are enough trials."""
-        with filelock.FileLock(self._directory / LOCK):  # or two processes would draw the last one
-            number = len(self._study.get_trials(deepcopy=False))
-            if number >= self._trials:
-                return None
-            # Several processes with one stream of random numbers would draw the same.
-            startup = max(1, self._trials // 4)
-            self._study.sampler = make_sampler(self._question.sampler, number, startup)
-            trial = self._study.ask(self._space)
-            return trial, self._lock(trial.number)
+        number = len(self._study.get_trials(deepcopy=False))
+        if number >= self._trials:
+            return None
+        # Several processes with one stream of random numbers would draw the same.
+        startup = max(1, self._trials // 4)
+        self._study.sampler = make_sampler(self._question.sampler, number, startup)
+        trial = self._study.ask(self._space)
+        return trial, self._lock(trial.number)
 
     def _take_over(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
         """Find a trial whose process is gone; None: there is none.
@@ -154,13 +162,18 @@ class Tuner:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number in own:
                 continue
-            if trial.distributions != self._space:  # nothing that it names would be searched here
+            if not trial.distributions.items() <= self._space.items():
                 raise UserError(f"trial {trial.number} of {self._directory} is of another space")
             try:
                 lock = self._lock(trial.number)
             except filelock.Timeout:
                 continue  # another process has it
-            return optuna.Trial(self._study, trial._trial_id), lock
+            taken = optuna.Trial(self._study, trial._trial_id)
+            if trial.distributions == self._space:
+                return taken, lock
+            taken.set_user_attr("error", "its process was killed when it had drawn half of it")
+            self._study.tell(taken, state=TrialState.FAIL)
+            lock.release()
         return None
 
     def _lock(self, number: int) -> filelock.BaseFileLock:

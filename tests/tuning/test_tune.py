@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -80,8 +81,8 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
 
     # The file makes the run of the trial again.
     use = re.search(r"They are in study/tuned/best.yaml. Next:\n  rlrun (.*)\n", output)[1]
-    code, output = run(tmp_path, *use.split(), "seed=7", "run_dir=again")
-    assert code == 0, output
+    code, said = run(tmp_path, *shlex.split(use), "seed=7", "run_dir=again")
+    assert code == 0, said
     again = read_yaml(tmp_path / "again" / "config.yaml")
     trial = read_yaml(trained[f"trial_{best.number:03d}/ppo_Payoff-v0_s7"] / "config.yaml")
     assert again["tuned_on"] == [7, 8]
@@ -124,20 +125,19 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
 
 
 def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
-    line = words(WORTH, "--trials", "9", "--seeds", "7,8", "--validate", "none", "--dir", "study")
+    line = words(WORTH, "--trials", "6", "--seeds", "7,8", "--validate", "none", "--dir", "study")
     line += ["hardware.jobs=1", "--sampler", "random"]
-    line[line.index("+env.options.pause=0")] = "+env.options.pause=0.002"  # time to be stopped
-    line[line.index("total_steps=320")] = "total_steps=640"
+    line[line.index("+env.options.pause=0")] = "+env.options.pause=0.003"  # time to be stopped
     code, output = run(tmp_path, *line)
     assert code == 0, output
     found = trials(tmp_path / "study")
     pruned = [trial for trial in found if trial.state.name == "PRUNED"]
     complete = [trial for trial in found if trial.state.name == "COMPLETE"]
-    assert len(pruned) + len(complete) == 9
-    assert 1 <= len(pruned) <= 5
+    assert len(pruned) + len(complete) == 6
+    assert 1 <= len(pruned) <= 2  # of the two that have enough others before them
     for trial in pruned:
         earlier = sorted(t.value for t in complete if t.number < trial.number)
-        assert trial.last_step >= 20 // 3  # evaluations of its first run: a third are its own
+        assert trial.last_step >= 10 // 3  # evaluations of its first run: a third are its own
         assert trial.intermediate_values[trial.last_step] <= earlier[len(earlier) // 2]
         statuses = [
             record(path)["status"]
@@ -200,7 +200,8 @@ def test_a_study_that_is_killed_goes_on_shared_by_two_processes(tmp_path):
     assert "hardware.jobs=2" in study_json["words"]
     line[line.index("hardware.jobs=1")] = "hardware.jobs=2"
     processes = [Process(line, tmp_path, ENVIRONMENT) for _ in range(2)]
-    assert [each.wait(180) for each in processes] == [0, 0], processes[0].output()
+    codes = [each.wait(180) for each in processes]
+    assert codes == [0, 0], [each.output() for each in processes]
     assert states(study) == ["COMPLETE"] * 5
     said = {name: record(path) for name, path in runs(study).items()}
     assert {name: said[name] for name in done} == done
@@ -281,7 +282,7 @@ def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):
     assert code == 0, output
     (path,) = runs(tmp_path / "study").values()
     use = re.search(r"Next:\n  rlrun (.*)\n", output)[1]
-    code, shown = run(tmp_path, *use.split(), "--cfg", "job")
+    code, shown = run(tmp_path, *shlex.split(use), "--cfg", "job")
     assert code == 0, shown
     gamma = compose(["algo=ppo", "env=swimmer"])[0].algo.gamma
     assert gamma != compose(["algo=ppo", "env=hopper"])[0].algo.gamma

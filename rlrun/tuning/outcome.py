@@ -165,11 +165,26 @@ def draw_parallel(study: optuna.Study, figure: Any) -> None:
         share = (rank + 1) / len(trials)
         heights = [height(trial, name) for name in names]
         axes.plot(heights, color=str(0.9 - 0.9 * share), linewidth=0.6 + 1.8 * share, zorder=rank)
+    for place, name in enumerate(names):
+        for edge, value in enumerate(ends(trials[0].distributions[name])):
+            level = "bottom" if edge else "top"
+            axes.annotate(
+                value, (place, edge), (0, 4 if edge else -4), textcoords="offset points",
+                ha="center", va=level, fontsize=8, color="0.4",
+            )  # fmt: skip
     labels = [name.rpartition(".")[2] for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=30, ha="right")
-    axes.set_yticks([0, 1], ["lowest", "highest"])
+    axes.set_yticks([])
+    axes.set_ylim(-0.1, 1.1)
     axes.set_title(f"{len(trials)} trials; the darker, the higher the return", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def ends(distribution: Any) -> tuple[str, str]:
+    """Return the lowest and the highest value of a range, or the first and the last choice."""
+    if isinstance(distribution, CategoricalDistribution):
+        return str(distribution.choices[0]), str(distribution.choices[-1])
+    return f"{distribution.low:g}", f"{distribution.high:g}"
 
 
 def height(trial: optuna.trial.FrozenTrial, name: str) -> float:

@@ -21,6 +21,9 @@ from rlrun.tuning.trials import Progress, Trial
 # What a trial's values become: a run for each seed, in the trial's directory.
 MakeJobs = Callable[[Path, Mapping[str, Any]], Sequence[Job]]
 
+# Points drawn at random, before those that were tried say where to look: Optuna's own number.
+STARTUP_TRIALS = 10
+
 STATES = {
     Progress.COMPLETE: TrialState.COMPLETE,
     Progress.PRUNED: TrialState.PRUNED,
@@ -78,6 +81,7 @@ class Tuner:
         self._space = distributions(question.space)
         self._make_jobs = make_jobs
         self._trials = trials
+        self._startup = min(STARTUP_TRIALS, max(1, trials // 2))
         self._evaluations = evaluations
         self._free = list(slots)[::-1]
         self._display = display
@@ -147,8 +151,7 @@ class Tuner:
         if number >= self._trials:
             return None
         # Several processes with one stream of random numbers would draw the same.
-        startup = max(1, self._trials // 4)
-        self._study.sampler = make_sampler(self._question.sampler, number, startup)
+        self._study.sampler = make_sampler(self._question.sampler, number, self._startup)
         trial = self._study.ask(self._space)
         return trial, self._lock(trial.number)
 

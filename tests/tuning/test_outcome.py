@@ -6,7 +6,7 @@ from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 
 from rlrun.config.files import read_yaml
-from rlrun.tuning.outcome import height, verdict, write_best
+from rlrun.tuning.outcome import ends, height, verdict, write_best
 from rlrun.tuning.study import Question, make_pruner, make_sampler
 
 QUESTION = Question(
@@ -68,6 +68,8 @@ def test_a_place_in_a_range():
     trial = optuna.trial.create_trial(params=params, distributions=distributions, value=0.0)
     heights = [height(trial, name) for name in distributions]
     assert heights == pytest.approx([0.5, 0.5, 0.75])
+    edges = [ends(distribution) for distribution in distributions.values()]
+    assert edges == [("x", "z"), ("0.0001", "1"), ("2", "4")]
 
 
 def test_samplers_and_pruners_are_optunas():

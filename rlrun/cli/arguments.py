@@ -282,6 +282,8 @@ def run_directory(word: str) -> Path:
             raise UserError(f"expected the directory of a run, got '{word}'")
         hint = near_path(directory) or "; rlrun list shows the runs"
         raise UserError(f"no run at '{word}'{hint}")
+    if os.path.lexists(directory / "study.json"):
+        raise UserError(f"'{word}' is a study: the words of its `rlrun tune` go on with it")
     if not os.path.lexists(directory / "run.json"):
         inside = list(find_runs(directory))
         hint = f"; did you mean '{inside[-1]}'?" if inside else ""

@@ -283,6 +283,7 @@ def test_what_is_no_study_is_one_line(tmp_path):
     code, output = run(tmp_path, *line)
     assert (code, output.count("\n")) == (2, 1)
     assert "study/study.json is no study that can be read" in output
+    assert "'study' is a study: the words" in run(tmp_path, "resume", "study")[1]
     (tmp_path / "study" / "study.json").unlink()
     (tmp_path / "study" / "journal.log").write_text("not Optuna's\n")
     code, output = run(tmp_path, *line)

@@ -159,10 +159,9 @@ def make_sampler(kind: Sampler, seed: int, startup: int) -> BaseSampler:
     if kind == "cmaes":
         return OwnCmaEs(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        # Trials that run beside each other count as bad ones, so that they are not the same.
-        return TPESampler(
-            seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
-        )
+        # A constant liar would count trials that are still running as bad ones. They are the good
+        # ones, as the pruner has left them, and those that take long.
+        return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True)
 
 
 def make_pruner(kind: Pruner, evaluations: int) -> BasePruner:

@@ -15,7 +15,7 @@ from rlrun.runs.files.directory import LOCK, shared
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import ELSEWHERE_SECONDS, POLL_SECONDS
-from rlrun.tuning.space import distributions, rounded
+from rlrun.tuning.space import distributions, nearest_point, rounded
 from rlrun.tuning.study import Question, make_sampler
 from rlrun.tuning.trials import Progress, Trial
 
@@ -71,6 +71,7 @@ class Tuner:
         question: Question,
         make_jobs: RunMaker,
         *,
+        usual: Mapping[str, Any],
         trials: int,
         evaluations: int,
         slots: Sequence[str | None],
@@ -83,6 +84,8 @@ class Tuner:
             directory: of the study.
             question: what it is to find out.
             make_jobs: makes the runs of a trial.
+            usual: settings of the run without searched values; they are the first trial's, so that
+                what comes of a study is no worse, as far as its seeds can tell.
             trials: of the study altogether.
             evaluations: of a whole run.
             slots: for each trial that there may be at a time the GPU that it sees; None: all.
@@ -93,6 +96,7 @@ class Tuner:
         self._question = question
         self._space = distributions(question.space)
         self._make_jobs = make_jobs
+        self._usual = nearest_point(self._space, usual)
         self._trials = trials
         self._startup = min(STARTUP_TRIALS, max(1, trials // 2))
         self._evaluations = evaluations
@@ -135,9 +139,8 @@ class Tuner:
 
     def _over(self) -> bool:
         """Tell whether no trial is left to be trained, here or by another process."""
-        trials = self._study.get_trials(deepcopy=False)
-        ended = all(trial.state.is_finished() for trial in trials)
-        return ended and len(trials) >= self._trials
+        ended = all(trial.state.is_finished() for trial in self._all())
+        return ended and len(self._all()) >= self._trials
 
     def _start(self) -> None:
         """Begin or take over trials as long as there is room for them."""
@@ -169,11 +172,18 @@ class Tuner:
                 )
             )
 
+    def _all(self) -> list[optuna.trial.FrozenTrial]:
+        """Return the trials there are, of this process and of others."""
+        return self._study.get_trials(deepcopy=False)
+
     def _draw(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
         """Draw a new trial's values; None: there are enough trials."""
-        number = len(self._study.get_trials(deepcopy=False))
+        drawn = [trial for trial in self._all() if trial.state is not TrialState.WAITING]
+        number = len(drawn)
         if number >= self._trials:
             return None
+        if not self._all():
+            self._study.enqueue_trial(self._usual)
         if not self._began:
             # Several processes with one stream of random numbers would draw the same.
             sampler = make_sampler(self._question.sampler, number, self._startup)
@@ -207,7 +217,7 @@ class Tuner:
 
     def _reported(self, number: int) -> Iterable[int]:
         """Return the steps at which a trial has reported a value."""
-        return self._study.get_trials(deepcopy=False)[number].intermediate_values
+        return self._all()[number].intermediate_values
 
     def _lock(self, number: int) -> filelock.BaseFileLock:
         """Make a trial this process's.

@@ -73,6 +73,13 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     found = trials(study)
     best = max((trial for trial in found if trial.value is not None), key=lambda t: t.value)
     worth = best.params["+env.options.worth"]
+    # The first one has the usual values of what has some.
+    first = found[0].params
+    assert (first["algo.gamma"], first["advantage.lam"], first["algo.clip"]) == (
+        "0.99",
+        "0.95",
+        "0.2",
+    )
     # A trial is worth the mean over its seeds, which are ordinary runs.
     assert best.value == 2 * worth
     assert best.user_attrs["returns"] == [2 * worth] * 2
@@ -132,8 +139,17 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
         commands.run("tune", line[1:])
 
 
+def test_where_the_usual_values_are_the_best_there_is_nothing_to_prove(tmp_path):
+    # What is left of the space has the usual values in it.
+    line = words("algo.entropy_coefficient=0", "--trials", "1", "--seeds", "7", "--dir", "study")
+    code, output = run(tmp_path, *line)
+    assert code == 0, output
+    assert output.endswith("The usual values are the best of 1 trials, 2.000.\n")
+    assert not list((tmp_path / "study").glob("validation*"))
+
+
 def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
-    worth = "+env.options.worth=choice(4,3,2,1,0)"  # of which 4, 1, 3, 0, 1, 4 are drawn
+    worth = "+env.options.worth=choice(4,3,2,1,0)"  # of which 3, 3, 4, 1, 2, 4 are drawn
     line = words(worth, "--trials", "6", "--seeds", "7,8", "--validate", "none", "--dir", "study")
     line += ["hardware.jobs=1", "--sampler", "random"]
     line[line.index("+env.options.pause=0")] = "+env.options.pause=0.003"  # time to be stopped
@@ -142,7 +158,7 @@ def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
     found = trials(tmp_path / "study")
     pruned = [trial for trial in found if trial.state.name == "PRUNED"]
     complete = [trial for trial in found if trial.state.name == "COMPLETE"]
-    assert [trial.number for trial in pruned] == [4]  # 1 is below the median of 4, 1, 3, 0
+    assert [trial.number for trial in pruned] == [4]  # 2 is below the median of 3, 3, 4, 1
     assert len(complete) == 5
     for trial in pruned:
         earlier = sorted(t.value for t in complete if t.number < trial.number)

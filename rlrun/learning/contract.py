@@ -10,6 +10,7 @@ from torch import Tensor
 from rlrun.advantages.columns import Estimator
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams
+from rlrun.data.sequences import Observations
 from rlrun.envs.problem import Problem
 from rlrun.envs.tabular import TabularModel
 from rlrun.errors import UserError
@@ -23,7 +24,7 @@ from rlrun.models.reference import Reference
 Metrics = dict[str, Tensor]
 
 # A policy with given parameters: observations -> distribution.
-PolicyFunction = Callable[[Tensor], Distribution]
+PolicyFunction = Callable[[Observations], Distribution]
 
 # The loss, [], and what it says for the logs, each [].
 LossAndMetrics = tuple[Tensor, Metrics]

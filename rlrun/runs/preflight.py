@@ -11,13 +11,13 @@ import torch
 from rlrun import loops
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
-from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.tabular import read_table
 from rlrun.errors import UserError
 from rlrun.hardware.memory import memory_suffices, require_memory
 from rlrun.learning.contract import Context
 from rlrun.models.reference import Reference
+from rlrun.runs.opening import measure, open_envs
 from rlrun.runs.policies import load_policy
 
 # Where a reader finds what an algorithm needs.
@@ -223,12 +223,13 @@ class Preflight:
         set_up(experiment.algo, context)
 
     def _problem(self, experiment: Experiment) -> Problem:
-        settings = experiment.config["env"]
+        form = type(experiment.collector)
+        settings = {**experiment.config["env"], "collector": form}
         for known, problem in self._problems:
             if known == settings:
                 return problem
-        env = ControlEnv.make(experiment.env, num_envs=1, threads=1)
-        problem = Problem.of(experiment.env, env)
+        env = open_envs(experiment, num_envs=1, threads=1)
+        problem = measure(experiment, env)
         env.close()
         self._problems.append((settings, problem))
         return problem

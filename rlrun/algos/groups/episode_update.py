@@ -1,5 +1,6 @@
 """The body of the algorithms on groups: several passes over episodes, in minibatches of them."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -9,11 +10,12 @@ from rlrun.data.groups import pad
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
+from rlrun.data.sequences import Observations
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
+from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -28,7 +30,7 @@ class EpisodeBatch(NamedTuple):
     """n whole episodes of at most T steps for the policy.
 
     Attributes:
-        obs: [T, n, D].
+        obs: [T, n, D], or n sequences.
         action: [T, n] or [T, n, A].
         logp: log π_old(a|s), [T, n].
         advantage: Â, [T, n].
@@ -37,7 +39,7 @@ class EpisodeBatch(NamedTuple):
         kl_coefficient: β, the same everywhere, [T, n]: compiled code takes it as an input.
     """
 
-    obs: Tensor
+    obs: Observations
     action: Tensor
     logp: Tensor
     advantage: Tensor
@@ -143,9 +145,17 @@ class EpisodeUpdate:
         if not context.resumed:
             made_up = self.agent.made_up_rollout()
             warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
-        self.policy = GradientLearner(
+        self.policy = learner_of(shape)(
             self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
         )
+        self.learners = {"policy": self.policy}
+        self.parts = {**self.agent.parts, **self.penalty.parts}
+        if not shape.sequences:
+            self._expect(algorithm.epochs, size)
+
+    def _expect(self, epochs: int, size: int) -> None:
+        """Say what minibatches there will be, of episodes of a size, for a compiled update."""
+        shape = self._shape
         # A compiled update takes episodes of these lengths; shorter ones are padded.
         self._lengths = [-(-shape.longest // part) for part in (8, 4, 2, 1)]
         rows = self.agent.example(shape.longest * size)
@@ -153,12 +163,10 @@ class EpisodeUpdate:
         # As if all episodes were as long as can be, which makes the fewest steps.
         self.policy.expect(
             EpisodeBatch(obs, action, zeros, zeros, zeros, zeros, zeros),
-            rate=algorithm.epochs / (size * shape.longest),
+            rate=epochs / (size * shape.longest),
             minibatches=shape.num_envs // size,
             every_shape=True,
         )
-        self.learners = {"policy": self.policy}
-        self.parts = {**self.agent.parts, **self.penalty.parts}
 
     def update(self, rollout: Rollout, progress: float) -> Metrics:
         """Take the steps of an iteration, in several passes over its episodes.
@@ -180,9 +188,6 @@ class EpisodeUpdate:
         # What an estimator says behind an episode's end may be NaN, which a weight of 0 lets in.
         advantage = torch.where(rollout.mask, advantage, 0.0)
         weight = step_weights(rollout.mask, algorithm.aggregation, longest=self._shape.longest)
-        length = len(rollout.mask)
-        if self.policy.is_compiled:
-            length = next(each for each in self._lengths if each >= length)
         history = []
         for _ in range(algorithm.epochs):
             episodes = shuffled_episodes(
@@ -197,8 +202,7 @@ class EpisodeUpdate:
                 penalised.reference_logp,
                 penalised.coefficient.expand_as(advantage),
             )
-            columns = [pad(column, length) for column in whole]
-            batches = EpisodeBatch(*take_columns(episodes, *columns))
+            batches = EpisodeBatch(*take_columns(episodes, *self._padded(whole)))
             history.append(self.policy.fit(batches, learning_rate))
         return {
             **summarize(history),
@@ -206,6 +210,13 @@ class EpisodeUpdate:
             **penalised.metrics,
             "schedule/learning_rate": learning_rate,
         }
+
+    def _padded(self, whole: EpisodeBatch) -> Sequence[Any]:
+        """Return columns [T, N, …] with T as compiled code has it, if there is any."""
+        if not self.policy.is_compiled:
+            return whole
+        length = next(each for each in self._lengths if each >= len(whole.action))
+        return [pad(column, length) for column in whole if isinstance(column, Tensor)]
 
 
 def setup(self: Any, context: Context) -> None:

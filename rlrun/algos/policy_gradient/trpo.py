@@ -14,11 +14,13 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from rlrun import loops
 from rlrun.config.types import Count, Fraction
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
+from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, Metrics, Trainable
 from rlrun.learning.critics import CriticBatch, CriticFit, Critics
@@ -43,6 +45,11 @@ class TRPO:
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
+        if context.shape.sequences:
+            raise UserError(
+                "trpo looks at each state by itself, which sequences of tokens are not for: "
+                "algo=ppo"
+            )
         self.agent = Agent(context, self, critics=True)
         self.shuffle = context.streams.minibatch
         self.side_by_side = context.hardware.side_by_side()
@@ -68,6 +75,7 @@ class TRPO:
         """Improve the policy by one step, and fit the critic, on one rollout."""
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)
+        assert isinstance(rollout.obs, Tensor)
         obs, action, advantage = (
             column[rollout.mask] for column in (rollout.obs, rollout.action, advantage)
         )

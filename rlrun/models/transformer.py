@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Standard deviation of the first logits.
+FIRST_LOGIT = 0.15
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
@@ -152,7 +155,8 @@ class Decoder(nn.Module):
         """Draw the weights.
 
         N(0, 1/inputs) for the matrices, of which those that add to the stream are smaller by
-        √(2 · layers), as GPT-2's are: it then keeps its size (Radford et al. 2019).
+        √(2 · layers), as GPT-2's are: it then keeps its size (Radford et al. 2019). A token is so
+        short a vector that a new policy draws all tokens nearly alike.
 
         Args:
             shape: sizes.
@@ -168,6 +172,8 @@ class Decoder(nn.Module):
             if weight.ndim == 1:
                 continue  # of a norm: ones
             std = 1 / math.sqrt(weight.shape[1])
+            if weight is self.embedding.weight:
+                std = FIRST_LOGIT * std  # it makes the logits, too
             if name.endswith("_out.weight"):
                 std /= math.sqrt(2 * shape.layers)
             nn.init.normal_(weight, std=std, generator=generator)

@@ -84,8 +84,8 @@ class TokenTask(ABC):
         """Refuse a reward that the task has not."""
         if self.reward in self.without:
             raise ValueError(
-                f"reward={self.reward} compares with one answer, and this task has several right "
-                "ones"
+                f"reward must not be {self.reward}, which compares with one answer: this task has "
+                "several right ones"
             )
 
     @property

@@ -28,8 +28,11 @@ class AgentSettings(Protocol):
         normalization: what is brought to unit scale.
     """
 
-    gamma: float
-    normalization: Normalization
+    @property
+    def gamma(self) -> float: ...  # noqa: D102
+
+    @property
+    def normalization(self) -> Normalization: ...  # noqa: D102
 
 
 class Agent:
@@ -81,6 +84,14 @@ class Agent:
             model.action_critic(problem, generator) if "action_critic" in needed else None,
         )
         self.networks.to(self.device).requires_grad_(False)
+        if context.initial is not None and not context.resumed:
+            initial = context.load_policy(context.initial, self.device, "model.init").policy
+            try:
+                self.networks.policy.load_state_dict(initial.state_dict())
+            except RuntimeError as error:  # names or shapes of weights differ
+                raise UserError(
+                    f"model.init={context.initial} is a network of other sizes than model=…"
+                ) from error
         scales = settings.normalization
         if shape.sequences:
             self._require_tokens(scales)

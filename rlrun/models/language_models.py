@@ -22,6 +22,7 @@ class Transformer:
     heads: Count
     micro_batch: Count | None
     precision: Precision
+    init: str | None
 
     def __post_init__(self):
         """Refuse a width that the heads cannot share."""

@@ -42,6 +42,11 @@ class Reference:
         """
         return self._policy(self._normalizer(raw_obs).to(self._device))
 
+    @property
+    def policy(self) -> Policy:
+        """Without its normaliser."""
+        return self._policy
+
     def state_dict(self) -> dict:
         """Return all that the policy is made of."""
         return {

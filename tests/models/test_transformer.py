@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from languages import generator, policy_of, random_sequences, task_of
+from tiny import part_of
 from torch.nn import functional
 
 from rlrun.data.sequences import Sequences
@@ -13,7 +14,6 @@ from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
 from rlrun.models import token_distributions
 from rlrun.models.distributions import Categorical
-from rlrun.models.language_models import Transformer
 from rlrun.models.token_distributions import TokenCategorical
 
 TASK = task_of("add", digits=3)
@@ -82,9 +82,8 @@ def test_some_steps_are_those_of_all():
 
 
 def test_a_successor_is_the_state_of_the_next_step():
-    critic = Transformer(layers=1, width=16, heads=2, micro_batch=None, precision="float32").critic(
-        Problem.of_prompts(TASK), generator()
-    )
+    model = part_of("model", "transformer", width=16, heads=2)
+    critic = model.critic(Problem.of_prompts(TASK), generator())
     obs = random_sequences(TASK, 4, T)
     with torch.no_grad():
         critic.head.weight.normal_(generator=generator(1))
@@ -140,12 +139,12 @@ def test_entropy_alone():
 
 
 def test_the_width_is_shared_by_the_heads():
-    with pytest.raises(ValueError, match="width must be a multiple of twice the heads"):
-        Transformer(layers=1, width=20, heads=8, micro_batch=None, precision="float32")
+    with pytest.raises(UserError, match=r"model\.width must be a multiple of twice the heads"):
+        part_of("model", "transformer", width=20, heads=8)
 
 
 def test_numbers_are_not_read():
     problem = replace(Problem.of_prompts(TASK), language=None, env_id="CartPole-v1")
-    model = Transformer(layers=1, width=16, heads=2, micro_batch=None, precision="float32")
+    model = part_of("model", "transformer")
     with pytest.raises(UserError, match="reads tokens, and CartPole-v1 shows numbers: model=mlp"):
         model.policy(problem, generator())

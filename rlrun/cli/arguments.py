@@ -36,6 +36,12 @@ def evaluate_parser() -> OneLineParser:
         "--wandb", action="store_true", help="make a W&B run of it, of job type eval, too"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as a JSON object")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="of a task of language: only answer this, and print the response; may be repeated",
+    )
     add_plugins(parser)
     return parser
 

@@ -38,7 +38,17 @@ def run(verb: str, words: list[str]) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """`rlrun eval RUN`: returns of a trained policy, and a video."""
+    """`rlrun eval RUN`: returns of a trained policy, and a video; or answers to prompts."""
+    if arguments.prompt is not None:
+        from rlrun.runs.answers import answer_prompts
+
+        for prompt, response in answer_prompts(
+            arguments.run, arguments.prompt, arguments.checkpoint, arguments.plugin
+        ):
+            line = {"prompt": prompt, "response": response}
+            said = json.dumps(line, ensure_ascii=False) if arguments.json else f"{prompt}{response}"
+            say(said, sys.stdout)
+        return
     if arguments.video is not None and "DISPLAY" not in os.environ:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")

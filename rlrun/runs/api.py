@@ -247,6 +247,8 @@ def evaluate_run(
         "return_max": float(returns.max()),
         "length": float(np.mean(result.lengths)),
     }
+    said = {name.removeprefix("eval/"): value for name, value in result.metrics().items()}
+    figures |= {name: value for name, value in said.items() if name not in figures}
     noted = {**figures, "checkpoint": path.name}
     note_evaluation(directory, noted)
     if logger is not None:

@@ -20,6 +20,9 @@ from rlrun.runs.files.disk import CHECKPOINTS, MANIFEST
 PREFIX = "policy."
 
 
+# The normalisation of tokens.
+TOKENS = {"clip": 10.0, "observation": False}
+
 # The setting that names a policy, unless another one does.
 REFERENCE = "algo.kl.reference"
 
@@ -69,10 +72,12 @@ def load_policy(
         env_id = read_json(run / "run.json")["env_id"]
         language = _language_of(config["env"]) if problem.language is not None else None
         action_units = "raw" if problem.discrete else config["env"]["action_units"]
+        # Tokens are not normalised, and not all that learns from them has such settings.
+        scales = TOKENS if language is not None else config["algo"]["normalization"]
         settings = {
             "model": config["model"],
-            "clip": config["algo"]["normalization"]["clip"],
-            "normalized": config["algo"]["normalization"]["observation"],
+            "clip": scales["clip"],
+            "normalized": scales["observation"],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())

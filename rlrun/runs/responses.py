@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from rlrun.runs.evaluate import unwatched
 # From the policy itself.
 AS_IT_IS = Sampling(temperature=1.0, top_k=None, top_p=1.0)
 
+# Responses of each kind that are kept for people to read.
+SHOWN = 4
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -28,6 +32,7 @@ class Answers:
         right: how many of the drawn responses to each prompt are right.
         samples: how many were drawn for each prompt.
         others: what else there is to say, for the logs.
+        transcripts: some of the greedy responses, for people to read.
     """
 
     returns: list[float]
@@ -35,6 +40,7 @@ class Answers:
     right: list[int]
     samples: int
     others: dict[str, float]
+    transcripts: list[dict[str, Any]]
 
     def metrics(self) -> dict[str, float]:
         """Summarise for the logs."""
@@ -102,10 +108,12 @@ class LanguageEvaluator:
         """Have the prompts of an environment answered, as `play` does."""
         episodes, samples = env.num_envs, self._task.samples
         prompts = env.prompts(range(seed, seed + episodes), held_out=True)
-        greedy, verdict = self.answer(env, prompts)
+        greedy = self.write(prompts)
+        verdict = env.judge(prompts.texts, greedy.tokens, greedy.complete)
         drawn = repeated(prompts, samples)
         generator = torch.Generator().manual_seed(seed)
-        _, tried = self.answer(env, drawn, AS_IT_IS, generator)
+        responses = self.write(drawn, AS_IT_IS, generator)
+        tried = env.judge(drawn.texts, responses.tokens, responses.complete)
         right = tried.outcome.view(episodes, samples).sum(1).int().tolist()
         distinct = [set(tried.texts[n * samples : (n + 1) * samples]) for n in range(episodes)]
         watch(episodes)
@@ -116,30 +124,31 @@ class LanguageEvaluator:
             "eval/truncated": 1.0 - float(greedy.complete.float().mean()),
             "eval/distinct": float(np.mean([len(texts) for texts in distinct]) / samples),
         }
-        return Answers(verdict.reward.tolist(), greedy.lengths.tolist(), right, samples, others)
+        transcripts = transcribed(prompts, greedy, verdict)
+        return Answers(
+            verdict.reward.tolist(), greedy.lengths.tolist(), right, samples, others, transcripts
+        )
 
     def make(self, episodes: int) -> TokenEnv:
         """Make an environment of so many prompts."""
         return TokenEnv(self._task, num_envs=episodes)
 
-    def answer(
+    def write(
         self,
-        env: TokenEnv,
         prompts: Prompts,
         sampling: Sampling | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[Responses, Verdict]:
-        """Have prompts answered; return the responses, and what they are worth.
+    ) -> Responses:
+        """Write responses to prompts.
 
         Args:
-            env: judges.
             prompts: N of them.
             sampling: how tokens are drawn; None: the most probable one is taken.
             generator: source of the draws.
         """
         actor = self._actor()
         assert isinstance(actor.policy, TokenPolicy)
-        responses = write(
+        return write(
             actor.policy,
             prompts,
             self._task.language,
@@ -147,10 +156,31 @@ class LanguageEvaluator:
             generator=generator or torch.Generator(),
             device=actor.device,
         )
-        return responses, env.judge(prompts.texts, responses.tokens, responses.complete)
 
     def close(self) -> None:
         """Release nothing."""
+
+
+def transcribed(prompts: Prompts, responses: Responses, verdict: Verdict) -> list[dict[str, Any]]:
+    """Return some responses for people to read: the best, the worst, and others as they come."""
+    order = sorted(range(len(prompts.texts)), key=lambda n: -verdict.reward[n].item())
+    chosen = {
+        "best": order[:SHOWN],
+        "worst": order[::-1][:SHOWN],
+        "random": range(min(2 * SHOWN, len(order))),
+    }
+    return [
+        {
+            "which": which,
+            "prompt": prompts.texts[n],
+            "response": verdict.texts[n],
+            "complete": bool(responses.complete[n]),
+            "reward": verdict.reward[n].item(),
+            **verdict.judgements[n]._asdict(),
+        }
+        for which, numbers in chosen.items()
+        for n in numbers
+    ]
 
 
 def repeated(prompts: Prompts, times: int) -> Prompts:

@@ -74,8 +74,10 @@ def join(parts: Sequence[Transitions]) -> Transitions:
     return replace(parts[0], **joined, obs_moments=moments, steps=steps)
 
 
-def pad(column: Tensor, length: int) -> Tensor:
-    """Return a column [T, N, …] with zeros below, [length, N, …]."""
+def pad(column: Any, length: int) -> Any:
+    """Return a column [T, N, …], or sequences, with zeros below, [length, N, …]."""
+    if isinstance(column, Sequences):
+        return column.padded(length)
     rows = length - len(column)
     return torch.cat([column, column.new_zeros(rows, *column.shape[1:])]) if rows else column
 

@@ -58,6 +58,8 @@ class Sequences:
 
     def padded(self, length: int) -> "Sequences":
         """Return the sequences with responses of T = ``length`` rows, at least as long as now."""
+        if length == self.length:
+            return self
         rows = self.tokens.new_zeros(length - self.length, self.count)
         return replace(self, tokens=torch.cat([self.tokens, rows]))
 

@@ -32,7 +32,7 @@ def refused(*words: str) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("algo=trpo env=add", "trpo looks at each state by itself"),
+        ("algo=trpo env=add", "trpo takes derivatives of derivatives"),
         (
             "algo=grpo env=add model=mlp",
             "this model reads no tokens: model=transformer",

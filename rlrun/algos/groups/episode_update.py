@@ -1,6 +1,5 @@
 """The body of the algorithms on groups: several passes over episodes, in minibatches of them."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -150,12 +149,8 @@ class EpisodeUpdate:
         )
         self.learners = {"policy": self.policy}
         self.parts = {**self.agent.parts, **self.penalty.parts}
-        if not shape.sequences:
-            self._expect(algorithm.epochs, size)
-
-    def _expect(self, epochs: int, size: int) -> None:
-        """Say what minibatches there will be, of episodes of a size, for a compiled update."""
-        shape = self._shape
+        if shape.sequences:
+            return  # nothing of which is compiled
         # A compiled update takes episodes of these lengths; shorter ones are padded.
         self._lengths = [-(-shape.longest // part) for part in (8, 4, 2, 1)]
         rows = self.agent.example(shape.longest * size)
@@ -163,7 +158,7 @@ class EpisodeUpdate:
         # As if all episodes were as long as can be, which makes the fewest steps.
         self.policy.expect(
             EpisodeBatch(obs, action, zeros, zeros, zeros, zeros, zeros),
-            rate=epochs / (size * shape.longest),
+            rate=algorithm.epochs / (size * shape.longest),
             minibatches=shape.num_envs // size,
             every_shape=True,
         )
@@ -188,6 +183,9 @@ class EpisodeUpdate:
         # What an estimator says behind an episode's end may be NaN, which a weight of 0 lets in.
         advantage = torch.where(rollout.mask, advantage, 0.0)
         weight = step_weights(rollout.mask, algorithm.aggregation, longest=self._shape.longest)
+        length = len(rollout.mask)
+        if self.policy.is_compiled:
+            length = next(each for each in self._lengths if each >= length)
         history = []
         for _ in range(algorithm.epochs):
             episodes = shuffled_episodes(
@@ -202,7 +200,8 @@ class EpisodeUpdate:
                 penalised.reference_logp,
                 penalised.coefficient.expand_as(advantage),
             )
-            batches = EpisodeBatch(*take_columns(episodes, *self._padded(whole)))
+            columns = [pad(column, length) for column in whole]
+            batches = EpisodeBatch(*take_columns(episodes, *columns))
             history.append(self.policy.fit(batches, learning_rate))
         return {
             **summarize(history),
@@ -210,13 +209,6 @@ class EpisodeUpdate:
             **penalised.metrics,
             "schedule/learning_rate": learning_rate,
         }
-
-    def _padded(self, whole: EpisodeBatch) -> Sequence[Any]:
-        """Return columns [T, N, …] with T as compiled code has it, if there is any."""
-        if not self.policy.is_compiled:
-            return whole
-        length = next(each for each in self._lengths if each >= len(whole.action))
-        return [pad(column, length) for column in whole if isinstance(column, Tensor)]
 
 
 def setup(self: Any, context: Context) -> None:

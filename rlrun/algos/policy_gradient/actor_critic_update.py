@@ -150,9 +150,8 @@ class ActorCriticUpdate:
         self.parts = agent.parts
         count = shape.minibatches(size)
         # Whole rollouts of whole episodes differ in size, and so do minibatches of sequences.
-        if shape.sequences:
-            return
-        if epochs.minibatch_size is not None or not shape.whole_episodes:
+        alike = epochs.minibatch_size is not None or not shape.whole_episodes
+        if alike and not shape.sequences:
             rate = epochs.count / size
             self.policy.expect(example(agent, size), rate=rate, minibatches=count)
             obs, action, zeros = agent.example(size)

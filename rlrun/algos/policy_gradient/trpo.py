@@ -14,13 +14,12 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from rlrun import loops
 from rlrun.config.types import Count, Fraction
+from rlrun.data.minibatches import all_rows, take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
-from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, Metrics, Trainable
 from rlrun.learning.critics import CriticBatch, CriticFit, Critics
@@ -45,11 +44,6 @@ class TRPO:
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
-        if context.shape.sequences:
-            raise UserError(
-                "trpo looks at each state by itself, which sequences of tokens are not for: "
-                "algo=ppo"
-            )
         self.agent = Agent(context, self, critics=True)
         self.shuffle = context.streams.minibatch
         self.side_by_side = context.hardware.side_by_side()
@@ -75,10 +69,8 @@ class TRPO:
         """Improve the policy by one step, and fit the critic, on one rollout."""
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)
-        assert isinstance(rollout.obs, Tensor)
-        obs, action, advantage = (
-            column[rollout.mask] for column in (rollout.obs, rollout.action, advantage)
-        )
+        columns = take(all_rows(rollout.mask), rollout.obs, rollout.action, advantage)
+        obs, action, advantage = (column[0] for column in columns)
         if self.normalize_advantage:
             advantage = standardize(advantage)
         policy_metrics, critic_metrics = self.side_by_side(

@@ -21,14 +21,11 @@ from annotated_types import Interval
 from torch.nn.functional import logsigmoid
 
 from rlrun import loops
-from rlrun.algos.preference.imitation import AS_IT_IS
-from rlrun.algos.preference.pairs import PairBatch, PairUpdate, log_ratios, pair_metrics
+from rlrun.algos.preference import pairs
+from rlrun.algos.preference.pairs import PairBatch, log_ratios, pair_metrics
 from rlrun.config.types import Count, Positive
-from rlrun.data.normalize import Normalization
-from rlrun.data.rollout import Transitions
-from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.contract import LossAndMetrics, PolicyFunction
 from rlrun.learning.optimizers import Adam
-from rlrun.models.answer_key import Author
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,6 +33,7 @@ class DPO:
     """Hyperparameters (explained in ``conf/algo/dpo.yaml``), and the loss."""
 
     loop: ClassVar = staticmethod(loops.supervised)
+    setup, update, author = pairs.setup, pairs.update, property(pairs.author)
 
     num_envs: Count
     reference: str | None
@@ -43,22 +41,6 @@ class DPO:
     label_smoothing: Annotated[float, Interval(ge=0, lt=0.5)]
     length_normalized: bool
     optimizer: Adam
-    gamma: ClassVar[float] = 1.0
-    normalization: ClassVar[Normalization] = AS_IT_IS
-
-    def setup(self, context: Context) -> None:
-        """Build the policy and what fits it (see ``algos/contract.py``)."""
-        self.body = PairUpdate(context, self, "dpo")
-        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
-
-    @property
-    def author(self) -> Author:
-        """The reference."""
-        return self.body.author
-
-    def update(self, transitions: Transitions, *, progress: float) -> Metrics:
-        """Take a step on pairs (see ``algos/contract.py``)."""
-        return self.body.update(transitions, progress)
 
     def policy_loss(self, policy: PolicyFunction, batch: PairBatch) -> LossAndMetrics:
         """L(θ) = −mean[(1 − ε) log σ(β Δ) + ε log σ(−β Δ)]."""

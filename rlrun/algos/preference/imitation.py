@@ -7,7 +7,7 @@ In the unified view of Shao et al. 2024 ("DeepSeekMath", arXiv:2402.03300, §5.2
 they differ in who writes o, and in the gradient coefficient GC.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,9 +25,6 @@ from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunc
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
 from rlrun.models.reference import Reference
-
-# Nothing is brought to unit scale.
-AS_IT_IS = Normalization(observation=False, reward=False, clip=10.0)
 
 
 class WeightedSteps(NamedTuple):
@@ -49,17 +46,9 @@ class ImitationAlgorithm(Protocol):
 
     Attributes:
         aggregation: how the losses of steps become one.
-        gamma: discount of the return.
-        normalization: what is brought to unit scale.
     """
 
     aggregation: Aggregation
-
-    @property
-    def gamma(self) -> float: ...  # noqa: D102
-
-    @property
-    def normalization(self) -> Normalization: ...  # noqa: D102
 
     @property
     def optimizer(self) -> Optimizer: ...  # noqa: D102
@@ -69,19 +58,36 @@ class ImitationAlgorithm(Protocol):
         ...
 
 
+# Nothing is brought to unit scale.
+AS_IT_IS = Normalization(observation=False, reward=False, clip=10.0)
+
+
+@dataclass(frozen=True)
+class Unscaled:
+    """What an agent is told by who has no rewards: see ``learning/agent.py: AgentSettings``."""
+
+    gamma: float = 1.0
+    normalization: Normalization = AS_IT_IS
+
+
 def no_advantage(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     """Return zeros: the gradient coefficient is the algorithm's matter."""
     return torch.zeros_like(rollout.reward), torch.zeros_like(rollout.reward)
 
 
-def require_sequences(context: Context, name: str) -> None:
-    """Refuse what are no responses to prompts.
+def agent_of(context: Context, name: str) -> Agent:
+    """Build a policy that writes responses, and learns neither a value nor an advantage.
+
+    Args:
+        context: the other parts of the run.
+        name: of the algorithm, for messages.
 
     Raises:
-        UserError: the run has single steps of an environment.
+        UserError: the run has single steps of an environment, and no responses to prompts.
     """
     if not context.shape.sequences:
-        raise UserError(f"{name} learns from responses to prompts: env=add, collector=generation")
+        raise UserError(f"{name} learns from responses to prompts: env=add collector=generation")
+    return Agent(replace(context, estimator=no_advantage), Unscaled(), critics=False)
 
 
 class Imitation:
@@ -104,9 +110,8 @@ class Imitation:
         Raises:
             UserError: there are no responses to learn from.
         """
-        require_sequences(context, name)
+        self.agent = agent_of(context, name)
         self._algorithm, self._longest = algorithm, context.shape.longest
-        self.agent = Agent(replace(context, estimator=no_advantage), algorithm, critics=False)
         self.policy = learner_of(context.shape)(
             self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
         )

@@ -1,19 +1,16 @@
 """The body of the algorithms on pairs: a better response and a worse one to the same prompt."""
 
-from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from rlrun.algos.preference.imitation import no_advantage, reference_of, require_sequences
+from rlrun.algos.preference.imitation import agent_of, reference_of
 from rlrun.data.groups import return_spreads
 from rlrun.data.minibatches import take_columns
-from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.data.sequences import Observations
 from rlrun.errors import UserError
-from rlrun.learning.agent import Agent
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import summarize
@@ -44,18 +41,10 @@ class PairAlgorithm(Protocol):
     Attributes:
         reference: run or checkpoint of π_ref; None: that which the run begins as.
         length_normalized: whether log-ratios are means over tokens, and not sums.
-        gamma: discount of the return.
-        normalization: what is brought to unit scale.
     """
 
     reference: str | None
     length_normalized: bool
-
-    @property
-    def gamma(self) -> float: ...  # noqa: D102
-
-    @property
-    def normalization(self) -> Normalization: ...  # noqa: D102
 
     @property
     def optimizer(self) -> Optimizer: ...  # noqa: D102
@@ -85,12 +74,11 @@ class PairUpdate:
         Raises:
             UserError: there are no groups of responses, or there is no reference.
         """
-        require_sequences(context, name)
+        self.agent = agent_of(context, name)
         if context.shape.group_size < 2:
             raise UserError(f"{name} compares responses to one prompt: collector.group_size=8, say")
         self._group_size = context.shape.group_size
         self._generator = context.streams.action
-        self.agent = Agent(replace(context, estimator=no_advantage), algorithm, critics=False)
         self.reference = reference_of(context, algorithm.reference, name, self.agent.device)
         self.policy = learner_of(context.shape)(
             self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
@@ -121,6 +109,22 @@ class PairUpdate:
             "pairs/count": torch.tensor(float(pairs)),
             "schedule/learning_rate": rate,
         }
+
+
+def setup(self: Any, context: Context) -> None:
+    """Build the policy and what fits it: the `setup` of every algorithm here."""
+    self.body = PairUpdate(context, self, type(self).__name__.lower())
+    self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
+
+
+def update(self: Any, transitions: Transitions, *, progress: float) -> Metrics:
+    """Take a step on pairs: the `update` of every algorithm here."""
+    return self.body.update(transitions, progress)
+
+
+def author(self: Any) -> Author:
+    """Return who writes what is compared: the `author` of every algorithm here."""
+    return self.body.author
 
 
 def best_and_worst(reward: Tensor, mask: Tensor, group_size: int) -> Tensor:

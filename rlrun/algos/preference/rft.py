@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rlrun import loops
-from rlrun.algos.preference.imitation import AS_IT_IS, Imitation, likelihood_loss, reference_of
+from rlrun.algos.preference.imitation import Imitation, likelihood_loss, reference_of
 from rlrun.config.types import Count
-from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, Metrics
@@ -39,8 +38,6 @@ class RFT:
     reference: str | None
     aggregation: Aggregation
     optimizer: Adam
-    gamma: ClassVar[float] = 1.0
-    normalization: ClassVar[Normalization] = AS_IT_IS
 
     def setup(self, context: Context) -> None:
         """Build the policy and what fits it (see ``algos/contract.py``)."""

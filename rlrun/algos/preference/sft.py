@@ -15,9 +15,8 @@ from typing import ClassVar
 import torch
 
 from rlrun import loops
-from rlrun.algos.preference.imitation import AS_IT_IS, Imitation, likelihood_loss
+from rlrun.algos.preference.imitation import Imitation, likelihood_loss
 from rlrun.config.types import Count
-from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
 from rlrun.learning.aggregation import Aggregation
@@ -36,8 +35,6 @@ class SFT:
     num_envs: Count
     aggregation: Aggregation
     optimizer: Adam
-    gamma: ClassVar[float] = 1.0
-    normalization: ClassVar[Normalization] = AS_IT_IS
 
     def setup(self, context: Context) -> None:
         """Build the policy and what fits it (see ``algos/contract.py``)."""

@@ -111,6 +111,9 @@ CASES = {
         for name in algorithms(loops.on_policy)
         if name not in NOT_OF_TOKENS
     },
+    # By themselves; the others begin as another run's policy (tests/cli/test_language_words.py).
+    "algo=sft": ("sft", "add"),
+    "algo=rft": ("rft", "parity", "algo.num_envs=16"),
     # Single steps of a task of language, by a network that reads tokens or one that does not.
     "tokens step by step": ("ppo", "add", "collector=segments"),
     "tokens in groups of episodes": ("grpo", "add", "collector=groups"),
@@ -158,7 +161,8 @@ def test_it_trains(case, tmp_path):
     updates = [row["update"] for row in iterations]
     assert updates == sorted(set(updates))
     # A replay buffer fills in the first iteration.
-    assert (updates[0] > 0) is (described.algo.loop is loops.on_policy)
+    at_once = described.algo.loop in (loops.on_policy, loops.supervised)
+    assert (updates[0] > 0) is at_once
     assert updates[-1] > 0
     evaluations = [row for row in rows if "eval/return" in row]
     assert evaluations[-1]["eval/return"] == final_return

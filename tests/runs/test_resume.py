@@ -129,6 +129,8 @@ CASES = {
             "reinforce": "add",
         }.items()
     },
+    "sft": ("copy", "sft", "model.width=8", "model.heads=2"),
+    "rft": ("parity", "rft", "model.width=8", "model.heads=2"),
     "tokens with critics": ("add", "reinforce", "model.width=8", "advantage=baseline_value"),
     "ppo in groups": ("hopper", "ppo", "collector=episodes", "collector.group_size=2"),
 }

@@ -1,5 +1,6 @@
 """Runs for the tests: in this process, or in one of their own that signals can be sent to."""
 
+import functools
 import json
 import math
 import multiprocessing
@@ -75,7 +76,7 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
         choice: the algorithm and the environment, as words.
         values: sizes by their names; one that the algorithm leaves open (null) stays open.
     """
-    cfg, _ = compose(choice)
+    cfg = chosen(*choice)
     nodes = {
         "algo": cfg.algo,
         "algo.critic": cfg.algo.get("critic", {}),
@@ -90,6 +91,14 @@ def sizes(choice: list[str], values: dict[str, Any]) -> list[str]:
     collected = cfg.get("collector", {})
     groups = ["collector.group_size=2"] if collected.get("group_size", 1) > 1 else []
     return [*(f"{name}={value}" for name, value in known.items()), *groups]
+
+
+@functools.cache
+def chosen(*words: str) -> DictConfig:
+    """rlrun's part of what Hydra makes of these words, for reading only."""
+    cfg, _ = compose(list(words))
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 def compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
@@ -124,7 +133,7 @@ class Process:
         while len(_lines(directory / "metrics.jsonl")) < count:
             assert self._process.is_alive(), self.output()
             assert time.monotonic() < deadline
-            time.sleep(0.001)
+            time.sleep(0.005)  # half an iteration
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -113,10 +113,15 @@ def load_job(cfg: DictConfig, settings: HydraConf, parent: Path) -> Experiment:
     Raises:
         UserError: any mistake in the config.
     """
-    overrides = cast(list[str], OmegaConf.to_container(settings.overrides.task, resolve=False))
+    overrides = words_of(settings)
     choices = name_environment(cfg, overrides, settings.runtime.choices)
     names = {**choices, "label": label(cfg, choices, usual_choices(settings))}
     return load(cfg, overrides, names, parent)
+
+
+def words_of(settings: HydraConf) -> list[str]:
+    """Returns the overrides of a composed job, as they were written."""
+    return cast(list[str], OmegaConf.to_container(settings.overrides.task, resolve=False))
 
 
 def usual_choices(settings: HydraConf) -> dict[str, Any]:
@@ -125,10 +130,13 @@ def usual_choices(settings: HydraConf) -> dict[str, Any]:
     Args:
         settings: Hydra's own node of a composed job.
     """
+    choices = settings.runtime.choices
+    named = {re.split("[=@]", word.lstrip("+~"))[0] for word in words_of(settings)}
+    if named.intersection(choices) <= {"algo", "env"}:
+        return choices  # nothing else was chosen; reading all files again takes a tenth of a second
     search_path = ConfigSearchPathImpl()
     for source in settings.runtime.config_sources:
         search_path.append(source.provider, f"{source.schema}://{source.path}")
-    choices = settings.runtime.choices
     words = [f"algo={choices['algo']}", f"env={choices['env']}"]
     loader = ConfigLoaderImpl(search_path)
     found = loader.compute_defaults_list(settings.job.config_name, words, RunMode.RUN)

@@ -21,14 +21,6 @@ IN_TURN = replace(CPU, compile="on")
 SIDE_BY_SIDE = replace(IN_TURN, threads=2)
 
 
-@pytest.fixture(autouse=True)
-def _cache(pytestconfig, monkeypatch):
-    # Compiled code outlives the session, as it outlives a run: only the first one waits for g++.
-    cache = pytestconfig.cache.mkdir("inductor")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
-
-
 def ready(algo: str, hardware: Hardware, **settings: Any) -> tuple[Any, Any]:
     """A small algorithm, compiled if the hardware says so, and its collector."""
     model = small_model(hidden_sizes=[4])
@@ -98,7 +90,7 @@ every_algorithm = pytest.mark.parametrize("algo", SETTINGS)
 
 @needs_compiler
 @every_algorithm
-def test_the_compiled_update_equals_the_eager_one(algo):
+def test_the_compiled_update_equals_the_eager_one(algo, compiler):
     updates = {}
     for hardware in (CPU, IN_TURN, SIDE_BY_SIDE):
         algorithm, collector = ready(algo, hardware, **SETTINGS[algo])

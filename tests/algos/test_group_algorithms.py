@@ -49,7 +49,7 @@ def test_an_estimator_with_a_critic_is_refused(algo):
 
 
 @every_algorithm
-def test_it_runs_where_compiling_was_asked_for(algo):
+def test_it_runs_where_compiling_was_asked_for(algo, compiler):
     hardware = replace(CPU, compile="on")
     # Where dapo does not drop a group: no two of its returns are equal.
     env = control(PointMass, 4)

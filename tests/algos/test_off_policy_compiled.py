@@ -24,8 +24,7 @@ ALL_OF_DQN = {
     [("dqn", Corridor, ALL_OF_DQN), ("td3", PointMass, {}), ("sac", PointMass, {})],
     ids=["dqn", "td3", "sac"],
 )
-def test_compiled_updates_are_those_of_python(algo, make_env, changes, tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_compiled_updates_are_those_of_python(algo, make_env, changes, compiler):
     weights = []
     for hardware in (None, COMPILED):
         env = control(make_env, 4)
@@ -49,8 +48,7 @@ def test_compiled_updates_are_those_of_python(algo, make_env, changes, tmp_path,
             torch.testing.assert_close(tensor, weights[1][name], atol=1e-5, rtol=1e-4)
 
 
-def test_physics_beside_the_updates_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+def test_physics_beside_the_updates_changes_nothing(tmp_path, compiler):
     words = ["total_steps=512", "hardware.compile=on", "hardware.learner_threads=1"]
     rows = []
     for threads in (1, 2):  # with one, the updates come before the physics

@@ -1,5 +1,6 @@
 """The config tree as it is shipped, and the experiments that it composes to."""
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -29,9 +30,13 @@ PAIRS = {
 NAMES = {"algo": "ppo", "env": "cartpole", "advantage": "gae", "label": "ppo_cartpole"}
 
 
+@functools.cache
 def composed(*overrides: str) -> DictConfig:
+    """What Hydra makes of these words, for reading only."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", list(overrides))
+        cfg = compose("config", list(overrides))
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 def loaded(*overrides: str) -> Experiment:

@@ -132,14 +132,8 @@ def test_times_are_said_as_people_say_them():
 # ---------------------------------------------------------------------- with a compiler
 
 
-@pytest.fixture
-def cache(pytestconfig, monkeypatch):
-    # Compiled code outlives the session, as it outlives a run: only the first one waits for g++.
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(pytestconfig.cache.mkdir("inductor")))
-
-
 @needs_compiler
-def test_compiled_steps_equal_those_in_python(cache):
+def test_compiled_steps_equal_those_in_python(compiler):
     steps = adding()
     expected = steps(nothing_added(), RATE, batches(5))
     waited = []
@@ -153,7 +147,7 @@ def test_compiled_steps_equal_those_in_python(cache):
 
 
 @needs_compiler
-def test_damaged_code_is_made_anew(cache):
+def test_damaged_code_is_made_anew(compiler):
     function = scaled(5.0)
     path = program_of(function).path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +158,7 @@ def test_damaged_code_is_made_anew(cache):
 
 
 @needs_compiler
-def test_other_shapes_are_compiled_when_they_come(cache):
+def test_other_shapes_are_compiled_when_they_come(compiler):
     function = Compilable(lambda x: 7.0 * x)
     function.expect(torch.zeros(2), rate=1.0, every_shape=True)
     waited = []

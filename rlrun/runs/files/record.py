@@ -27,8 +27,10 @@ from rlrun.runs.reports.table import draw_table
 # What may be drawn of a run: <name>.png in its directory.
 PICTURES = ("curves", "prediction", "table")
 
-# Largest share of a run's time that goes into curves.png.
+# Largest share of a run's time that goes into curves.png, and what is expected of the first time,
+# when matplotlib is imported: a short run is drawn at its end alone.
 DRAWING_SHARE = 0.02
+FIRST_DRAWING_S = 0.5
 
 
 class Record:
@@ -65,7 +67,7 @@ class Record:
         self.facts = facts
         self._experiment = experiment
         self._counters = counters
-        self._drawn, self._drawing_s = -math.inf, 0.0
+        self._drawn, self._drawing_s = time.perf_counter(), FIRST_DRAWING_S
         self._evaluations: list[tuple[int, float]] = []
         # First of all, so that a run can be resumed from its first moment.
         self.write("running")

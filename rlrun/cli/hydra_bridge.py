@@ -287,6 +287,8 @@ def explain(error: Exception) -> str:
         return f"{word}: several values for one run; for each: rlrun -m {word}{as_list}"
     if unused := re.match(r"Could not override '(.+)'\. No match in the defaults list", message):
         return f"{unused[1]}: this algo has no {unused[1]} to choose"
+    if missing := re.match(r"In 'env/(.+)': Could not override '(\w+)'", message):
+        return f"env={missing[1]} needs a {missing[2]}, which this algo has not"
     if message.endswith("raised while composing config:"):
         return f"{message} {str(error).splitlines()[1]}"
     return message or type(error).__name__

@@ -1,4 +1,4 @@
-"""`rlrun eval RUN`: returns of a trained policy, and a video."""
+"""`rlrun eval RUN`: returns of a trained policy, and a video; or its answers to prompts."""
 
 import argparse
 import json
@@ -33,12 +33,26 @@ def parser() -> OneLineParser:
         "--wandb", action="store_true", help="make a W&B run of it, of job type eval, too"
     )
     arguments.add_argument("--json", action="store_true", help="print the figures as a JSON object")
+    arguments.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="of a task of language: only answer this, and print the response; may be repeated",
+    )
     add_plugins(arguments)
     return arguments
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Plays episodes, notes their figures in the run's directory, and prints them."""
+    """Plays episodes, notes their figures in the run's directory, and prints them.
+
+    Raises:
+        UserError: there is no such policy, or W&B cannot work.
+        Exception: what a film could not be made for.
+    """
+    if arguments.prompt is not None:
+        answer(arguments)
+        return
     if arguments.video is not None and "DISPLAY" not in os.environ:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")
@@ -75,3 +89,15 @@ def run(arguments: argparse.Namespace) -> None:
         if film.error is not None:
             raise film.error
         say(f"{film.path} shows the first episode, {film.frames:,} frames", sys.stderr)
+
+
+def answer(arguments: argparse.Namespace) -> None:
+    """Prints what a policy of language writes to prompts."""
+    from rlrun.runs.answers import answer_prompts
+
+    for prompt, response in answer_prompts(
+        arguments.run, arguments.prompt, arguments.checkpoint, arguments.plugin
+    ):
+        line = {"prompt": prompt, "response": response}
+        said = json.dumps(line, ensure_ascii=False) if arguments.json else f"{prompt}{response}"
+        say(said, sys.stdout)

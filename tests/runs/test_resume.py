@@ -26,6 +26,8 @@ from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ALGORITHMS = algorithms(loops.on_policy)
 ENVIRONMENTS = ["cartpole", "hopper"]
 # 60 iterations of PPO, with evaluations after 15, 30, 45 and 60 of them. Episodes are so short

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from rlrun.analysis.reports.tables import show
 from rlrun.analysis.selection import cut
 from rlrun.analysis.sources import read_archive
-from rlrun.analysis.tables import show
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from published import RESULTS, Level, budgets, level
 
+from rlrun.analysis.reports.tables import show, show_interval
 from rlrun.analysis.sources import archive_text, read_archive
 from rlrun.analysis.statistics import (
     MIN_SEEDS,
@@ -21,7 +22,6 @@ from rlrun.analysis.statistics import (
 )
 from rlrun.analysis.statistics import mean as mean_over_seeds
 from rlrun.analysis.stored_runs import StoredRun, read_run
-from rlrun.analysis.tables import show, show_interval
 
 COLUMNS = (
     "environment",

@@ -26,8 +26,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from measure import ENV_IDS, HERE, describe_machine
 
+from rlrun.analysis.reports.tables import show
 from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, mean
-from rlrun.analysis.tables import show
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs.figures import final_return
 

@@ -29,6 +29,7 @@ NO_METHOD = (
     "logger",
     "tags",
     "group",
+    "tuned_on",
     "plugins",
 )
 

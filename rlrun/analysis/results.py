@@ -11,10 +11,10 @@ from rich.text import Text
 from rlrun.analysis.aggregates import Aggregates, Scale, aggregate, published_file, read_scales
 from rlrun.analysis.cautions import cautions
 from rlrun.analysis.comparison import Comparison, compare
-from rlrun.analysis.formats import comma_separated, for_terminal, latex, markdown
+from rlrun.analysis.reports.formats import comma_separated, for_terminal, latex, markdown
+from rlrun.analysis.reports.tables import NOTE, tables
 from rlrun.analysis.sources import archive_text
 from rlrun.analysis.stored_runs import StoredRun
-from rlrun.analysis.tables import NOTE, tables
 from rlrun.errors import printable
 from rlrun.runs.files.disk import replacing
 
@@ -154,9 +154,9 @@ def write_files(result: Result, directory: Path, *, smooth: int) -> str:
         OSError: they cannot be written there.
     """
     # They import matplotlib, for which nobody waits who wants a table.
-    from rlrun.analysis.pictures import as_bytes
-    from rlrun.analysis.report import report
-    from rlrun.analysis.score_pictures import pictures
+    from rlrun.analysis.reports.pictures import as_bytes
+    from rlrun.analysis.reports.report import report
+    from rlrun.analysis.reports.score_pictures import pictures
 
     drawn = pictures(result.comparison, result.aggregates, smooth=smooth)
     page = report(

@@ -147,7 +147,7 @@ def read_run(directory: Path) -> StoredRun:
                 "choices": {name: record[name] for name in CHOICES if name in record},
                 "commit": record.get("git_commit"),
                 "versions": record.get("versions", {}),
-                "tuned_on": record.get("tuned_on", []),
+                "tuned_on": config.get("tuned_on", []),
                 "overrides": overrides,
                 "settings": flatten(config),
                 "evaluations": read_evaluations(directory / "metrics.jsonl"),

@@ -57,6 +57,60 @@ def resume_parser() -> OneLineParser:
     return parser
 
 
+def tune_parser() -> OneLineParser:
+    """Returns the parser of `rlrun tune`."""
+    parser = OneLineParser(
+        "rlrun tune",
+        description="Searches good values for an algorithm on an environment, writes the best as a "
+        "file of the group `tuned`, and compares it with the usual values on fresh seeds. What is "
+        "searched is conf/tune/<algo>.yaml, as far as the words give a setting no value.",
+        epilog="The same words go on with a study that was stopped, also beside another process.",
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="name=value",
+        help="settings of every run (algo=ppo env=hopper), and ranges to search besides or instead "
+        "(algo.gamma=choice(0.9,0.99), 'algo.clip=interval(0.1,0.3)', "
+        "'algo.optimizer.learning_rate=tag(log,interval(1e-5,1e-2))', 'algo.epochs=range(1,20)')",
+    )
+    parser.add_argument(
+        "--trials", type=positive, default=20, help="points that are tried (default 20)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=some_seeds,
+        default=[100, 101],
+        metavar="N,N",
+        help="of a trial's runs, one after the other (default 100,101)",
+    )
+    parser.add_argument(
+        "--validate",
+        type=seeds,
+        default=[200, 201, 202, 203, 204],
+        metavar="N,N|none",
+        help="fresh seeds for the best values and the usual ones (default 200 to 204)",
+    )
+    parser.add_argument(
+        "--sampler",
+        choices=["tpe", "random", "cmaes"],
+        default="tpe",
+        help="how points are drawn (default tpe)",
+    )
+    parser.add_argument(
+        "--pruner",
+        choices=["median", "halving", "none"],
+        default="median",
+        help="which trials end before their time: those below the median of the others, or all but "
+        "the best third at each of some stages (default median)",
+    )
+    parser.add_argument(
+        "--dir", type=Path, help="the study's directory (default outputs/tune/<of the words>)"
+    )
+    parser.add_argument("--config-dir", type=existing_directory, help="your own groups")
+    return parser
+
+
 def list_parser() -> OneLineParser:
     """Returns the parser of `rlrun list`."""
     parser = OneLineParser("rlrun list", description="Lists the runs under a directory.")
@@ -196,6 +250,7 @@ FORMATS = {
 }
 
 PARSERS = {
+    "tune": tune_parser,
     "eval": evaluate_parser,
     "export": export_parser,
     "resume": resume_parser,
@@ -253,6 +308,41 @@ def total_steps(word: str) -> int:
     if key != "total_steps":
         raise UserError(f"'{word}': only total_steps=N can be given")
     return positive(value)
+
+
+def seeds(word: str) -> list[int]:
+    """Reads seeds: "100,101"; "none": none.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else, or one is there twice.
+    """
+    numbers = [] if word == "none" else [not_negative(part) for part in word.split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"a seed is there twice: '{word}'")
+    return numbers
+
+
+def some_seeds(word: str) -> list[int]:
+    """Reads one seed or more.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none.
+    """
+    if not (numbers := seeds(word)):
+        raise argparse.ArgumentTypeError("expected at least one seed")
+    return numbers
+
+
+def existing_directory(word: str) -> Path:
+    """Reads a directory.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none.
+    """
+    path = Path(word)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"no directory '{word}'{near_path(path)}")
+    return path
 
 
 def export_format(word: str) -> str:

@@ -1,4 +1,4 @@
-"""The verbs beside training: `rlrun eval`, `export`, `resume`, `list` and `compare`."""
+"""The verbs beside training: `rlrun tune`, `eval`, `export`, `resume`, `list` and `compare`."""
 
 import argparse
 import json
@@ -20,14 +20,15 @@ def run(verb: str, words: list[str]) -> None:
     """Runs one verb.
 
     Args:
-        verb: eval, export, resume, list or compare.
+        verb: tune, eval, export, resume, list or compare.
         words: the rest of the command line.
 
     Raises:
         UserError: a mistake in the words, or a run that is not there.
     """
-    arguments = PARSERS[verb]().parse_args(words)
+    arguments = PARSERS[verb]().parse_intermixed_args(words)
     verbs = {
+        "tune": tune,
         "eval": evaluate,
         "export": export,
         "resume": resume,
@@ -75,6 +76,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         if film.error is not None:
             raise film.error
         say(f"{film.path} shows the first episode, {film.frames:,} frames", sys.stderr)
+
+
+def tune(arguments: argparse.Namespace) -> None:
+    """`rlrun tune WORDS`: searches good values, and tries them out."""
+    from rlrun.cli.tune import tune as search
+
+    search(arguments)
 
 
 def resume(arguments: argparse.Namespace) -> None:

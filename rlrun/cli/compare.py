@@ -62,7 +62,7 @@ def compare_runs(arguments: argparse.Namespace) -> None:
             raise UserError(reason) from error
         say(f"wrote {arguments.output / 'report.html'} and what it is made of", sys.stderr)
         if arguments.to is not None:
-            from rlrun.analysis.wandb_page import publish
+            from rlrun.analysis.reports.wandb_page import publish
 
             entity, project = arguments.to
             publish(result, page, entity=entity, project=project, directory=arguments.output)

@@ -26,6 +26,7 @@ rlrun: reinforcement-learning experiments from one command line
 
   rlrun [group=choice ...] [setting=value ...]     train one run
   rlrun -m algo=ppo seed=0,1,2 ...                 train one run for each combination, side by side
+  rlrun tune name=value ...                        search good values, prove them on fresh seeds
 
   rlrun eval RUN       episodes of a trained policy, and a video of one
   rlrun export RUN     the policy as a file that runs without rlrun: --to onnx, torch, safetensors

@@ -11,7 +11,7 @@ from rlrun import __version__
 from rlrun.cli import completion, help
 from rlrun.errors import Interrupted, UserError, did_you_mean, report, say, silence
 
-VERBS = ("train", "eval", "export", "resume", "list", "compare")
+VERBS = ("train", "tune", "eval", "export", "resume", "list", "compare")
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from rlrun.cli import hydra_bridge
 from rlrun.cli.arguments import run_directory
-from rlrun.config.files import conf_directory
 from rlrun.errors import Interrupted, UserError, near_path
 from rlrun.runs.saved import SavedRun
 
@@ -71,12 +70,9 @@ def check_settings(settings: Sequence[str], config_dir: Path | None) -> None:
         raise UserError(f"train: expected a list of settings, ['algo=ppo', …], got {settings!r}")
     if options := [word for word in settings if word.startswith("-")]:
         raise UserError(f"train: {options[0]} is an option of the command line, and no setting")
-    directories = [conf_directory(), *([] if config_dir is None else [config_dir])]
     with hydra_bridge.hydra_kept():  # to import the command line sets Hydra's version
-        from rlrun.cli.train import check_choice, check_is_there
-    for word in settings:
-        check_choice(word)
-        check_is_there(word, directories)
+        from rlrun.cli import train as command_line
+    command_line.check_settings(settings, [] if config_dir is None else [config_dir])
 
 
 @contextmanager

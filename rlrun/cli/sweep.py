@@ -12,16 +12,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from rlrun.cli.hydra_bridge import JobEnded, explain, load_job
+from rlrun.cli.hydra_bridge import JobEnded, explain, load_composed, load_job
 from rlrun.config.experiment import Experiment
 from rlrun.errors import Interrupted, JobFailed, RunInUse, UserError, report, say
 from rlrun.loggers.interface import check_loggers
@@ -199,9 +199,7 @@ def compose(config_name: str, overrides: list[str]) -> Experiment:
         composed = hydra.compose(config_name, overrides, return_hydra_config=True)
     except Exception as error:
         raise UserError(explain(error)) from error
-    keys = [str(key) for key in composed if key != "hydra"]
-    cfg = OmegaConf.masked_copy(composed, keys)
-    return load_job(cfg, cast(HydraConf, composed.hydra), parent=Path())
+    return load_composed(composed, parent=Path())
 
 
 def jobs(words: list[str]) -> Iterator[list[str]]:

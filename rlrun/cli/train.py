@@ -25,6 +25,9 @@ from rlrun.errors import JobFailed, UserError, did_you_mean, nearest
 # several choices at once.
 CHECKED_HERE = ("tuned", "logger")
 
+# The word for none of them.
+WITHOUT = {"tuned": "~tuned", "logger": "logger=none"}
+
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
 def job(cfg: DictConfig) -> float:
@@ -70,11 +73,23 @@ def check_words(words: Sequence[str]) -> Namespace:
         if not word.startswith("-"):
             raise UserError(f"{word}: write the settings together, before or after the options")
         check_option(word.partition("=")[0], parser.long_options())
-    directories = [conf_directory(), *users_directory(words)]
-    for word in arguments.overrides:
-        check_choice(word)
-        check_is_there(word, directories)
+    check_settings(arguments.overrides, users_directory(words))
     return arguments
+
+
+def check_settings(words: Sequence[str], own: Sequence[Path]) -> None:
+    """Refuses choices of groups that Hydra would misunderstand, or not name.
+
+    Args:
+        words: overrides.
+        own: the user's directories of groups.
+
+    Raises:
+        UserError: a mistake in one of them.
+    """
+    for word in words:
+        check_choice(word)
+        check_is_there(word, [conf_directory(), *own])
 
 
 def check_option(name: str, options: Sequence[str]) -> None:
@@ -125,11 +140,13 @@ def check_is_there(word: str, directories: Sequence[Path]) -> None:
         UserError: there is no such choice.
     """
     group, _, value = word.partition("=")
+    if group in CHECKED_HERE and value in ("", "null") and "=" in word:
+        raise UserError(f"{word}: without any it is {WITHOUT[group]}")
     if group not in CHECKED_HERE or not re.fullmatch(r"[\w\[\], -]*", value):  # a glob, say
         return
     files = {name for conf in directories for name in choices(conf / group)}
     for choice in re.findall(r"[\w-]+", value):
-        if choice != "null" and choice not in files:
+        if choice not in files:
             raise UserError(f"{group}={choice}: no such {group}{did_you_mean(choice, files)}")
 
 

@@ -1,7 +1,7 @@
 """What a run is made of: the top level of config.yaml, checked and built."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Experiment:
         run_dir: the run's directory; None for a new one in `parent`.
         tags: free words for the loggers.
         group: name that the loggers show runs together under; None for the label.
+        tuned_on: seeds that its values were chosen on; runs of earlier versions do not say so.
         plugins: the user's packages, imported before anything is built.
         choices: what was chosen of each group that a part is built from: {"algo": "ppo", …}.
         label: the run in a word without its seed ("ppo_hopper_td"): algorithm, environment, and the
@@ -92,6 +93,7 @@ class Experiment:
     run_dir: str | None
     tags: list[str]
     group: str | None
+    tuned_on: list[NonNegativeInt] = field(default_factory=list)
     plugins: list[str]
     choices: dict[str, str]
     label: str

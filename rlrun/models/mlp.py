@@ -38,6 +38,16 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 
+class Linear(nn.Linear):
+    """A layer whose weights are drawn by who makes it, and not from torch's own generator.
+
+    ``nn.utils.skip_init`` imports a second's worth of torch's compiler.
+    """
+
+    def reset_parameters(self) -> None:
+        """Leave them as they are."""
+
+
 def orthogonal(linear: nn.Linear, gain: float, generator: torch.Generator) -> None:
     """Fill in orthogonal weights of a gain, and zero biases (Huang et al. 2022, core 2)."""
     nn.init.orthogonal_(linear.weight, gain, generator=generator)
@@ -128,7 +138,7 @@ class MLP:
         layers: list[nn.Module] = []
         for i, (inputs, outputs) in enumerate(pairwise(sizes)):
             last = i == len(sizes) - 2
-            linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+            linear = Linear(inputs, outputs)
             gain = output_gain if last else math.sqrt(2.0)
             INITIALIZATIONS[self.initialization](linear, gain, generator)
             layers += [linear] if last else [linear, ACTIVATIONS[self.activation]()]

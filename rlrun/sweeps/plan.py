@@ -28,7 +28,16 @@ from rlrun.runs.files.record import summary
 LONGEST_NAME = 120
 
 # What does not decide what a run computes. With any other value it is the same job.
-BESIDE = ("run_dir", "hardware", "logger", "tags", "group", "checkpoint", "log_every_steps")
+BESIDE = (
+    "run_dir",
+    "hardware",
+    "logger",
+    "tags",
+    "group",
+    "tuned_on",
+    "checkpoint",
+    "log_every_steps",
+)
 
 # Settings that are in a run's label or at the end of its name.
 NAMED = ("algo", "env", "advantage", "collector", "model", "seed")
@@ -156,14 +165,14 @@ def write_plan(
     Raises:
         UserError: the directory cannot be written to, or holds a plan that cannot be read.
     """
-    earlier = read_plan(sweep) if is_sweep(sweep) else []
-    points = {_place(sweep, job.directory): job.point for job in (*earlier, *jobs)}
-    content = {"words": list(words), "swept": list(swept), "jobs": points}
-    content |= run_directory.provenance()
     try:
-        sweep.mkdir(parents=True, exist_ok=True)
-        with replacing(sweep / PLAN) as file:
-            file.write((json.dumps(content, indent=2) + "\n").encode())
+        with run_directory.shared(sweep):
+            earlier = read_plan(sweep) if is_sweep(sweep) else []
+            points = {_place(sweep, job.directory): job.point for job in (*earlier, *jobs)}
+            content = {"words": list(words), "swept": list(swept), "jobs": points}
+            content |= run_directory.provenance()
+            with replacing(sweep / PLAN) as file:
+                file.write((json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise UserError(f"{sweep} cannot be written to: {error}") from error
 

@@ -17,13 +17,16 @@ from rlrun.sweeps.pool import LOG, Ending, Pool, stand
 from rlrun.sweeps.room import slots
 
 
-def run_sweep(sweep: Path, jobs: Sequence[Job], places: Sequence[str | None]) -> None:
+def run_sweep(
+    sweep: Path, jobs: Sequence[Job], places: Sequence[str | None], by: Sequence[str] = ()
+) -> None:
     """Train what is not finished of a sweep, and say what there is then and what to do with it.
 
     Args:
         sweep: its directory.
         jobs: its runs, in the order in which they are begun.
         places: for runs at the same time (`room.slots`).
+        by: choices and settings that make a method in the comparison, in place of what is found.
 
     Raises:
         Interrupted: a signal asked it to stop, and its runs did, after a checkpoint each.
@@ -39,21 +42,26 @@ def run_sweep(sweep: Path, jobs: Sequence[Job], places: Sequence[str | None]) ->
             display.close()
     finished = [job for job in jobs if job in pool.ended and pool.ended[job].status == "finished"]
     if len(finished) > 1:
-        compare(sweep, finished)
-    say("\n".join(closing_lines(sweep, jobs, pool.ended)), sys.stdout)
+        compare(sweep, finished, by)
+    say("\n".join(closing_lines(sweep, jobs, pool.ended, by)), sys.stdout)
     if stop.signal is not None:
         raise Interrupted(stop.signal)
     if any(ending.status == "failed" for ending in pool.ended.values()):
         raise JobFailed(f"not every run of {sweep} finished")
 
 
-def compare(sweep: Path, finished: Sequence[Job]) -> None:
+def compare(sweep: Path, finished: Sequence[Job], by: Sequence[str]) -> None:
     """Print what `rlrun compare` says of the runs that have finished."""
     try:
         runs = [read_run(job.directory) for job in finished]
-        show(examine(runs, command=f"rlrun compare {sweep}"), LastingOutput())
+        show(examine(runs, command=command(sweep, by), by=by), LastingOutput())
     except UserError as error:
         say(f"not compared: {error}", sys.stdout)
+
+
+def command(sweep: Path, by: Sequence[str]) -> str:
+    """Return the command that compares a sweep's runs."""
+    return " ".join(["rlrun compare", str(sweep), *(["--by", ",".join(by)] if by else [])])
 
 
 def resume_sweep(sweep: Path, plugins: Sequence[str]) -> None:
@@ -80,13 +88,16 @@ def resume_sweep(sweep: Path, plugins: Sequence[str]) -> None:
     run_sweep(sweep, jobs, slots(experiments) if experiments else [])
 
 
-def closing_lines(sweep: Path, jobs: Sequence[Job], ended: dict[Job, Ending]) -> list[str]:
+def closing_lines(
+    sweep: Path, jobs: Sequence[Job], ended: dict[Job, Ending], by: Sequence[str]
+) -> list[str]:
     """Say what became of a sweep.
 
     Args:
         sweep: its directory.
         jobs: its runs.
         ended: what became of them; those that are not in it have not been begun.
+        by: what makes a method in their comparison.
     """
     finished = [job for job in jobs if job in ended and ended[job].status == "finished"]
     before = sum(ended[job].earlier for job in finished)
@@ -104,6 +115,6 @@ def closing_lines(sweep: Path, jobs: Sequence[Job], ended: dict[Job, Ending]) ->
     if before == len(jobs):
         lines.append("  the same words with hydra.sweep.dir=… train them anew")
     if len(finished) > 1:
-        lines.append(f"  rlrun compare {sweep} --output report")
+        lines.append(f"  {command(sweep, by)} --output report")
     lines.append(f"  rlrun list {sweep}")
     return lines

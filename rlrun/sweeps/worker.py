@@ -20,7 +20,17 @@ from rlrun.errors import Interrupted, RunInUse, UserError, report
 IN_USE = 75
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["rlrun.runs.api", "rlrun.envs.gym_env", "rlrun.envs.mujoco.env"])
+SERVER.set_forkserver_preload(
+    [
+        "rlrun.runs.api",
+        "rlrun.envs.gym_env",
+        "rlrun.envs.mujoco.env",
+        # What the first update and the first picture import.
+        "torch._dynamo",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+    ]
+)
 
 
 def train(

@@ -15,7 +15,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_readmes_algorithm_trains_resumes_and_is_short(tmp_path):
-    (code,), (values,) = blocks("python"), blocks("yaml")
+    (_, code), (values,) = blocks("python"), blocks("yaml")
     tree = ast.unparse(ast.parse(code)).splitlines()
     assert len([line for line in tree if line.strip()]) <= 40
     (tmp_path / "awr.py").write_text(code)

@@ -11,14 +11,14 @@ from made_runs import made_run, seeds
 
 from rlrun.analysis.aggregates import Scale, aggregate
 from rlrun.analysis.comparison import compare
-from rlrun.analysis.pictures import (
+from rlrun.analysis.reports.pictures import (
     POINTS,
     as_bytes,
     common_curve,
     moving_average,
     style,
 )
-from rlrun.analysis.score_pictures import pictures
+from rlrun.analysis.reports.score_pictures import pictures
 from rlrun.analysis.stored_runs import Evaluations
 
 SCALES = {"hopper": Scale(min=0.0, max=100.0), "walker2d": Scale(min=0.0, max=100.0)}

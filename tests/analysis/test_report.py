@@ -9,9 +9,9 @@ from made_runs import made_run, seeds, write_run
 from rlrun.analysis.aggregates import Scale, aggregate
 from rlrun.analysis.cautions import cautions
 from rlrun.analysis.comparison import compare
-from rlrun.analysis.pictures import as_bytes
-from rlrun.analysis.report import report
-from rlrun.analysis.score_pictures import pictures
+from rlrun.analysis.reports.pictures import as_bytes
+from rlrun.analysis.reports.report import report
+from rlrun.analysis.reports.score_pictures import pictures
 from rlrun.analysis.stored_runs import read_run
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}

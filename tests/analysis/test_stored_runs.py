@@ -197,13 +197,23 @@ def test_what_is_no_file_is_one_line(run, name, kind):
         ({"versions": 3}, "run.json.versions: expected a mapping, got 3"),
         ({"time_s": math.inf}, "run.json.time_s must be"),
         ({"algo": 3}, "run.json.choices.algo: expected text, got 3"),
-        ({"tuned_on": ["a"]}, r"run.json.tuned_on\[0\]: expected a whole number, got 'a'"),
     ],
 )
 def test_a_record_of_something_else_is_one_line(run, changes, message):
     content = {**json.loads((run / "run.json").read_text()), **changes}
     (run / "run.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
+        read_run(run)
+
+
+def test_the_seeds_that_values_were_chosen_on_are_the_configs(run):
+    config = (run / "config.yaml").read_text()
+    assert "tuned_on" not in config
+    assert read_run(run).tuned_on == []
+    (run / "config.yaml").write_text(f"{config}tuned_on: [3]\n")
+    assert read_run(run).tuned_on == [3]
+    (run / "config.yaml").write_text(f"{config}tuned_on: [a]\n")
+    with pytest.raises(UserError, match=r"tuned_on\[0\]: expected a whole number, got 'a'"):
         read_run(run)
 
 

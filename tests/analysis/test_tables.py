@@ -9,8 +9,8 @@ from rich.console import Console
 
 from rlrun.analysis.aggregates import Scale, aggregate
 from rlrun.analysis.comparison import compare
-from rlrun.analysis.formats import comma_separated, for_terminal, latex, markdown, tex
-from rlrun.analysis.tables import Cell, Column, Table, show, tables
+from rlrun.analysis.reports.formats import comma_separated, for_terminal, latex, markdown, tex
+from rlrun.analysis.reports.tables import Cell, Column, Table, show, tables
 
 SCALES = {"hopper": Scale(min=0.0, max=100.0), "walker2d": Scale(min=0.0, max=100.0)}
 

@@ -8,8 +8,8 @@ import wandb
 import wandb_file
 from made_runs import seeds
 
+from rlrun.analysis.reports.wandb_page import publish
 from rlrun.analysis.results import examine, write_files
-from rlrun.analysis.wandb_page import publish
 from rlrun.errors import UserError
 
 

@@ -119,6 +119,8 @@ MISTAKES = {
     "total_steps=1.5": "total_steps: expected a whole number, got 1.5",
     "evaluation.every_step=3": "did you mean 'evaluation.every_steps'?",
     "seed=${sed}": "seed: Interpolation key 'sed' not found",
+    "tuned=null": "tuned=null: without any it is ~tuned\n",
+    "logger=null": "logger=null: without any it is logger=none\n",
     "plugins=[gymnasiumm]": "plugins: no module 'gymnasiumm'; did you mean 'gymnasium'?",
     "hardware.compile=atuo": "expected one of auto, off, on, got 'atuo'; did you mean 'auto'?",
     "evla x": "no command 'evla'; did you mean 'eval'?",

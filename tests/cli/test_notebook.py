@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,15 @@ def test_training_and_what_follows_leave_the_process_as_it_was(unchanged):
     assert (longer.directory, longer.step) == (run.directory, 256)
     assert rlrun.train([*SHORT, "seed=1"]).directory != run.directory  # and once more
     assert [found.directory for found in rlrun.runs()] == sorted(Path("outputs").glob("*/*"))
+
+
+def test_the_readmes_example_runs():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0]
+    own = {"observation": np.zeros(4)}
+    exec(code.replace('"total_steps=100_000"', ", ".join(map(repr, SHORT[2:]))), own)
+    assert own["run"].status == "finished"
+    assert own["action"] in (0, 1)
 
 
 MISTAKES = {

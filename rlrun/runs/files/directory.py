@@ -197,6 +197,23 @@ def lock(directory: Path) -> AbstractContextManager:
         return nullcontext()
 
 
+@contextmanager
+def shared(directory: Path) -> Iterator[None]:
+    """Keep other processes waiting that write to a directory of several: a sweep's, a study's.
+
+    Args:
+        directory: it is made if it is not there.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    import filelock  # as in `locked`
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(directory / LOCK, preserve_lock_file=True):
+        yield
+
+
 def is_locked(directory: Path) -> bool:
     """Tell whether a process runs in a run's directory: it holds the lock as long as it lives.
 

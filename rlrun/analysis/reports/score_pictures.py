@@ -7,7 +7,7 @@ import numpy as np
 
 from rlrun.analysis.aggregates import Aggregates
 from rlrun.analysis.comparison import Comparison
-from rlrun.analysis.pictures import (
+from rlrun.analysis.reports.pictures import (
     COLORS,
     INK,
     MARKED,

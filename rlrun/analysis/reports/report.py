@@ -9,9 +9,9 @@ from string import Template
 from rlrun.analysis.aggregates import Aggregates
 from rlrun.analysis.comparison import Comparison
 from rlrun.analysis.grouping import ABSENT, frozen, is_of_method, show_value, value_of
-from rlrun.analysis.pictures import COLORS, INK
+from rlrun.analysis.reports.pictures import COLORS, INK
+from rlrun.analysis.reports.tables import NOTE, Cell, Column, Table, show, tables
 from rlrun.analysis.stored_runs import StoredRun
-from rlrun.analysis.tables import NOTE, Cell, Column, Table, show, tables
 from rlrun.errors import printable
 
 TEMPLATE = Path(__file__).with_name("report.html")

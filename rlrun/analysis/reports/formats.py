@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from rlrun.analysis.comparison import Comparison
-from rlrun.analysis.tables import Column, Table
+from rlrun.analysis.reports.tables import Column, Table
 from rlrun.errors import printable
 
 # Characters of a terminal in which every table has room.

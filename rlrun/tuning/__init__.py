@@ -1,0 +1,1 @@
+"""Searching for good values: a study, its trials, and what comes of it."""

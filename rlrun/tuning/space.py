@@ -1,0 +1,159 @@
+"""What `rlrun tune` searches: ranges in Hydra's sweep syntax, as Optuna's distributions.
+
+``algo.gamma=interval(0.9, 1)`` is any number, ``tag(log, interval(1e-5, 1e-2))`` one drawn evenly
+on a log scale, ``int(interval(3, 20))`` and ``range(16, 256, 16)`` are whole numbers,
+``choice(a, b)`` or ``a,b`` one of these.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from rlrun.config import schema
+from rlrun.config.files import read_yaml
+from rlrun.errors import UserError, did_you_mean
+
+# Significant digits of a value.
+DIGITS = 4
+
+# Values by the names of settings, as words of a command line have them.
+Values = Mapping[str, str | float | int]
+
+
+def read_space(path: Path) -> dict[str, str]:
+    """Read a search space: the range of each setting by its name.
+
+    Raises:
+        UserError: it is no mapping of settings to ranges.
+    """
+    try:
+        return schema.convert(read_yaml(path), dict[str, str], path.name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no search space: {error}") from error
+
+
+def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Separate a command line's ranges from the settings that all runs have.
+
+    Args:
+        words: overrides ("algo.gamma=interval(0.9,1)", "env=hopper").
+
+    Returns:
+        The ranges by setting, and the other words.
+
+    Raises:
+        UserError: a word is no override.
+    """
+    ranges, others = {}, []
+    for word in words:
+        override = parse(word)
+        if override.is_sweep_override():
+            ranges[override.get_key_element()] = word.partition("=")[2]
+        else:
+            others.append(word)
+    return ranges, others
+
+
+def merge(
+    known: Mapping[str, str], ranges: Mapping[str, str], fixed: Sequence[str]
+) -> dict[str, str]:
+    """Return an algorithm's search space as the command line changes it.
+
+    Args:
+        known: the algorithm's own (``conf/tune/``).
+        ranges: of the command line; they come instead of, or besides, the known ones.
+        fixed: its other words; a setting that has a value is not searched.
+    """
+    values = set(map(key_of, fixed))
+    return {key: text for key, text in {**known, **ranges}.items() if key not in values}
+
+
+def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
+    """Return what a space's values are drawn from.
+
+    Raises:
+        UserError: a range is none, or empty.
+    """
+    return {key: distribution(key, text) for key, text in space.items()}
+
+
+def distribution(key: str, text: str) -> BaseDistribution:
+    """Return what a setting's values are drawn from.
+
+    Args:
+        key: the setting.
+        text: its range.
+
+    Raises:
+        UserError: it is no range, or an empty one.
+    """
+    override = parse(f"{key}={text}")
+    sweep, log = override.value(), False
+    try:
+        match sweep:
+            case IntervalSweep(start=float() | int() as start, end=float() | int() as end):
+                log = "log" in sweep.tags
+                if isinstance(start, int) and isinstance(end, int):
+                    return IntDistribution(start, end, log=log)
+                return FloatDistribution(float(start), float(end), log=log)
+            case RangeSweep(start=int() as start, stop=int() as stop, step=int() as step):
+                return IntDistribution(start, range(start, stop, step)[-1], step=step)
+            case ChoiceSweep() | RangeSweep():
+                return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{key}={text}: {error}") from error
+    raise UserError(f"{key}={text}: no range to search: interval(a,b), range(a,b) or choice(a,b)")
+
+
+def parse(word: str) -> Override:
+    """Read a word of a command line.
+
+    Raises:
+        UserError: it is no override.
+    """
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise UserError(f"{word}: {str(error).partition(chr(10))[0]}") from error
+
+
+def key_of(word: str) -> str:
+    """Return the setting or group that a word of a command line is about."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def rounded(values: Values) -> dict[str, str | float | int]:
+    """Return values as they are tried and written down: more digits than these say nothing."""
+    return {
+        key: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+        for key, value in values.items()
+    }
+
+
+def as_words(values: Values) -> list[str]:
+    """Return values as words of a command line."""
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def require_known(space: Mapping[str, str], settings: Sequence[str]) -> None:
+    """Refuse a space with a setting that the run does not have.
+
+    Args:
+        space: ranges by setting.
+        settings: all of a run's, and its groups.
+
+    Raises:
+        UserError: names the setting, and the nearest that there is.
+    """
+    for key in space:
+        if key.lstrip("+") not in settings and not key.startswith("+"):
+            raise UserError(f"{key}: no such setting to search{did_you_mean(key, settings)}")

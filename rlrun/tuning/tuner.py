@@ -1,0 +1,204 @@
+"""Trials side by side: draws points of the search space, and trains them until there are enough."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import filelock
+import optuna
+from optuna.trial import TrialState
+
+from rlrun.errors import UserError
+from rlrun.runs.files.directory import LOCK, shared
+from rlrun.runs.signals import StopFlag
+from rlrun.sweeps.plan import Job
+from rlrun.sweeps.pool import ELSEWHERE_SECONDS, POLL_SECONDS
+from rlrun.tuning.space import distributions, rounded
+from rlrun.tuning.study import Question, make_sampler
+from rlrun.tuning.trials import Progress, Trial
+
+# What a trial's values become: a run for each seed, in the trial's directory.
+MakeJobs = Callable[[Path, Mapping[str, Any]], Sequence[Job]]
+
+# Points drawn at random, before those that were tried say where to look: Optuna's own number.
+STARTUP_TRIALS = 10
+
+STATES = {
+    Progress.COMPLETE: TrialState.COMPLETE,
+    Progress.PRUNED: TrialState.PRUNED,
+    Progress.FAILED: TrialState.FAIL,
+}
+
+
+class TrialsDisplay(Protocol):
+    """Shows trials at work."""
+
+    def update(self, running: Sequence[Trial], study: optuna.Study) -> None:
+        """Show how far they are."""
+
+    def ended(self, trial: Trial, progress: Progress) -> None:
+        """Say what became of a trial."""
+
+    def refused(self, number: int, reason: str) -> None:
+        """Say that a trial's values make no run."""
+
+
+class Tuner:
+    """Keeps trials going, as many as there is room for.
+
+    Several processes can tune one study: its journal says which trials there are, and a lock in a
+    trial's directory whose it is. A trial whose process is gone is taken over where it was.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        directory: Path,
+        question: Question,
+        make_jobs: MakeJobs,
+        *,
+        trials: int,
+        evaluations: int,
+        slots: Sequence[str | None],
+        display: TrialsDisplay,
+    ):
+        """Begin without a trial of this process.
+
+        Args:
+            study: Optuna's.
+            directory: of the study.
+            question: what it is to find out.
+            make_jobs: makes the runs of a trial.
+            trials: of the study altogether.
+            evaluations: of a whole run.
+            slots: for each trial that there may be at a time the GPU that it sees; None: all.
+            display: shows what happens.
+        """
+        self._study = study
+        self._directory = directory
+        self._question = question
+        self._space = distributions(question.space)
+        self._make_jobs = make_jobs
+        self._trials = trials
+        self._startup = min(STARTUP_TRIALS, max(1, trials // 2))
+        self._evaluations = evaluations
+        self._free = list(slots)[::-1]
+        self._display = display
+        self._running: list[Trial] = []
+
+    def run(self, stop: StopFlag) -> None:
+        """Go on until there are enough trials that have ended, or a signal asks to stop.
+
+        Trials of another process are waited for: the best values are those of all.
+
+        Args:
+            stop: says so; then trials that are not complete stay as they are, for the next time.
+        """
+        asked = False
+        while True:
+            if stop.signal is None:
+                self._start()
+            elif not asked:
+                asked = True
+                for trial in self._running:
+                    trial.stop()
+            if not self._running and (asked or self._over()):
+                return
+            for trial in list(self._running):
+                progress = trial.look()
+                if progress is not Progress.GOES_ON:
+                    self._end(trial, progress)
+            self._display.update(self._running, self._study)
+            time.sleep(POLL_SECONDS if self._running else ELSEWHERE_SECONDS)
+
+    def close(self) -> None:
+        """Let go of the trials, whose runs stop if something else than their end has ended this."""
+        for trial in self._running:
+            trial.close()
+
+    def _over(self) -> bool:
+        """Tell whether no trial is left to be trained, here or by another process."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = all(trial.state.is_finished() for trial in trials)
+        return ended and len(trials) >= self._trials
+
+    def _start(self) -> None:
+        """Begin or take over trials as long as there is room for them."""
+        while self._free:
+            with shared(self._directory):  # or two processes would have one trial
+                drawn = self._take_over() or self._draw()
+            if drawn is None:
+                return
+            trial, lock = drawn
+            gpu = self._free.pop()
+            try:
+                jobs = self._make_jobs(self._place(trial.number), rounded(trial.params))
+            except UserError as error:  # values that do not go together
+                self._display.refused(trial.number, str(error))
+                trial.set_user_attr("error", str(error))
+                self._study.tell(trial, state=TrialState.FAIL)
+                lock.release()
+                self._free.append(gpu)
+                continue
+            self._running.append(
+                Trial(trial, jobs, evaluations=self._evaluations, gpu=gpu, lock=lock)
+            )
+
+    def _draw(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
+        """Draw a new trial's values; None: there are enough trials."""
+        number = len(self._study.get_trials(deepcopy=False))
+        if number >= self._trials:
+            return None
+        # Several processes with one stream of random numbers would draw the same.
+        self._study.sampler = make_sampler(self._question.sampler, number, self._startup)
+        trial = self._study.ask(self._space)
+        return trial, self._lock(trial.number)
+
+    def _take_over(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
+        """Find a trial whose process is gone; None: there is none.
+
+        Raises:
+            UserError: it has values of another space.
+        """
+        own = {trial.number for trial in self._running}
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if trial.number in own:
+                continue
+            if not trial.distributions.items() <= self._space.items():
+                raise UserError(f"trial {trial.number} of {self._directory} is of another space")
+            try:
+                lock = self._lock(trial.number)
+            except filelock.Timeout:
+                continue  # another process has it
+            taken = optuna.Trial(self._study, trial._trial_id)
+            if trial.distributions == self._space:
+                return taken, lock
+            taken.set_user_attr("error", "its process was killed when it had drawn half of it")
+            self._study.tell(taken, state=TrialState.FAIL)
+            lock.release()
+        return None
+
+    def _lock(self, number: int) -> filelock.BaseFileLock:
+        """Make a trial this process's.
+
+        Raises:
+            filelock.Timeout: another one has it.
+        """
+        place = self._place(number)
+        place.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(place / LOCK, preserve_lock_file=True)
+        lock.acquire(timeout=0)
+        return lock
+
+    def _place(self, number: int) -> Path:
+        return self._directory / f"trial_{number:03d}"
+
+    def _end(self, trial: Trial, progress: Progress) -> None:
+        """Tell Optuna what became of a trial, unless it goes on another time."""
+        self._running.remove(trial)
+        self._free.append(trial.gpu)
+        if progress in STATES:
+            trial.tell(self._study, STATES[progress])
+        self._display.ended(trial, progress)
+        trial.close()

@@ -1,0 +1,81 @@
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
+
+from rlrun.config.files import read_yaml
+from rlrun.tuning.outcome import ends, height, verdict, write_best
+from rlrun.tuning.study import Question, make_pruner, make_sampler
+
+QUESTION = Question(
+    words=["algo=ppo"],
+    space={"+env.options.a": "choice(x,null)", "algo.optimizer.b": "tag(log, interval(1, 2))"},
+    seeds=[3, 4],
+    sampler="tpe",
+    pruner="median",
+)
+
+
+def test_the_best_values_are_a_file_with_where_they_come_from(tmp_path):
+    values = {"+env.options.a": "null", "algo.optimizer.b": 1.5e-5}
+    path = write_best(tmp_path, "a headline", values, QUESTION, pair={"algo.gamma": 0.9})
+    assert path == tmp_path / "tuned" / "best.yaml"
+    assert path.read_text() == (
+        "# @package _global_\n"
+        "# a headline\n\n"
+        "# Seeds that these values were chosen on: a table has others.\n"
+        "tuned_on: [3, 4]\n\n"
+        "algo:\n"
+        "  # As the trials had it.\n"
+        "  gamma: 0.9\n"
+        "  optimizer:\n"
+        "    # Searched in tag(log, interval(1, 2)).\n"
+        "    b: 1.5e-05\n"
+        "env:\n"
+        "  options:\n"
+        "    # Searched in choice(x,null).\n"
+        "    a: null\n"
+    )
+    assert read_yaml(path) == {
+        "tuned_on": [3, 4],
+        "algo": {"gamma": 0.9, "optimizer": {"b": 1.5e-05}},
+        "env": {"options": {"a": None}},
+    }
+
+
+SAID = {
+    "better": ([1.0, 1.0, 1.0], [3.0, 3.0, 3.0], "interval [+2.0, +2.0]: they are better"),
+    "worse": ([3.0, 3.0, 3.0], [1.0, 1.0, 1.0], "interval [-2.0, -2.0]: they are worse"),
+    "nothing": ([0.0, 5.0, 10.0], [1.0, 5.0, 12.0], "]: not shown to be better"),
+    "two": ([1.0, 1.0], [3.0, 3.0], "gain +2.0 on 2 fresh seeds: no interval under 3"),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "said"), SAID.values(), ids=SAID)
+def test_values_are_better_if_the_interval_of_their_gain_is(before, after, said):
+    assert verdict(np.array(before), np.array(after)).endswith(said)
+
+
+def test_a_place_in_a_range():
+    distributions = {
+        "a": CategoricalDistribution(["x", "y", "z"]),
+        "b": FloatDistribution(1e-4, 1.0, log=True),
+        "c": FloatDistribution(2.0, 4.0),
+    }
+    params = {"a": "y", "b": 1e-2, "c": 3.5}
+    trial = optuna.trial.create_trial(params=params, distributions=distributions, value=0.0)
+    heights = [height(trial, name) for name in distributions]
+    assert heights == pytest.approx([0.5, 0.5, 0.75])
+    edges = [ends(distribution) for distribution in distributions.values()]
+    assert edges == [("x", "z"), ("0.0001", "1"), ("2", "4")]
+
+
+def test_samplers_and_pruners_are_optunas():
+    kinds = {"tpe": TPESampler, "random": RandomSampler, "cmaes": CmaEsSampler}
+    for name, kind in kinds.items():
+        assert type(make_sampler(name, 1, 5)) is kind
+    pruners = {"median": MedianPruner, "halving": SuccessiveHalvingPruner, "none": NopPruner}
+    for name, kind in pruners.items():
+        assert type(make_pruner(name, 10)) is kind

@@ -22,6 +22,8 @@ from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.reports.film import Film
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = ["total_steps=1920", "evaluation.every_steps=960", "env.max_episode_steps=25"]
 NEVER = "checkpoint.every_seconds=3600"
 STICKY = "{name: StickyAction, repeat_action_probability: 0.3, repeat_action_duration: [1, 3]}"

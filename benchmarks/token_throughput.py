@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -154,7 +155,9 @@ def main() -> None:
         setting = replace(SIZES[name], threads=available_cores())
         if arguments.updates:
             setting = replace(setting, updates=arguments.updates)
-        contenders = {"rlrun": partial(measure_rlrun, setting)}
+        contenders: dict[str, Callable[[], Measurement]] = {
+            "rlrun": partial(measure_rlrun, setting)
+        }
         if arguments.peer_python:
             contenders["TRL"] = partial(measure_trl, arguments.peer_python, setting)
         rounds = compare(contenders, arguments.rounds)

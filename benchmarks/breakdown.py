@@ -74,7 +74,7 @@ def measure(directory: Path, *, iterations: int) -> dict[str, Any]:
     assembly.compilation.run()
     progress = assembly.counters.step / experiment.total_steps
     collector = assembly.open_collector()
-    vector_env = assembly.env._vector_env
+    vector_env = assembly.as_steps()._vector_env
 
     watches = Stopwatches()
     if isinstance(vector_env, MujocoVectorEnv):

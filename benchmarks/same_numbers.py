@@ -74,6 +74,11 @@ ON_TABLES = (
     "mc_prediction",
     "td_prediction",
 )
+# On tokens, and what can begin without another run.
+ON_TOKENS = ("grpo", "dapo", "ppo", "reinforce", "sft", "rft")
+
+# What learns from another run's policy, of which there is none here.
+FROM_ANOTHER_RUN = ("dpo", "ipo", "distill")
 PLAIN = (
     "seed=3",
     "hardware.compile=off",
@@ -101,7 +106,8 @@ def cases() -> list[tuple[str, ...]]:
     ]
     replay = [(f"algo={algo}", f"env={env}", *FEW_UPDATES) for algo, env in FROM_REPLAY]
     tables = [(f"algo={algo}", "env=frozen_lake") for algo in ON_TABLES]
-    return [*pairs, *others, *replay, *tables]
+    language = [(f"algo={algo}", "env=add") for algo in ON_TOKENS]
+    return [*pairs, *others, *replay, *tables, *language]
 
 
 def rows(directory: Path) -> list[dict[str, float]]:

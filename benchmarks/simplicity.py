@@ -67,7 +67,7 @@ PLUMBING = (
 )
 CHECKS = ("check_", "require_", "refuse_", "make_")
 # Rooms of algos/ with algorithms that there were none of when the limit was set.
-OTHER_FAMILIES = ("tabular", "off_policy")
+OTHER_FAMILIES = ("tabular", "off_policy", "preference")
 RUN = 6  # code lines in a row that make a pair of files duplicates
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

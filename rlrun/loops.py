@@ -9,6 +9,7 @@ if TYPE_CHECKING:
         OnlineAlgorithm,
         OnPolicyAlgorithm,
         PlanningAlgorithm,
+        SupervisedAlgorithm,
     )
     from rlrun.runs.run import Run
 
@@ -49,6 +50,22 @@ def off_policy(run: "Run") -> None:
         algorithm.agent.publish()
         run.advance(steps=transitions.steps, updates=int(metrics["updates"]))
         run.log({**metrics, **transitions.metrics})
+        run.evaluate_if_due()
+        run.save_if_due()
+
+
+def supervised(run: "Run") -> None:
+    """Learn from what an author does, who need not be the policy that learns; and again."""
+    algorithm, collector = cast("SupervisedAlgorithm", run.algorithm), run.assembly.open_collector()
+    run.evaluate_if_due()
+
+    while run.goes_on:
+        examples = run.collect(collector, algorithm.author)
+        with run.stopwatch.measure("time/update_s"):
+            metrics = algorithm.update(examples, progress=run.progress)
+            algorithm.agent.publish()
+        run.advance(steps=examples.steps, updates=int(metrics["updates"]))
+        run.log({**metrics, **examples.metrics})
         run.evaluate_if_due()
         run.save_if_due()
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from rlrun.data.rollout import Rollout
+from rlrun.data.sequences import Observations
 from rlrun.models.distributions import Categorical
 from rlrun.models.networks import DiscreteActionCritic, Networks, Policy
 
@@ -35,12 +36,14 @@ class Column:
         network: which of the networks it needs.
         compute: how it is filled in.
         discrete: whether it is a sum over all actions, which must then be finitely many.
+        single: whether each state is looked at by itself, not as a step of a sequence.
     """
 
     source: str
     network: Literal["policy", "critic", "action_critic"]
     compute: Compute
     discrete: bool = False
+    single: bool = False
 
 
 def log_prob(networks: Networks, rollout: Rollout, generator: torch.Generator) -> Tensor:
@@ -84,7 +87,7 @@ def policy_q(networks: Networks, rollout: Rollout, generator: torch.Generator) -
     return expected_q(networks.policy, networks.action_critic, rollout.obs)
 
 
-def expected_q(policy: Policy, critic: DiscreteActionCritic, obs: Tensor) -> Tensor:
+def expected_q(policy: Policy, critic: DiscreteActionCritic, obs: Observations) -> Tensor:
     """Return Σ_a π(a|s) Q(s, a), [...], of observations [..., D]."""
     distribution = policy(obs)
     assert isinstance(distribution, Categorical)
@@ -102,13 +105,16 @@ def score_square(networks: Networks, rollout: Rollout, generator: torch.Generato
         score = grad(log_prob)(parameters, obs, action)
         return torch.stack([g.square().sum() for g in score.values()]).sum()
 
+    assert isinstance(rollout.obs, Tensor)
     obs, action = rollout.obs.flatten(0, 1), rollout.action.flatten(0, 1)
     return vmap(square, chunk_size=ROWS_AT_ONCE)(obs, action).view(rollout.reward.shape)
 
 
 COLUMNS = {
     "policy_logp": Column("a policy", "policy", log_prob),
-    "score_square": Column("the policy's gradient at each step", "policy", score_square),
+    "score_square": Column(
+        "the policy's gradient at each step", "policy", score_square, single=True
+    ),
     "value": Column("a critic V(s)", "critic", value),
     "next_value": Column("a critic V(s)", "critic", next_value),
     "q": Column("a critic Q(s, a)", "action_critic", q),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlrun.advantages.columns import COLUMNS, Estimator, MissingColumn
 from rlrun.data.rollout import Rollout, RolloutShape
+from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 
@@ -72,6 +73,11 @@ def require_possible(name: str, *, critics: bool, problem: Problem) -> None:
             f"advantage: it needs {COLUMNS[name].source}, which this algorithm has not: "
             "take an algorithm with critics"
         )
+    if COLUMNS[name].single and problem.language is not None:
+        raise UserError(
+            f"advantage: it needs {COLUMNS[name].source}, which takes each state by itself: not "
+            "for tokens"
+        )
     if COLUMNS[name].discrete and not problem.discrete:
         raise UserError(
             "advantage: the mean of Q over all actions needs discrete ones; "
@@ -123,7 +129,10 @@ def made_up_rollout(problem: Problem, shape: RolloutShape, device: torch.device)
     size = (steps, shape.num_envs)
     reward = torch.rand(size, generator=torch.Generator().manual_seed(0)).to(device)
     never = torch.zeros(size, dtype=torch.bool, device=device)
-    obs = torch.zeros(*size, problem.obs_size, device=device)
+    obs: Tensor | Sequences = torch.zeros(*size, problem.obs_size, device=device)
+    if shape.sequences:
+        tokens = torch.zeros(1 + steps, shape.num_envs, dtype=torch.int64, device=device)
+        obs = Sequences(tokens, torch.zeros_like(tokens[0]), prompt_rows=1)
     action = (
         torch.zeros(size, dtype=torch.int64, device=device)
         if isinstance(problem.action_space, spaces.Discrete)

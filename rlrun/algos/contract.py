@@ -115,6 +115,15 @@ class OnPolicyAlgorithm(Algorithm, Protocol):
         """
 
 
+class SupervisedAlgorithm(OnPolicyAlgorithm, Protocol):
+    """What the loop ``loops.supervised`` needs besides: who does what is learned from."""
+
+    @property
+    def author(self) -> Any:
+        """Who acts for the collector: an actor."""
+        ...
+
+
 class ExploringAgent(Weighted, Protocol):
     """Networks, and who acts by a copy of them while they are fitted."""
 

@@ -47,28 +47,46 @@ GLOBAL = (GlobalHydra, JobRuntime, VersionBase)
 composing = threading.Lock()
 
 
-def compose(words: Sequence[str], parent: Path, config_dir: Path | None = None) -> Experiment:
+def compose(words: Sequence[str], parent: Path, own: Sequence[Path] = ()) -> Experiment:
     """Builds the parts of the run that a command line's words describe, outside of Hydra's main.
 
     Args:
         words: the overrides.
         parent: directory in which a new run's directory is made.
-        config_dir: the user's own groups.
+        own: the user's directories of groups.
 
     Raises:
         UserError: any mistake in the words or in a file.
     """
-    own = []
-    if config_dir is not None:
-        place = str(config_dir.resolve()).replace("'", r"\'")
-        own = [f"hydra.searchpath=['file://{place}']"]
     with hydra_kept():
-        try:
-            with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
-                composed = hydra.compose("config", [*words, *own], return_hydra_config=True)
-        except Exception as error:
-            raise UserError(explain(error)) from error
-        return load_composed(composed, parent)
+        return load_composed(_composed(words, own), parent)
+
+
+def unresolved(words: Sequence[str], own: Sequence[Path] = ()) -> dict[str, Any]:
+    """Returns the config that words describe in plain containers, with its interpolations as text.
+
+    Args:
+        words: the overrides.
+        own: the user's directories of groups.
+
+    Raises:
+        UserError: any mistake in the words or in a file.
+    """
+    with hydra_kept():
+        config = OmegaConf.to_container(_composed(words, own), resolve=False)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items() if key != "hydra"}
+
+
+def _composed(words: Sequence[str], own: Sequence[Path]) -> DictConfig:
+    places = [str(directory.resolve()).replace("'", r"\'") for directory in own]
+    search = ",".join(f"'file://{place}'" for place in places)
+    try:
+        with hydra.initialize_config_dir(str(conf_directory()), version_base="1.3"):
+            words = [*words, *([f"hydra.searchpath=[{search}]"] if places else [])]
+            return hydra.compose("config", words, return_hydra_config=True)
+    except Exception as error:
+        raise UserError(explain(error)) from error
 
 
 @contextmanager
@@ -269,6 +287,8 @@ def explain(error: Exception) -> str:
         return f"{word}: several values for one run; for each: rlrun -m {word}{as_list}"
     if unused := re.match(r"Could not override '(.+)'\. No match in the defaults list", message):
         return f"{unused[1]}: this algo has no {unused[1]} to choose"
+    if missing := re.match(r"In 'env/(.+)': Could not override '(\w+)'", message):
+        return f"env={missing[1]} needs a {missing[2]}, which this algo has not"
     if message.endswith("raised while composing config:"):
         return f"{message} {str(error).splitlines()[1]}"
     return message or type(error).__name__

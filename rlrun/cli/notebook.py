@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlrun.cli import hydra_bridge
-from rlrun.cli.arguments import run_directory
+from rlrun.cli.words import run_directory
 from rlrun.errors import Interrupted, UserError, near_path
 from rlrun.runs.saved import SavedRun
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 def train(settings: Sequence[str], *, config_dir: str | Path | None = None) -> SavedRun:
     """Train a new run; ``rlrun.train`` explains it."""
-    own = None if config_dir is None else Path(config_dir)
-    if own is not None and not own.is_dir():
-        raise UserError(f"config_dir: no directory '{own}'{near_path(own)}")
+    own = [] if config_dir is None else [Path(config_dir)]
+    for directory in own:
+        if not directory.is_dir():
+            raise UserError(f"config_dir: no directory '{directory}'{near_path(directory)}")
     check_settings(settings, own)
     parent = Path("outputs", f"{datetime.now():%Y-%m-%d}")
     with undisturbed():
@@ -56,12 +57,12 @@ def load(
         return SavedRun(run_directory(str(run))).load(checkpoint, plugins=plugins, seed=seed)
 
 
-def check_settings(settings: Sequence[str], config_dir: Path | None) -> None:
+def check_settings(settings: Sequence[str], own: Sequence[Path]) -> None:
     """Refuse what Hydra would misunderstand, and what only the command line has.
 
     Args:
         settings: the words.
-        config_dir: the user's own groups.
+        own: the user's directories of groups.
 
     Raises:
         UserError: they are no list of settings, or one of them is wrong.
@@ -72,7 +73,7 @@ def check_settings(settings: Sequence[str], config_dir: Path | None) -> None:
         raise UserError(f"train: {options[0]} is an option of the command line, and no setting")
     with hydra_bridge.hydra_kept():  # to import the command line sets Hydra's version
         from rlrun.cli import train as command_line
-    command_line.check_settings(settings, [] if config_dir is None else [config_dir])
+    command_line.check_settings(settings, own)
 
 
 @contextmanager

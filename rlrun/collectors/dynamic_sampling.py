@@ -4,10 +4,12 @@ Yu et al. 2025, "DAPO" (arXiv:2503.14476), §3.2: the advantages of a group whos
 equal are zero.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlrun.collectors.contract import Actor, Collector
 from rlrun.collectors.episodes import Episodes
@@ -85,16 +87,20 @@ class DynamicSamplingCollector:
         All steps count as the run's, also those of dropped groups.
         """
         kept: list[Transitions] = []
+        said: list[Mapping[str, Tensor]] = []
         missing, dropped = self._shape.num_envs, 0
         while missing > 0 and len(kept) <= self._max_refills:
             played = self._groups.collect(actor)
-            spreads = return_spreads(played.reward, played.mask, self._shape.group_size)
+            outcome = played.reward if played.outcome is None else played.outcome
+            spreads = return_spreads(outcome, played.mask, self._shape.group_size)
             has_spread = spreads > self._spread_tolerance
             members = has_spread.repeat_interleave(self._shape.group_size).nonzero().squeeze(-1)
             kept.append(take_episodes(played, members[:missing]))
+            said.append(played.metrics)
             missing -= len(members)
             dropped += int((~has_spread).sum())
         metrics = {
+            **means(said),
             "groups/dropped": torch.tensor(dropped),
             "groups/refills": torch.tensor(len(kept) - 1),
         }
@@ -118,3 +124,8 @@ class DynamicSamplingCollector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self._groups.load_state_dict(state)
+
+
+def means(said: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean over the collections of each number that they say, []."""
+    return {name: torch.stack([each[name] for each in said]).mean() for name in said[0]}

@@ -25,6 +25,9 @@ Finite = Annotated[float, FINITE]
 # A number in [0, 1]: a discount, a decay, a probability.
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 
+# A number in (0, 1]: a share that is not nothing.
+PositiveFraction = Annotated[float, Interval(gt=0, le=1)]
+
 # A number in [0, 1): the decay of an average, which would learn nothing with 1.
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlrun.data.normalize import RunningMoments
 from rlrun.data.rollout import Transitions
+from rlrun.data.sequences import Sequences, join_sequences
 
 
 def return_spreads(reward: Tensor, mask: Tensor, group_size: int) -> Tensor:
@@ -35,6 +36,7 @@ def take_episodes(transitions: Transitions, episodes: Tensor) -> Transitions:
         name: column[:, episodes.to(column.device)]
         for name, column in _columns(transitions).items()
     }
+    columns |= {name: each.columns(episodes) for name, each in _sequences(transitions).items()}
     return replace(transitions, **columns)
 
 
@@ -56,6 +58,8 @@ def join(parts: Sequence[Transitions]) -> Transitions:
         name: torch.cat([pad(column[name], length) for column in columns], dim=1)
         for name in columns[0]
     }
+    for name in _sequences(parts[0]):
+        joined[name] = join_sequences([_sequences(part)[name] for part in parts])
     if "group" in joined:
         numbers, taken = [], 0
         for column in columns:
@@ -63,15 +67,17 @@ def join(parts: Sequence[Transitions]) -> Transitions:
             taken = int(group.max()) + 1 if len(group) else taken
             numbers.append(group)
         joined["group"] = torch.cat(numbers).expand(length, -1)
-    moments = RunningMoments(parts[0].obs.shape[-1])
+    moments = RunningMoments(len(parts[0].obs_moments.mean))
     for part in parts:
         moments.merge(part.obs_moments)
     steps = sum(part.steps for part in parts)
     return replace(parts[0], **joined, obs_moments=moments, steps=steps)
 
 
-def pad(column: Tensor, length: int) -> Tensor:
-    """Return a column [T, N, …] with zeros below, [length, N, …]."""
+def pad(column: Any, length: int) -> Any:
+    """Return a column [T, N, …], or sequences, with zeros below, [length, N, …]."""
+    if isinstance(column, Sequences):
+        return column.padded(length)
     rows = length - len(column)
     return torch.cat([column, column.new_zeros(rows, *column.shape[1:])]) if rows else column
 
@@ -79,3 +85,8 @@ def pad(column: Tensor, length: int) -> Tensor:
 def _columns(transitions: Transitions) -> dict[str, Tensor]:
     """Return the columns [T, N, …] that there are, by name."""
     return {name: value for name, value in vars(transitions).items() if isinstance(value, Tensor)}
+
+
+def _sequences(transitions: Transitions) -> dict[str, Sequences]:
+    """Return the columns that are sequences, by name."""
+    return {name: each for name, each in vars(transitions).items() if isinstance(each, Sequences)}

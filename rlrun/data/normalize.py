@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlrun.config.types import PositiveOrInfinite
 from rlrun.data.discounting import discounted_sums
+from rlrun.data.sequences import Observations, Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +102,9 @@ class ObservationNormalizer:
         self.mean = self.moments.mean.float()
         self.inverse_std = torch.rsqrt(self.moments.variance + self.epsilon).float()
 
-    def __call__(self, obs: Tensor) -> Tensor:
-        """Normalise observations [..., D] (float32, CPU)."""
-        if not self.enabled:
+    def __call__(self, obs: Observations) -> Observations:
+        """Normalise observations [..., D] (float32, CPU); sequences stay as they are."""
+        if isinstance(obs, Sequences) or not self.enabled:
             return obs
         return ((obs - self.mean) * self.inverse_std).clamp_(-self.clip, self.clip)
 

@@ -74,6 +74,8 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, transitions: Transitions) -> Self:
         """Flatten T steps of N environments into T N rows."""
+        assert isinstance(transitions.obs, Tensor)
+        assert isinstance(transitions.next_obs, Tensor)
         columns = (
             transitions.obs,
             transitions.action,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from rlrun.data.normalize import RunningMoments
+from rlrun.data.sequences import Observations
 from rlrun.errors import UserError
 
 
@@ -19,6 +20,7 @@ class RolloutShape:
         whole_episodes: each column is one episode from its start to its end; else all have T rows.
         group_size: episodes that begin from one start, side by side; 1: each has its own.
         may_be_empty: episodes are dropped, and sometimes all of them.
+        sequences: observations are whole sequences of tokens.
     """
 
     num_envs: int
@@ -26,6 +28,7 @@ class RolloutShape:
     whole_episodes: bool
     group_size: int
     may_be_empty: bool = False
+    sequences: bool = False
 
     @property
     def rows(self) -> int:
@@ -53,9 +56,9 @@ class Transitions:
     """T steps of N environments, time-major, as a collector returns them. Row [t, n] is one step.
 
     Attributes:
-        obs: s_t as the environment gave it, [T, N, D].
+        obs: s_t as the environment gave it, [T, N, D]; or the sequences whose states they are.
         next_obs: the true successor s_{t+1}; the final observation where an episode ended, never
-            the first one of the next, [T, N, D].
+            the first one of the next, [T, N, D]; or sequences.
         action: as sampled, not clipped to the bounds, [T, N] (int64) or [T, N, A].
         logp: log μ(a|s) under the behaviour policy, of what was recorded when the action was
             drawn, [T, N].
@@ -70,11 +73,13 @@ class Transitions:
         policy_version: of the policy that acted, [T, N] (int64).
         obs_moments: mean and variance of all observations that were acted on, [D].
         steps: environment steps that it took; more than there are rows, if some were dropped.
+        outcome: what the task is about, before a reward was shaped of it: the summands of an
+            episode's, as those of its return, [T, N]; None: the reward is that.
         metrics: what the collector says of it besides, for the logs, each [].
     """
 
-    obs: Tensor
-    next_obs: Tensor
+    obs: Observations
+    next_obs: Observations
     action: Tensor
     logp: Tensor
     reward: Tensor
@@ -86,6 +91,7 @@ class Transitions:
     policy_version: Tensor
     obs_moments: RunningMoments
     steps: int
+    outcome: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -99,9 +105,9 @@ class Rollout:
     """T steps of N environments as the learner sees them, time-major, on its device.
 
     Attributes:
-        obs: normalised observation s_t, [T, N, D].
-        next_obs: the true successor s_{t+1}, normalised, [T, N, D].
-        raw_obs: s_t as the environment gave it, [T, N, D] (where the environment is).
+        obs: normalised observation s_t, [T, N, D]; or the sequences whose states they are.
+        next_obs: the true successor s_{t+1}, normalised, [T, N, D]; or sequences.
+        raw_obs: s_t as the environment gave it, [T, N, D] (where the environment is); or sequences.
         action: as sampled, not clipped to the bounds, [T, N] (int64) or [T, N, A].
         logp: log μ(a|s) under the behaviour policy, which sampled the action, [T, N].
         reward: r_t as the algorithm sees it (scaled, if it asked for that), [T, N].
@@ -115,9 +121,9 @@ class Rollout:
             asks for (``advantages/columns.py`` has them all).
     """
 
-    obs: Tensor
-    next_obs: Tensor
-    raw_obs: Tensor
+    obs: Observations
+    next_obs: Observations
+    raw_obs: Observations
     action: Tensor
     logp: Tensor
     reward: Tensor

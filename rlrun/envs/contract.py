@@ -49,8 +49,11 @@ class EnvironmentSpec(Protocol):
         action_units: what the numbers of a policy mean.
     """
 
-    id: str
-    action_units: ActionUnits
+    @property
+    def id(self) -> str: ...  # noqa: D102
+
+    @property
+    def action_units(self) -> ActionUnits: ...  # noqa: D102
 
     @property
     def time_limit(self) -> int | None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.contract import EnvironmentSpec
 from rlrun.envs.control import ControlEnv
+from rlrun.envs.tokens.task import TokenTask
+from rlrun.envs.tokens.vocabulary import Language
 from rlrun.errors import UserError
 
 
@@ -24,6 +26,8 @@ class Problem:
         time_limit: steps after which an episode is truncated; None: it may go on for ever.
         state_sizes: how many values each category of an observation has, where that is all there
             is to a state; None: states cannot be counted.
+        obs_dtype: of observations, as a replay buffer keeps them.
+        language: its tokens; None: it is no task of language.
     """
 
     env_id: str
@@ -33,6 +37,7 @@ class Problem:
     time_limit: int | None
     state_sizes: tuple[int, ...] | None = None
     obs_dtype: torch.dtype = torch.float32
+    language: Language | None = None
 
     @classmethod
     def of(cls, spec: EnvironmentSpec, env: ControlEnv) -> "Problem":
@@ -50,6 +55,23 @@ class Problem:
             time_limit=spec.time_limit,
             state_sizes=env.state_sizes,
             obs_dtype=env.obs_dtype,
+            language=spec.language if isinstance(spec, TokenTask) else None,
+        )
+
+    @classmethod
+    def of_prompts(cls, task: TokenTask) -> "Problem":
+        """Take the measures of a task of language, to whose prompts whole responses are written.
+
+        Args:
+            task: from ``conf/env/``.
+        """
+        return cls(
+            env_id=task.id,
+            obs_size=1,  # a step adds a token
+            action_space=gym.spaces.Discrete(task.language.size),
+            action_units=task.action_units,
+            time_limit=task.time_limit,
+            language=task.language,
         )
 
     @property

@@ -16,6 +16,7 @@ from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context, Stateful
 from rlrun.models.actor import Actor
+from rlrun.models.language import TokenPolicy
 from rlrun.models.networks import Networks
 
 
@@ -27,8 +28,11 @@ class AgentSettings(Protocol):
         normalization: what is brought to unit scale.
     """
 
-    gamma: float
-    normalization: Normalization
+    @property
+    def gamma(self) -> float: ...  # noqa: D102
+
+    @property
+    def normalization(self) -> Normalization: ...  # noqa: D102
 
 
 class Agent:
@@ -80,7 +84,17 @@ class Agent:
             model.action_critic(problem, generator) if "action_critic" in needed else None,
         )
         self.networks.to(self.device).requires_grad_(False)
+        if context.initial is not None and not context.resumed:
+            initial = context.load_policy(context.initial, self.device, "model.init").policy
+            try:
+                self.networks.policy.load_state_dict(initial.state_dict())
+            except RuntimeError as error:  # names or shapes of weights differ
+                raise UserError(
+                    f"model.init={context.initial} is a network of other sizes than model=…"
+                ) from error
         scales = settings.normalization
+        if shape.sequences:
+            self._require_tokens(scales)
         self.observation_normalizer = ObservationNormalizer(
             problem.obs_size, clip=scales.clip, enabled=scales.observation
         )
@@ -90,14 +104,24 @@ class Agent:
             clip=scales.clip,
             enabled=scales.reward,
         )
-        self.actor = Actor(
-            self.networks.policy, self.observation_normalizer, streams.action, torch.device("cpu")
-        )
+        # Responses are written where the policy learns; environments are stepped on the CPU.
+        place = self.device if shape.sequences else torch.device("cpu")
+        self.actor = Actor(self.networks.policy, self.observation_normalizer, streams.action, place)
         self.parts: dict[str, Stateful] = {
             "observation_normalizer": self.observation_normalizer,
             "reward_normalizer": self.reward_normalizer,
             "actor": self.actor,
         }
+
+    def _require_tokens(self, scales: Normalization) -> None:
+        """Refuse what can do nothing with sequences of tokens."""
+        if not isinstance(self.networks.policy, TokenPolicy):
+            raise UserError("collector=generation: this model reads no tokens: model=transformer")
+        if scales.observation:
+            raise UserError(
+                "algo.normalization.observation must be false: a token is no number that has a "
+                "scale"
+            )
 
     @torch.no_grad()
     def rollout(self, transitions: Transitions) -> Rollout:

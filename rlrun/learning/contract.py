@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from rlrun.advantages.columns import Estimator
+from rlrun.collectors.generation import Writer
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams
+from rlrun.data.sequences import Observations
 from rlrun.envs.problem import Problem
 from rlrun.envs.tabular import TabularModel
 from rlrun.errors import UserError
@@ -23,7 +24,7 @@ from rlrun.models.reference import Reference
 Metrics = dict[str, Tensor]
 
 # A policy with given parameters: observations -> distribution.
-PolicyFunction = Callable[[Tensor], Distribution]
+PolicyFunction = Callable[[Observations], Distribution]
 
 # The loss, [], and what it says for the logs, each [].
 LossAndMetrics = tuple[Tensor, Metrics]
@@ -42,10 +43,13 @@ class Context:
         hardware: where the learner is.
         streams: initial weights, exploration and shuffles.
         read_table: reads the environment's model; a UserError if it has none.
-        load_policy: path of a run or a checkpoint, device -> its policy, frozen. What a new run
-            reads so is part of its state from then on: a resumed run reads nothing.
+        load_policy: path of a run or a checkpoint, device, the setting that names it -> its policy,
+            frozen. What a new run reads so is part of its state from then on: a resumed run reads
+            nothing.
         resumed: whether a checkpoint is loaded after `setup`: what a new run was told is not said
             again.
+        initial: path of the run or checkpoint whose policy this one begins as; None: it is new.
+        author: writes the right answers of a task of language; None: it is no such task.
     """
 
     problem: Problem
@@ -56,8 +60,10 @@ class Context:
     hardware: Hardware
     streams: Streams
     read_table: Callable[[], TabularModel]
-    load_policy: Callable[[str, torch.device], Reference]
+    load_policy: Callable[..., Reference]
     resumed: bool = False
+    initial: str | None = None
+    author: Callable[[], Writer] | None = None
 
     @property
     def shape(self) -> RolloutShape:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from rlrun.config.types import Count
-from rlrun.data.minibatches import minibatches, take
+from rlrun.data.minibatches import Minibatches, cut, take
 from rlrun.data.rollout import Rollout
 from rlrun.hardware.compilable import Compilable
+from rlrun.learning.autograd import AnyLearner, AutogradLearner
 from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Adam, Optimizer
@@ -51,6 +52,7 @@ class Critics:
         *,
         optimizer: Optimizer,
         value_clip: float | None = None,
+        learner: AnyLearner = GradientLearner,
     ):
         """Make a learner for each.
 
@@ -58,13 +60,14 @@ class Critics:
             networks: has the critics.
             optimizer: takes the steps.
             value_clip: the largest rewarded change of a V(s); None: unlimited.
+            learner: what descends a loss.
         """
-        self.learners: dict[str, GradientLearner] = {}
+        self.learners: dict[str, GradientLearner | AutogradLearner] = {}
         self.value_clip = value_clip
         if networks.critic is not None:
-            self.learners["value"] = GradientLearner(networks.critic, self.value_loss, optimizer)
+            self.learners["value"] = learner(networks.critic, self.value_loss, optimizer)
         if networks.action_critic is not None:
-            self.learners["action_value"] = GradientLearner(
+            self.learners["action_value"] = learner(
                 networks.action_critic, self.action_value_loss, optimizer
             )
 
@@ -116,7 +119,7 @@ class Critics:
         """
         history = []
         for _ in range(settings.epochs if self.learners else 0):
-            rows = minibatches(rollout.mask, size=settings.minibatch_size, generator=generator)
+            rows = cut(rollout, size=settings.minibatch_size, generator=generator)
             history.append(self.fit(critic_batches(rollout, target, rows), progress))
         return summarize(history)
 
@@ -148,7 +151,7 @@ class Critics:
             learner.load_state_dict(state[name])
 
 
-def critic_batches(rollout: Rollout, target: Tensor, rows: Tensor) -> CriticBatch:
+def critic_batches(rollout: Rollout, target: Tensor, rows: Minibatches) -> CriticBatch:
     """Cut what the critics learn from into minibatches.
 
     Args:

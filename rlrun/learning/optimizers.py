@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlrun.config.types import Decay, Positive, PositiveOrInfinite
+from rlrun.config.types import Decay, NonNegative, Positive, PositiveOrInfinite
 
 
 class Optimizer(Protocol):
@@ -31,6 +31,10 @@ class Optimizer(Protocol):
 
     def start(self, parameters: Tensor) -> Any:
         """Return the state before the first step, a NamedTuple of tensors, for θ [P]."""
+        ...
+
+    def of_torch(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return torch's own, which keeps its state in objects, for parameters of a module."""
         ...
 
     def step(
@@ -57,7 +61,7 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
-    """Adam (Kingma & Ba 2015, Algorithm 1).
+    """Adam (Kingma & Ba 2015, Algorithm 1), with decay AdamW (Loshchilov & Hutter 2019).
 
     Attributes:
         learning_rate: α at the start of the run.
@@ -66,6 +70,7 @@ class Adam:
         max_grad_norm: largest Euclidean norm of a gradient; infinite: any.
         beta1: β₁, decay of the first moment.
         beta2: β₂, decay of the second moment.
+        weight_decay: λ, by which θ shrinks in each step, α λ θ.
     """
 
     learning_rate: Positive
@@ -74,6 +79,7 @@ class Adam:
     max_grad_norm: PositiveOrInfinite
     beta1: Decay = 0.9
     beta2: Decay = 0.999
+    weight_decay: NonNegative = 0.0
 
     def rate(self, progress: float) -> float:
         """Return α when a share of the run's steps is done."""
@@ -84,6 +90,17 @@ class Adam:
         zero = torch.zeros((), dtype=parameters.dtype, device=parameters.device)
         return AdamState(torch.zeros_like(parameters), torch.zeros_like(parameters), zero)
 
+    def of_torch(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return torch's AdamW."""
+        return torch.optim.AdamW(
+            parameters,
+            lr=self.learning_rate,
+            betas=(self.beta1, self.beta2),
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
     def step(
         self, parameters: Tensor, gradient: Tensor, state: AdamState, *, learning_rate: Tensor
     ) -> tuple[Tensor, AdamState]:
@@ -93,6 +110,8 @@ class Adam:
         v = torch.lerp(state.v, gradient.square(), 1 - self.beta2)  # v ← β₂ v + (1 − β₂) g²
         m_hat = m / (1 - self.beta1**t)
         v_hat = v / (1 - self.beta2**t)
+        if self.weight_decay:
+            parameters = parameters - learning_rate * self.weight_decay * parameters
         return parameters - learning_rate * m_hat / (v_hat.sqrt() + self.epsilon), AdamState(
             m, v, t
         )
@@ -130,6 +149,12 @@ class RMSprop:
     def start(self, parameters: Tensor) -> RMSpropState:
         """Return a zero mean square for parameters [P]."""
         return RMSpropState(torch.zeros_like(parameters))
+
+    def of_torch(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return torch's."""
+        return torch.optim.RMSprop(
+            parameters, lr=self.learning_rate, alpha=self.alpha, eps=self.epsilon
+        )
 
     def step(
         self, parameters: Tensor, gradient: Tensor, state: RMSpropState, *, learning_rate: Tensor

@@ -165,6 +165,7 @@ class ReferencePenalty:
         self._reference = load_policy(settings.reference, device)
         self.parts = {"reference": self._reference, "kl_coefficient": self._controller}
 
+    @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Penalised:
         """Compare the policy that collected a rollout with the reference; adapt β for the next.
 

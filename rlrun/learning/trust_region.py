@@ -16,10 +16,12 @@ from torch import Tensor
 from torch.func import functional_call, grad, jvp, vjp
 
 from rlrun.config.types import Count, NonNegative, Positive
+from rlrun.errors import UserError
 from rlrun.hardware.compilable import Compilable
 from rlrun.learning.metrics import USUAL_CLIP, ratio_metrics
 from rlrun.models.distributions import Categorical, DiagonalGaussian
 from rlrun.models.flat_parameters import FlatParameters
+from rlrun.models.language import TokenPolicy
 from rlrun.models.networks import Policy
 
 Distribution = TypeVar("Distribution", Categorical, DiagonalGaussian)
@@ -127,7 +129,14 @@ class TrustRegionStep:
         Args:
             policy: what is to be improved.
             settings: of the step.
+
+        Raises:
+            UserError: the policy reads sequences of tokens.
         """
+        if isinstance(policy, TokenPolicy):
+            raise UserError(
+                "trpo takes derivatives of derivatives, which a transformer has not: algo=ppo"
+            )
         self.policy = policy
         self.parameters = FlatParameters(policy)
         self.settings = settings

@@ -20,6 +20,7 @@ class Actor:
         policy: its own.
         normalizer: of the observations.
         generator: source of the exploration.
+        device: where the policy is.
         version: how often weights were published.
     """
 
@@ -50,6 +51,7 @@ class Actor:
             self._copies += zip(self.policy.parameters(), policy.parameters(), strict=True)
         self.normalizer = normalizer
         self.generator = generator
+        self.device = device
         self.version = 0
 
     def act(self, obs: Tensor) -> tuple[Tensor, Distribution]:

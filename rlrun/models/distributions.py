@@ -10,6 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from rlrun.models.token_distributions import TokenCategorical
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -136,4 +138,4 @@ class ActionValues:
         return self.values.argmax(-1)
 
 
-Distribution = Categorical | DiagonalGaussian
+Distribution = Categorical | DiagonalGaussian | TokenCategorical

@@ -13,6 +13,7 @@ from rlrun.envs.problem import Problem
 from rlrun.models.bounded_distributions import Box, Dirac, SquashedGaussian
 from rlrun.models.distributions import ActionValues, Categorical, DiagonalGaussian
 from rlrun.models.ensemble import Ensemble
+from rlrun.models.language import TokenCritic, TokenPolicy
 
 
 class CategoricalPolicy(nn.Module):
@@ -172,8 +173,14 @@ class BoxActionCritic(nn.Module):
 
 
 Policy = (
-    CategoricalPolicy | GreedyPolicy | GaussianPolicy | SquashedGaussianPolicy | DeterministicPolicy
+    CategoricalPolicy
+    | GreedyPolicy
+    | GaussianPolicy
+    | SquashedGaussianPolicy
+    | DeterministicPolicy
+    | TokenPolicy
 )
+StateCritic = Critic | TokenCritic
 ActionCritic = DiscreteActionCritic | BoxActionCritic | Ensemble
 
 
@@ -189,7 +196,7 @@ class Model(Protocol):
         """
         ...
 
-    def critic(self, problem: Problem, generator: torch.Generator) -> Critic:
+    def critic(self, problem: Problem, generator: torch.Generator) -> StateCritic:
         """Build V(s) (as `policy`)."""
         ...
 
@@ -223,7 +230,9 @@ class Model(Protocol):
 class Networks(nn.Module):
     """Separate networks that share no parameters; one that a run does not need is None."""
 
-    def __init__(self, policy: Policy, critic: Critic | None, action_critic: ActionCritic | None):
+    def __init__(
+        self, policy: Policy, critic: StateCritic | None, action_critic: ActionCritic | None
+    ):
         """Hold them under their names."""
         super().__init__()
         self.policy = policy

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rlrun.config import targets
 from rlrun.config.load import ROOMS
 from rlrun.data.normalize import ObservationNormalizer
+from rlrun.data.sequences import Observations
 from rlrun.envs.problem import Problem
 from rlrun.models.distributions import Distribution
 from rlrun.models.networks import Policy
@@ -35,9 +35,17 @@ class Reference:
         self._problem = problem
         self._device = device
 
-    def __call__(self, raw_obs: Tensor) -> Distribution:
-        """Return π_ref(·|s) at observations [T, N, D] as the environment gave them (CPU)."""
+    def __call__(self, raw_obs: Observations) -> Distribution:
+        """Return π_ref(·|s) at observations [T, N, D] as the environment gave them (CPU).
+
+        Or at the steps of sequences.
+        """
         return self._policy(self._normalizer(raw_obs).to(self._device))
+
+    @property
+    def policy(self) -> Policy:
+        """Without its normaliser."""
+        return self._policy
 
     def state_dict(self) -> dict:
         """Return all that the policy is made of."""

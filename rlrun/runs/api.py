@@ -20,7 +20,7 @@ from rlrun.loggers.progress import duration
 from rlrun.loggers.wandb import WandbLogger
 from rlrun.runs import session
 from rlrun.runs.assembly import Assembly
-from rlrun.runs.evaluate import unwatched
+from rlrun.runs.evaluate import Episodes, unwatched
 from rlrun.runs.figures import headline, with_spread
 from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
@@ -29,6 +29,7 @@ from rlrun.runs.files.evaluations import note_evaluation
 from rlrun.runs.files.record import run_info, summary
 from rlrun.runs.preflight import require_room, without_effect
 from rlrun.runs.reports.film import Film, filmed
+from rlrun.runs.responses import Answers, LanguageEvaluator
 
 # Which checkpoint of a run.
 KINDS = ("last", "best")
@@ -226,11 +227,15 @@ def evaluate_run(
     with saved_run(directory, checkpoint, plugins) as (assembly, path):
         experiment, states = assembly.experiment, assembly.logger_states
         logger = wandb_of(experiment) if wandb else None
-        if film is None:
-            result = assembly.evaluator.play(episodes, seed=seed, watch=watch)
+        result: Episodes | Answers
+        evaluator = assembly.evaluator
+        if film is None or isinstance(evaluator, LanguageEvaluator):
+            result = evaluator.play(episodes, seed=seed, watch=watch)
+            if film is not None:
+                film.error = UserError("no video: a response is text")
         else:
-            with filmed(assembly, episodes, film) as env:
-                result = assembly.evaluator.play_in(env, seed=seed, watch=watch)
+            with filmed(experiment, evaluator, episodes, film) as env:
+                result = evaluator.play_in(env, seed=seed, watch=watch)
     returns = np.array(result.returns)
     figures = {
         "checkpoint": str(path),
@@ -243,6 +248,8 @@ def evaluate_run(
         "return_max": float(returns.max()),
         "length": float(np.mean(result.lengths)),
     }
+    said = {name.removeprefix("eval/"): value for name, value in result.metrics().items()}
+    figures |= {name: value for name, value in said.items() if name not in figures}
     noted = {**figures, "checkpoint": path.name}
     note_evaluation(directory, noted)
     if logger is not None:

@@ -10,16 +10,19 @@ from rlrun.collectors.contract import Collector
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
-from rlrun.envs.problem import Problem
+from rlrun.errors import UserError
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.metrics import MetricAverager
 from rlrun.loggers.jsonl import require_offset
+from rlrun.models.actor import Actor
 from rlrun.runs.counters import Counters
 from rlrun.runs.evaluate import Evaluator
 from rlrun.runs.files.checkpoint import Checkpoint
+from rlrun.runs.opening import measure, open_envs, task_of
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
+from rlrun.runs.responses import LanguageEvaluator
 from rlrun.runs.restoring import Parts, must_belong
 
 
@@ -60,11 +63,14 @@ class Assembly:
         self.parts = Parts(checkpoint)
         self.logger_states: dict[str, dict[str, Any]] = {}
         self.manifest = {} if checkpoint is None else checkpoint.info
-        self.evaluator = Evaluator(experiment, self._act_greedily)
-        self.env = ControlEnv.make(
-            experiment.env,
-            num_envs=self.algorithm.num_envs,
-            threads=experiment.hardware.physics_threads,
+        task = task_of(experiment)
+        self.evaluator: Evaluator | LanguageEvaluator = (
+            Evaluator(experiment, self._act_greedily)
+            if task is None
+            else LanguageEvaluator(task, self._writer)
+        )
+        self.env = open_envs(
+            experiment, self.algorithm.num_envs, experiment.hardware.physics_threads
         )
         try:
             self._set_up(checkpoint)
@@ -75,7 +81,7 @@ class Assembly:
     def _set_up(self, checkpoint: Checkpoint | None) -> None:
         """Build the parts that are made to the environments' measures; restore their states."""
         experiment, algorithm = self.experiment, self.algorithm
-        self.problem = Problem.of(experiment.env, self.env)
+        self.problem = measure(experiment, self.env)
         read = load_policy if checkpoint is None else unread_policy
         context = make_context(
             experiment,
@@ -118,10 +124,17 @@ class Assembly:
 
     def open_env(self) -> ControlEnv:
         """Begin an episode in every environment, or go on in the middle of one."""
+        assert isinstance(self.env, ControlEnv)  # without a collector
         if self.parts.saved is None:
             self.env.reset(self.streams.env)
         self.parts.add("env", self.env)
         return self.env
+
+    def as_steps(self) -> ControlEnv:
+        """Return environments to look at that take single steps, as a policy does by itself."""
+        if isinstance(self.env, ControlEnv):
+            return self.env
+        return ControlEnv.make(self.env.task, num_envs=1, threads=1)
 
     @property
     def finished(self) -> bool:
@@ -141,3 +154,10 @@ class Assembly:
     def _act_greedily(self, obs: Tensor) -> Tensor:
         """Return the policy's best actions at raw observations [N, D]."""
         return self.algorithm.agent.actor.act_greedily(obs)
+
+    def _writer(self) -> Actor:
+        """Return who writes responses."""
+        actor = self.algorithm.agent.actor
+        if not isinstance(actor, Actor):
+            raise UserError("collector=generation: this algorithm's actor does not write")
+        return actor

@@ -1,8 +1,8 @@
 """Evaluation: whole episodes of the greedy policy, apart from training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,15 @@ from rlrun.hardware.memory import memory_suffices
 
 @dataclass(frozen=True)
 class Episodes:
-    """Undiscounted returns and lengths of the episodes, in the order of the environments."""
+    """Undiscounted returns and lengths of the episodes, in the order of the environments.
+
+    Attributes:
+        transcripts: some of them for people to read, if there is anything to read.
+    """
 
     returns: list[float]
     lengths: list[int]
+    transcripts: Sequence[dict[str, Any]] = ()
 
     def metrics(self) -> dict[str, float]:
         """Summarise for the logs."""

@@ -1,11 +1,16 @@
 """Frozen policies for a new run, read from the directories of others."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from rlrun.config import targets
 from rlrun.config.files import read_json, read_yaml
+from rlrun.config.load import ROOMS
 from rlrun.envs.problem import Problem
+from rlrun.envs.tokens.task import TokenTask
+from rlrun.envs.tokens.vocabulary import Language
 from rlrun.errors import UserError, near_path
 from rlrun.models.reference import Reference
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore, load
@@ -15,31 +20,44 @@ from rlrun.runs.files.disk import CHECKPOINTS, MANIFEST
 PREFIX = "policy."
 
 
-def unread_policy(path: str, device: torch.device, *, problem: Problem) -> Reference:
+# The normalisation of tokens.
+TOKENS = {"clip": 10.0, "observation": False}
+
+# The setting that names a policy, unless another one does.
+REFERENCE = "algo.kl.reference"
+
+
+def unread_policy(
+    path: str, device: torch.device, setting: str = REFERENCE, *, problem: Problem
+) -> Reference:
     """Stand in for a policy that was read once and is in the run's own state since.
 
     Args:
         path: where it was read from; nothing is read there now.
         device: where the learner is.
+        setting: that names it.
         problem: what it is a policy for.
     """
     return Reference(problem, device)
 
 
-def load_policy(path: str, device: torch.device, *, problem: Problem) -> Reference:
+def load_policy(
+    path: str, device: torch.device, setting: str = REFERENCE, *, problem: Problem
+) -> Reference:
     """Read a policy; nothing of its run is imported or executed.
 
     Args:
         path: a run's directory, whose newest checkpoint is taken, or a checkpoint's; the directory
             of a run's checkpoints means the run.
         device: where the learner is.
+        setting: that names it, for messages.
         problem: what it must be a policy for.
 
     Raises:
         UserError: it is neither, or it is a policy for something else.
     """
-    place = f"algo.kl.reference={path}"
-    _require_directory(path, place)
+    place = f"{setting}={path}"
+    _require_directory(path, place, setting)
     directory = Path(path).resolve()
     is_checkpoint = (directory / MANIFEST).exists()
     if is_checkpoint:
@@ -52,18 +70,24 @@ def load_policy(path: str, device: torch.device, *, problem: Problem) -> Referen
     try:
         config = read_yaml(run / "config.yaml")
         env_id = read_json(run / "run.json")["env_id"]
-        action_units = config["env"]["action_units"]
+        language = _language_of(config["env"]) if problem.language is not None else None
+        action_units = "raw" if problem.discrete else config["env"]["action_units"]
+        # Tokens are not normalised, and not all that learns from them has such settings.
+        scales = TOKENS if language is not None else config["algo"]["normalization"]
         settings = {
             "model": config["model"],
-            "clip": config["algo"]["normalization"]["clip"],
-            "normalized": config["algo"]["normalization"]["observation"],
+            "clip": scales["clip"],
+            "normalized": scales["observation"],
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{place} is no run with a policy, nor a checkpoint of one: {reason}"
         ) from error
-    if env_id != problem.env_id:
+    if problem.language is not None:
+        if language is None or language.tokens != problem.language.tokens:
+            raise UserError(f"{place} has other tokens than {problem.env_id}: it is of {env_id}")
+    elif env_id != problem.env_id:
         raise UserError(f"{place} is a policy for {env_id}, not for {problem.env_id}")
     if action_units != problem.action_units and not problem.discrete:
         raise UserError(
@@ -94,12 +118,16 @@ def load_policy(path: str, device: torch.device, *, problem: Problem) -> Referen
     return reference
 
 
-def _require_directory(path: str, place: str) -> None:
+def _language_of(env: dict[str, Any]) -> Language | None:
+    """Return the tokens of a run's environment; None: it is no task of language."""
+    task = targets.build(env, "env", ROOMS["env"])
+    return task.language if isinstance(task, TokenTask) else None
+
+
+def _require_directory(path: str, place: str, setting: str) -> None:
     """Refuse what names no directory, the current one by an empty name among them."""
     if not path:
-        raise UserError(
-            "algo.kl.reference is empty: give a run's directory, a checkpoint's, or null"
-        )
+        raise UserError(f"{setting} is empty: give a run's directory, a checkpoint's, or null")
     if Path(path).is_file():
         raise UserError(f"{place} is a file, not a directory")
     if not Path(path).is_dir():

@@ -6,18 +6,19 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-import torch
-
 from rlrun import loops
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
-from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.tabular import read_table
+from rlrun.envs.tokens.task import TokenTask
 from rlrun.errors import UserError
 from rlrun.hardware.memory import memory_suffices, require_memory
 from rlrun.learning.contract import Context
+from rlrun.models.answer_key import AnswerKey
+from rlrun.models.language_models import Transformer
 from rlrun.models.reference import Reference
+from rlrun.runs.opening import measure, open_envs
 from rlrun.runs.policies import load_policy
 
 # Where a reader finds what an algorithm needs.
@@ -34,6 +35,7 @@ REQUIRED = {
 # What a loop needs besides: a method, its arguments, and what it is for.
 BY_LOOP = {
     loops.on_policy: ("update", UPDATE, "a method that learns from what was collected"),
+    loops.supervised: ("update", UPDATE, "a method that learns from what was collected"),
     loops.planning: ("sweep", [], "a method that goes over all states once"),
     loops.off_policy: ("update", REPLAY, "a method that learns from the replay buffer"),
     loops.online: ("learn", LEARN, "a method that learns from one step"),
@@ -57,7 +59,7 @@ def make_context(
     problem: Problem,
     streams: Streams,
     *,
-    load_policy: Callable[[str, torch.device], Reference],
+    load_policy: Callable[..., Reference],
     resumed: bool = False,
 ) -> Context:
     """Put together what an algorithm is set up with.
@@ -66,13 +68,13 @@ def make_context(
         experiment: checked configuration with its parts.
         problem: the environment's measures.
         streams: of random numbers.
-        load_policy: path, device -> a frozen policy.
+        load_policy: path, device, setting -> a frozen policy.
         resumed: whether a checkpoint is loaded after this.
 
     Raises:
         UserError: the collector cannot collect from this environment, or not into this memory.
     """
-    shape = None
+    shape, model, task = None, experiment.model, experiment.env
     if experiment.collector is not None:
         shape = experiment.collector.shape(problem, experiment.algo.num_envs)
         require_memory(
@@ -90,6 +92,8 @@ def make_context(
         read_table=partial(read_table, experiment.env),
         load_policy=load_policy,
         resumed=resumed,
+        initial=model.init if isinstance(model, Transformer) else None,
+        author=partial(AnswerKey, task) if isinstance(task, TokenTask) else None,
     )
 
 
@@ -223,12 +227,13 @@ class Preflight:
         set_up(experiment.algo, context)
 
     def _problem(self, experiment: Experiment) -> Problem:
-        settings = experiment.config["env"]
+        form = type(experiment.collector)
+        settings = {**experiment.config["env"], "collector": form}
         for known, problem in self._problems:
             if known == settings:
                 return problem
-        env = ControlEnv.make(experiment.env, num_envs=1, threads=1)
-        problem = Problem.of(experiment.env, env)
+        env = open_envs(experiment, num_envs=1, threads=1)
+        problem = measure(experiment, env)
         env.close()
         self._problems.append((settings, problem))
         return problem

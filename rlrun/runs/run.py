@@ -285,7 +285,8 @@ class Run:
         seed = evaluation_seed(self.assembly.streams.evaluation, self.counters.step)
         try:
             episodes = self.experiment.evaluation.episodes
-            metrics = self.assembly.evaluator.play(episodes, seed=seed).metrics()
+            played = self.assembly.evaluator.play(episodes, seed=seed)
+            metrics = played.metrics()
         except NonFiniteError:
             raise  # perhaps the weights' fault
         except Exception:
@@ -296,6 +297,7 @@ class Run:
         self.counters.last_return = metrics["eval/return"]
         self.counters.last_std = metrics["eval/return_std"]
         self._log(metrics)
+        self.record.show(played.transcripts)
         best = self.counters.last_return > self.counters.best_return
         if best:
             self.counters.best_return = self.counters.last_return

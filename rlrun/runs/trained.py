@@ -132,4 +132,4 @@ def deployed(assembly: Assembly) -> DeployedPolicy:
             f"{name} acts by a {type(actor).__name__} of its own, and not by a policy of rlrun's "
             "(rlrun/models/actor.py), which is what can be loaded and exported"
         )
-    return DeployedPolicy(actor.policy, actor.normalizer, assembly.env).eval()
+    return DeployedPolicy(actor.policy, actor.normalizer, assembly.as_steps()).eval()

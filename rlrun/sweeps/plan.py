@@ -97,22 +97,25 @@ def run_name(experiment: Experiment, own: Sequence[str]) -> str:
     return f"{'_'.join(words)[:LONGEST_NAME]}_s{experiment.seed}"
 
 
-def add_run(sweep: Path, experiment: Experiment, own: Sequence[str]) -> Job:
+def add_run(
+    sweep: Path, experiment: Experiment, own: Sequence[str], *, name: str | None = None
+) -> Job:
     """Make a job's run in the sweep's directory, or find the one that is there.
 
     Args:
         sweep: the sweep's directory.
         experiment: the job's.
         own: its words among the sweep's.
+        name: what the sweep is called; None: as its directory.
 
     Raises:
         UserError: its directory cannot be made, or ``run_dir`` names one that another run has.
     """
-    experiment = replace(experiment, sweep=sweep.name)
-    name, point = run_name(experiment, own), " ".join(own)
-    places = [Path(experiment.run_dir)] if experiment.run_dir else [sweep / name]
+    experiment = replace(experiment, sweep=name or sweep.name)
+    directory, point = run_name(experiment, own), " ".join(own)
+    places = [Path(experiment.run_dir)] if experiment.run_dir else [sweep / directory]
     if not experiment.run_dir:
-        places.append(sweep / f"{name}_{_code(experiment.config)}")
+        places.append(sweep / f"{directory}_{config_code(experiment.config)}")
     for place in places:
         if not (place / "run.json").exists():
             _make_run(place, experiment)
@@ -141,10 +144,10 @@ def _make_run(place: Path, experiment: Experiment) -> None:
 
 def _is_same(config: Any, other: Mapping[str, Any]) -> bool:
     """Say whether two configs make the same run, wherever and how fast."""
-    return isinstance(config, dict) and _code(config) == _code(other)
+    return isinstance(config, dict) and config_code(config) == config_code(other)
 
 
-def _code(config: Mapping[str, Any]) -> str:
+def config_code(config: Mapping[str, Any]) -> str:
     """Return a short name for what a run with this config computes."""
     decides = {key: value for key, value in config.items() if key not in BESIDE}
     text = json.dumps(decides, sort_keys=True, default=str)

@@ -41,6 +41,10 @@ class StudyDisplay:
             text += f", {number(trial.value)} ({', '.join(map(number, trial.returns))})"
         self._table.say(f"{text}: {trial.reason}" if trial.reason else text)
 
+    def relay(self, number: int, line: str) -> None:
+        """Pass on what a run of a trial says."""
+        self._table.say(f"trial {number}: {line}")
+
     def refused(self, number: int, reason: str) -> None:
         """Say that a trial's values make no run."""
         self._table.say(f"trial {number}: {reason}")

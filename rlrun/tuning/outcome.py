@@ -1,6 +1,5 @@
 """What a study comes to: its best values as a file, and pictures of what it found."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,67 +7,65 @@ from typing import Any
 
 import numpy as np
 import optuna
+import yaml
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 
 from rlrun.analysis.statistics import MIN_SEEDS, bootstrap_interval, mean
 from rlrun.errors import warn
+from rlrun.loggers.progress import number
 from rlrun.runs.files.disk import replacing
 from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import stand
-from rlrun.tuning.space import Values
-from rlrun.tuning.study import Question
 
-# Below a study's directory, so that `--config-dir STUDY tuned=best` finds it.
-BEST = Path("tuned", "best.yaml")
+# Which YAML writes behind a value that stands alone.
+END = "...\n"
 
 # Complete trials below which a picture of what matters would show chance.
 FEWEST_TRIALS = 5
 
 
 def write_best(
-    directory: Path,
+    path: Path,
     headline: str,
-    values: Values,
-    question: Question,
-    *,
-    pair: Values,
+    values: Mapping[str, Any],
+    ranges: Mapping[str, str],
+    seeds: Sequence[int],
 ) -> Path:
-    """Write the best values as a file of the group ``tuned``.
+    """Write values as a file of the group ``tuned``.
 
     Args:
-        directory: the study's.
+        path: of the file.
         headline: what they are the best of, in a line.
         values: by setting.
-        question: what they are an answer to.
-        pair: values that all trials had from another file of the group.
+        ranges: of those that were searched.
+        seeds: those that they were chosen on.
 
     Returns:
         The file.
     """
-    notes = dict.fromkeys(pair, "As the trials had it.")
-    notes |= {key.lstrip("+"): f"Searched in {question.space[key]}." for key in values}
+    notes = dict.fromkeys(values, "As the trials had it.")
+    notes |= {key: f"Searched in {text}." for key, text in ranges.items()}
     lines = [
         "# @package _global_",
         f"# {headline}",
         "",
         "# Seeds that these values were chosen on: a table has others.",
-        f"tuned_on: {question.seeds}",
+        f"tuned_on: {list(seeds)}",
         "",
-        *written(nested({**pair, **values}), notes),
+        *written(nested(values), notes),
     ]
-    path = directory / BEST
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as file:
         file.write(("\n".join(lines) + "\n").encode())
     return path
 
 
-def nested(values: Values) -> dict[str, Any]:
-    """Return values as a config has them: {"+algo.clip": 0.1} -> {"algo": {"clip": 0.1}}."""
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as a config has them: {"algo.clip": 0.1} -> {"algo": {"clip": 0.1}}."""
     config: dict[str, Any] = {}
     for setting, value in values.items():
-        *groups, key = setting.lstrip("+").split(".")
+        *groups, key = setting.split(".")
         node = config
         for group in groups:
             node = node.setdefault(group, {})
@@ -82,13 +79,13 @@ def written(
     """Yield the lines of a YAML file, with a note above each value."""
     indent = "  " * path.count(".")
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{path}{key}" not in notes:
             yield f"{indent}{key}:"
             yield from written(value, notes, path=f"{path}{key}.")
         else:
             yield f"{indent}# {notes[path + key]}"
-            # What was typed as a word of a command line is YAML; numbers are JSON.
-            yield f"{indent}{key}: {value if isinstance(value, str) else json.dumps(value)}"
+            text = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+            yield f"{indent}{key}: {text.removesuffix(END).strip()}"
 
 
 def verdict(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
@@ -98,16 +95,20 @@ def verdict(before: NDArray[np.float64], after: NDArray[np.float64]) -> str:
         before: figures of the runs with the usual values, [S].
         after: of those with the values that were found, [S].
     """
-    gain = float(after.mean() - before.mean())
-    text = f"The best values gain {gain:+,.1f}"
+    text = f"The best values gain {signed(float(after.mean() - before.mean()))}"
     if min(len(before), len(after)) < MIN_SEEDS:
         return f"{text} on {len(after)} fresh seeds: no interval under {MIN_SEEDS}"
     ends = bootstrap_interval(lambda x, y: mean(x) - mean(y), [after], [before])
     low, high = map(float, ends)
-    text += f" on {len(after)} fresh seeds, 95 % interval [{low:+,.1f}, {high:+,.1f}]"
+    text += f" on {len(after)} fresh seeds, 95 % interval [{signed(low)}, {signed(high)}]"
     if low > 0:
         return f"{text}: they are better"
     return f"{text}: {'they are worse' if high < 0 else 'not shown to be better'}"
+
+
+def signed(value: float) -> str:
+    """Write a number with its sign."""
+    return number(value) if value < 0 else f"+{number(value)}"
 
 
 def finals(jobs: Sequence[Job]) -> NDArray[np.float64]:

@@ -5,11 +5,19 @@ on a log scale, ``int(interval(3, 20))`` and ``range(16, 256, 16)`` are whole nu
 ``choice(a, b)`` or ``a,b`` one of these.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Override,
+    RangeSweep,
+    Sweep,
+)
 from hydra.errors import HydraException
 from optuna.distributions import (
     BaseDistribution,
@@ -23,7 +31,7 @@ from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, did_you_mean
 
 # Significant digits of a value.
-DIGITS = 4
+DIGITS = 6
 
 # Values by the names of settings, as words of a command line have them.
 Values = Mapping[str, str | float | int]
@@ -73,8 +81,9 @@ def merge(
         ranges: of the command line; they come instead of, or besides, the known ones.
         fixed: its other words; a setting that has a value is not searched.
     """
-    values = set(map(key_of, fixed))
-    return {key: text for key, text in {**known, **ranges}.items() if key not in values}
+    values = set(map(key_of, [*fixed, *ranges]))
+    others = {key: text for key, text in known.items() if key_of(key) not in values}
+    return {**others, **ranges}
 
 
 def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
@@ -97,11 +106,18 @@ def distribution(key: str, text: str) -> BaseDistribution:
         UserError: it is no range, or an empty one.
     """
     override = parse(f"{key}={text}")
-    sweep, log = override.value(), False
+    sweep = override.value()
+    tags = sweep.tags if isinstance(sweep, Sweep) else set()
+    if tags - ({"log"} if isinstance(sweep, IntervalSweep) else set()):
+        raise UserError(f"{key}={text}: there is one tag, log, and it is for interval(a,b)")
+    if isinstance(sweep, ChoiceSweep | RangeSweep) and sweep.shuffle:
+        raise UserError(f"{key}={text}: a range has one order, without shuffle")
     try:
         match sweep:
             case IntervalSweep(start=float() | int() as start, end=float() | int() as end):
-                log = "log" in sweep.tags
+                if not math.isfinite(end - start):
+                    raise UserError(f"{key}={text}: the ends of a range are finite")
+                log = "log" in tags
                 if isinstance(start, int) and isinstance(end, int):
                     return IntDistribution(start, end, log=log)
                 return FloatDistribution(float(start), float(end), log=log)
@@ -129,6 +145,30 @@ def parse(word: str) -> Override:
 def key_of(word: str) -> str:
     """Return the setting or group that a word of a command line is about."""
     return word.lstrip("+~").partition("=")[0]
+
+
+def nearest_point(
+    space: Mapping[str, BaseDistribution], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the point of a space that is nearest to settings, as far as the two meet.
+
+    Args:
+        space: distributions by setting.
+        settings: values by setting.
+    """
+    point: dict[str, Any] = {}
+    for key, kind in space.items():
+        value = settings.get(key.lstrip("+"))
+        match kind:
+            case CategoricalDistribution(choices=choices):
+                same = [choice for choice in choices if parse(f"{key}={choice}").value() == value]
+                point.update([(key, choice) for choice in same[:1]])
+            case IntDistribution() if isinstance(value, int | float):
+                steps = round((min(max(value, kind.low), kind.high) - kind.low) / kind.step)
+                point[key] = kind.low + steps * kind.step
+            case FloatDistribution() if isinstance(value, int | float):
+                point[key] = min(max(float(value), kind.low), kind.high)
+    return point
 
 
 def rounded(values: Values) -> dict[str, str | float | int]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -17,6 +17,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 
 from rlrun.config import schema
 from rlrun.config.files import read_json
@@ -36,7 +37,8 @@ class Question:
     """What a study is to find out.
 
     Attributes:
-        words: what all of its runs have ("algo=ppo", "env=hopper").
+        words: what all of its runs have ("algo=ppo", "env=hopper"), in alphabetical order.
+        config: a short name for what they make of it, with this version of rlrun.
         space: the range of each setting that is searched.
         seeds: of a trial's runs, one after the other.
         sampler: how points are drawn.
@@ -44,6 +46,7 @@ class Question:
     """
 
     words: list[str]
+    config: str
     space: dict[str, str]
     seeds: list[int]
     sampler: Sampler
@@ -72,17 +75,31 @@ def open_study(directory: Path, question: Question, *, evaluations: int) -> optu
                 with replacing(path) as file:
                     content = {**asdict(question), **run_directory.provenance()}
                     file.write((json.dumps(content, indent=2) + "\n").encode())
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(directory / JOURNAL))),
             study_name=NAME,
             direction="maximize",
             pruner=make_pruner(question.pruner, evaluations),
             load_if_exists=True,
         )
+        require_same_space(study, question, directory)
+        return study
     except OSError as error:
         raise UserError(f"{directory} cannot be written to: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory / JOURNAL} is no journal of a study: {error}") from error
+
+
+def require_same_space(study: optuna.Study, question: Question, directory: Path) -> None:
+    """Refuse trials with values that this study would not have drawn: they become words and files.
+
+    Raises:
+        UserError: there is one.
+    """
+    space = distributions(question.space)
+    for trial in study.get_trials(deepcopy=False):
+        if not trial.distributions.items() <= space.items():
+            raise UserError(f"trial {trial.number} of {directory} is of another space")
 
 
 def _require_same(path: Path, question: Mapping[str, Any]) -> None:
@@ -99,6 +116,36 @@ def _require_same(path: Path, question: Mapping[str, Any]) -> None:
             )
 
 
+class OwnCmaEs(CmaEsSampler):
+    """CMA-ES that goes on with the search of this process alone.
+
+    Optuna's leaves its state in the journal, pickled, and runs what it finds there. A process that
+    goes on with a study begins a search of its own.
+    """
+
+    def __init__(self, **arguments: Any):
+        """As Optuna's."""
+        super().__init__(**arguments)
+        self._written: set[str] = set()
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        self._written.add(optimizer_str)
+        return super()._split_optimizer_str(optimizer_str)
+
+    def _restore_optimizer(self, completed_trials: list[FrozenTrial]) -> Any:
+        own = [trial for trial in completed_trials if self._state_of(trial) in self._written]
+        return super()._restore_optimizer(own)
+
+    def _state_of(self, trial: FrozenTrial) -> str:
+        attributes = {
+            key: value
+            for key, value in trial.system_attrs.items()
+            if key.startswith(self._attr_key_optimizer)
+        }
+        names = [f"{self._attr_key_optimizer}:{number}" for number in range(len(attributes))]
+        return "".join(str(attributes.get(name)) for name in names)
+
+
 def make_sampler(kind: Sampler, seed: int, startup: int) -> BaseSampler:
     """Return what draws points.
 
@@ -110,12 +157,11 @@ def make_sampler(kind: Sampler, seed: int, startup: int) -> BaseSampler:
     if kind == "random":
         return RandomSampler(seed=seed)
     if kind == "cmaes":
-        return CmaEsSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        return OwnCmaEs(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
-        # Trials that run beside each other count as bad ones, so that they are not the same.
-        return TPESampler(
-            seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
-        )
+        # A constant liar would count trials that are still running as bad ones. They are the good
+        # ones, as the pruner has left them, and those that take long.
+        return TPESampler(seed=seed, n_startup_trials=startup, multivariate=True)
 
 
 def make_pruner(kind: Pruner, evaluations: int) -> BasePruner:
@@ -133,13 +179,24 @@ def make_pruner(kind: Pruner, evaluations: int) -> BasePruner:
     return MedianPruner(n_startup_trials=4, n_warmup_steps=first)
 
 
-def best_values(study: optuna.Study) -> dict[str, Any]:
-    """Return the best trial's values by setting.
+class Best(NamedTuple):
+    """The best trial: its number, the mean of its runs' figures, its values by setting."""
+
+    number: int
+    value: float
+    values: dict[str, Any]
+
+
+def best_trial(study: optuna.Study) -> Best:
+    """Find the best trial.
 
     Raises:
         UserError: no trial is complete.
     """
     try:
-        return rounded(study.best_params)
+        trial = study.best_trial
     except ValueError as error:
-        raise UserError("no trial of the study is complete") from error
+        reasons = [each.user_attrs.get("error") for each in study.get_trials(deepcopy=False)]
+        said = next((f": {reason}" for reason in reversed(reasons) if reason), "")
+        raise UserError(f"no trial of the study is complete{said}; --trials makes more") from error
+    return Best(trial.number, trial.values[0], rounded(trial.params))

@@ -1,7 +1,7 @@
 """A trial of a study: the runs of one point of the search space, one seed after the other."""
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import numpy as np
@@ -41,6 +41,7 @@ class Trial:
         jobs: Sequence[Job],
         *,
         evaluations: int,
+        reported: Iterable[int],
         gpu: str | None,
         lock: BaseFileLock,
     ):
@@ -50,6 +51,7 @@ class Trial:
             trial: Optuna's.
             jobs: a run for each seed.
             evaluations: of a whole run.
+            reported: steps that an earlier process has told Optuna of.
             gpu: the only one that its runs see; None: all.
             lock: of the trial, which is this process's as long as it is held.
         """
@@ -61,7 +63,7 @@ class Trial:
         self._trial = trial
         self._evaluations = evaluations
         self._lock = lock
-        self._reported = 0
+        self._reported = set(reported)
         self._pruned = False
         self._stopping = False
         self._worker: Worker | None = None
@@ -78,9 +80,16 @@ class Trial:
 
     def look(self) -> Progress:
         """See how the present run is, report its evaluations, begin the next one."""
+        try:
+            return self._look()
+        except (OSError, ValueError) as error:  # a full disk, say, or files that are damaged
+            self.reason = " ".join(str(error).split())
+            self.close_worker()
+            return Progress.FAILED
+
+    def _look(self) -> Progress:
         if self._worker is None:
             return self._begin()
-        self._worker.warnings()
         code = self._worker.exit_code()
         if not self._pruned and self._report():
             self._pruned = True
@@ -88,8 +97,7 @@ class Trial:
         if code is None:
             return Progress.GOES_ON
         words = self._worker.last_words()
-        self._worker.close()
-        self._worker = None
+        self.close_worker()
         if self._pruned:
             return Progress.PRUNED
         if code == IN_USE:
@@ -116,10 +124,19 @@ class Trial:
         value = self.value if state is TrialState.COMPLETE else None
         study.tell(self._trial, value, state)
 
-    def close(self) -> None:
-        """Let others have the trial, if it goes on."""
+    def warnings(self) -> list[str]:
+        """Return what its present run has warned of since the last call."""
+        return [] if self._worker is None else self._worker.warnings()
+
+    def close_worker(self) -> None:
+        """Let go of the present run's process, which stops if it has not ended."""
         if self._worker is not None:
             self._worker.close()
+        self._worker = None
+
+    def close(self) -> None:
+        """Let others have the trial, if it goes on."""
+        self.close_worker()
         self._lock.release()
 
     def _begin(self) -> Progress:
@@ -141,22 +158,32 @@ class Trial:
                 self.reason = "a run has no evaluation in its last tenth"
                 return Progress.FAILED
             self.returns.append(standing.final_return)
+            if len(self.returns) > 1:
+                self._tell_optuna(self._evaluations + len(self.returns) - 2, self.value)
+                pruned = self._trial.should_prune()
             if pruned and len(self.returns) < len(self.jobs):
                 return Progress.PRUNED
         return Progress.COMPLETE
 
     def _report(self) -> bool:
-        """Tell Optuna of the present run's evaluations; return whether it would rather stop.
+        """Tell Optuna what is new; return whether it would rather stop.
 
-        They are counted through all seeds, so that trials are compared after as many of them. The
-        value of one is the mean of it and of the figures of the runs before.
+        The first run reports each of its evaluations, a later one its end alone, as the mean of all
+        figures so far: at its beginning it is no better than an untrained one, which says nothing
+        of the trial.
         """
+        if self.returns:
+            return False
         path = self.job.directory / "metrics.jsonl"
         rows = read_metrics(path) if path.exists() else []
         values = [row["eval/return"] for row in rows if row["step"] and "eval/return" in row]
-        first = len(self.returns) * self._evaluations
-        for step, value in enumerate(values[: self._evaluations], start=first):
-            if step >= self._reported:
-                self._trial.report(float(np.mean([*self.returns, value])), step)
-                self._reported = step + 1
-        return self._reported > first and self._trial.should_prune()
+        news = list(enumerate(values[: self._evaluations]))[len(self._reported) :]
+        for step, value in news:
+            self._tell_optuna(step, value)
+        return bool(news) and self._trial.should_prune()
+
+    def _tell_optuna(self, step: int, value: float) -> None:
+        """Report a value, once."""
+        if step not in self._reported:
+            self._trial.report(value, step)
+            self._reported.add(step)

@@ -1,7 +1,7 @@
 """Trials side by side: draws points of the search space, and trains them until there are enough."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,17 +9,15 @@ import filelock
 import optuna
 from optuna.trial import TrialState
 
+from rlrun.config.experiment import Experiment
 from rlrun.errors import UserError
 from rlrun.runs.files.directory import LOCK, shared
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import ELSEWHERE_SECONDS, POLL_SECONDS
-from rlrun.tuning.space import distributions, rounded
+from rlrun.tuning.space import distributions, nearest_point, rounded
 from rlrun.tuning.study import Question, make_sampler
 from rlrun.tuning.trials import Progress, Trial
-
-# What a trial's values become: a run for each seed, in the trial's directory.
-MakeJobs = Callable[[Path, Mapping[str, Any]], Sequence[Job]]
 
 # Points drawn at random, before those that were tried say where to look: Optuna's own number.
 STARTUP_TRIALS = 10
@@ -31,6 +29,18 @@ STATES = {
 }
 
 
+class RunMaker(Protocol):
+    """Makes a run of each seed from a trial's values."""
+
+    def compose(self, values: Mapping[str, Any]) -> Sequence[Experiment]:
+        """Put the runs together; a UserError says that the values make none."""
+        ...
+
+    def make(self, place: Path, experiments: Sequence[Experiment]) -> Sequence[Job]:
+        """Make their directories in the trial's."""
+        ...
+
+
 class TrialsDisplay(Protocol):
     """Shows trials at work."""
 
@@ -39,6 +49,9 @@ class TrialsDisplay(Protocol):
 
     def ended(self, trial: Trial, progress: Progress) -> None:
         """Say what became of a trial."""
+
+    def relay(self, number: int, line: str) -> None:
+        """Pass on what a run of a trial says."""
 
     def refused(self, number: int, reason: str) -> None:
         """Say that a trial's values make no run."""
@@ -56,8 +69,9 @@ class Tuner:
         study: optuna.Study,
         directory: Path,
         question: Question,
-        make_jobs: MakeJobs,
+        make_jobs: RunMaker,
         *,
+        usual: Mapping[str, Any],
         trials: int,
         evaluations: int,
         slots: Sequence[str | None],
@@ -70,6 +84,8 @@ class Tuner:
             directory: of the study.
             question: what it is to find out.
             make_jobs: makes the runs of a trial.
+            usual: settings of the run without searched values; they are the first trial's, so that
+                what comes of a study is no worse, as far as its seeds can tell.
             trials: of the study altogether.
             evaluations: of a whole run.
             slots: for each trial that there may be at a time the GPU that it sees; None: all.
@@ -80,12 +96,14 @@ class Tuner:
         self._question = question
         self._space = distributions(question.space)
         self._make_jobs = make_jobs
+        self._usual = nearest_point(self._space, usual)
         self._trials = trials
         self._startup = min(STARTUP_TRIALS, max(1, trials // 2))
         self._evaluations = evaluations
         self._free = list(slots)[::-1]
         self._display = display
         self._running: list[Trial] = []
+        self._began = False
 
     def run(self, stop: StopFlag) -> None:
         """Go on until there are enough trials that have ended, or a signal asks to stop.
@@ -107,6 +125,8 @@ class Tuner:
                 return
             for trial in list(self._running):
                 progress = trial.look()
+                for line in trial.warnings():
+                    self._display.relay(trial.number, line)
                 if progress is not Progress.GOES_ON:
                     self._end(trial, progress)
             self._display.update(self._running, self._study)
@@ -119,9 +139,8 @@ class Tuner:
 
     def _over(self) -> bool:
         """Tell whether no trial is left to be trained, here or by another process."""
-        trials = self._study.get_trials(deepcopy=False)
-        ended = all(trial.state.is_finished() for trial in trials)
-        return ended and len(trials) >= self._trials
+        ended = all(trial.state.is_finished() for trial in self._all())
+        return ended and len(self._all()) >= self._trials
 
     def _start(self) -> None:
         """Begin or take over trials as long as there is room for them."""
@@ -133,7 +152,7 @@ class Tuner:
             trial, lock = drawn
             gpu = self._free.pop()
             try:
-                jobs = self._make_jobs(self._place(trial.number), rounded(trial.params))
+                experiments = self._make_jobs.compose(rounded(trial.params))
             except UserError as error:  # values that do not go together
                 self._display.refused(trial.number, str(error))
                 trial.set_user_attr("error", str(error))
@@ -141,17 +160,34 @@ class Tuner:
                 lock.release()
                 self._free.append(gpu)
                 continue
+            jobs = self._make_jobs.make(self._place(trial.number), experiments)
             self._running.append(
-                Trial(trial, jobs, evaluations=self._evaluations, gpu=gpu, lock=lock)
+                Trial(
+                    trial,
+                    jobs,
+                    evaluations=self._evaluations,
+                    reported=self._reported(trial.number),
+                    gpu=gpu,
+                    lock=lock,
+                )
             )
+
+    def _all(self) -> list[optuna.trial.FrozenTrial]:
+        """Return the trials there are, of this process and of others."""
+        return self._study.get_trials(deepcopy=False)
 
     def _draw(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
         """Draw a new trial's values; None: there are enough trials."""
-        number = len(self._study.get_trials(deepcopy=False))
+        drawn = [trial for trial in self._all() if trial.state is not TrialState.WAITING]
+        number = len(drawn)
         if number >= self._trials:
             return None
-        # Several processes with one stream of random numbers would draw the same.
-        self._study.sampler = make_sampler(self._question.sampler, number, self._startup)
+        if not self._all():
+            self._study.enqueue_trial(self._usual)
+        if not self._began:
+            # Several processes with one stream of random numbers would draw the same.
+            sampler = make_sampler(self._question.sampler, number, self._startup)
+            self._study.sampler, self._began = sampler, True
         trial = self._study.ask(self._space)
         return trial, self._lock(trial.number)
 
@@ -178,6 +214,10 @@ class Tuner:
             self._study.tell(taken, state=TrialState.FAIL)
             lock.release()
         return None
+
+    def _reported(self, number: int) -> Iterable[int]:
+        """Return the steps at which a trial has reported a value."""
+        return self._all()[number].intermediate_values
 
     def _lock(self, number: int) -> filelock.BaseFileLock:
         """Make a trial this process's.

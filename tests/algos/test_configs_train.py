@@ -4,7 +4,7 @@ import math
 
 import pytest
 import yaml
-from running import experiment, metrics, record, sizes
+from running import compose, experiment, metrics, record, sizes
 from tiny import algorithms
 
 from rlrun import loops
@@ -27,7 +27,6 @@ TINY = {
     "updates_per_step": 0.125,
 }
 PLAIN = (
-    "model.hidden_sizes=[8]",
     "total_steps=32",
     "log_every_steps=1",
     "evaluation.episodes=1",
@@ -53,11 +52,34 @@ def tiny(algo: str, env: str, *words: str) -> list[str]:
     choice = [f"algo={algo}", f"env={env}"]
     settings = yaml.safe_load((CONF / "env" / f"{env}.yaml").read_text())
     limit = ["env.max_episode_steps=20"] if "max_episode_steps" in settings else []
-    if settings["id"] == "???":  # env=gym wants to be told
+    if settings.get("id") == "???":  # env=gym wants to be told
         limit.append("env.id=CartPole-v1")
-    collector = [word for word in words if word.startswith("collector=")]
-    return [*choice, *PLAIN, *limit, *sizes([*choice, *collector], TINY), *words]
+    parts = [word for word in words if word.startswith(("collector=", "model="))]
+    cfg, _ = compose([*choice, *parts, *limit])
+    narrow = {"hidden_sizes": "[8]", "width": 8, "layers": 1, "heads": 2}
+    model = [f"model.{name}={size}" for name, size in narrow.items() if name in cfg.model]
+    return [*choice, *PLAIN, *limit, *model, *sizes([*choice, *parts], TINY), *words]
 
+
+# Tasks of language, and what only reads or writes language.
+LANGUAGE = [
+    name
+    for name in names("env")
+    if "rlrun.envs.tokens" in (CONF / "env" / f"{name}.yaml").read_text()
+]
+OF_LANGUAGE = {
+    "collector=generation",
+    *(f"model={m}" for m in names("model") if "transformer" in m),
+}
+
+
+def env_for(part: str, otherwise: str) -> str:
+    """An environment that a part can be tried on."""
+    return "copy" if part in OF_LANGUAGE else otherwise
+
+
+# What needs a Q(s, a), or looks at each state by itself.
+NOT_OF_TOKENS = ("actor_critic_q", "trpo")
 
 CASES = {
     **{f"algo={name}": (name, "cartpole") for name in algorithms(loops.on_policy)},
@@ -74,12 +96,30 @@ CASES = {
     **{
         f"collector={name}": (
             "grpo" if name == "dynamic_sampling" else "ppo",
-            "cartpole",
+            env_for(f"collector={name}", "cartpole"),
             f"collector={name}",
         )
         for name in names("collector")
     },
-    **{f"model={name}": ("ppo", "hopper", f"model={name}") for name in names("model")},
+    **{
+        f"model={name}": ("ppo", env_for(f"model={name}", "hopper"), f"model={name}")
+        for name in names("model")
+    },
+    **{
+        # Without training, copies are wrong alike, which dynamic sampling drops.
+        f"algo={name} of tokens": (name, "parity" if name == "dapo" else "copy")
+        for name in algorithms(loops.on_policy)
+        if name not in NOT_OF_TOKENS
+    },
+    # By themselves; the others begin as another run's policy (tests/cli/test_language_words.py).
+    "algo=sft": ("sft", "add"),
+    "algo=rft": ("rft", "parity", "algo.num_envs=16"),
+    # Single steps of a task of language, by a network that reads tokens or one that does not.
+    "tokens step by step": ("ppo", "add", "collector=segments"),
+    "tokens in groups of episodes": ("grpo", "add", "collector=groups"),
+    "tokens as numbers": ("ppo", "add", "collector=episodes", "model=mlp"),
+    "tokens in micro-batches": ("ppo", "add", "model.micro_batch=1"),
+    "tokens in bfloat16": ("grpo", "add", "model.precision=bfloat16"),
     **{f"env={name}": ("ppo", name) for name in names("env")},
     **{f"tuned={name}": pair(name) for name in names("tuned")},
     "Dr. GRPO": (
@@ -121,7 +161,8 @@ def test_it_trains(case, tmp_path):
     updates = [row["update"] for row in iterations]
     assert updates == sorted(set(updates))
     # A replay buffer fills in the first iteration.
-    assert (updates[0] > 0) is (described.algo.loop is loops.on_policy)
+    at_once = described.algo.loop in (loops.on_policy, loops.supervised)
+    assert (updates[0] > 0) is at_once
     assert updates[-1] > 0
     evaluations = [row for row in rows if "eval/return" in row]
     assert evaluations[-1]["eval/return"] == final_return

@@ -14,6 +14,8 @@ REACHED = {
     "grpo: functions": 66,
     "grpo: files": 27,
     "algos/: share of mathematics": 0.35,
+    # Ten of them came with tokens: sequences beside rows, and a second kind of learner.
+    "algos/: code lines of the policy gradient": 860,
 }
 
 

@@ -12,7 +12,7 @@ import wandb
 import yaml
 
 from rlrun import __version__
-from rlrun.cli import help
+from rlrun.cli.help import overview
 from rlrun.cli.sweep import give_back, hold_back
 from rlrun.config.files import conf_directory
 from rlrun.loggers.progress import duration
@@ -208,8 +208,8 @@ def test_full_error_shows_the_traceback(rlrun, monkeypatch):
 def test_help_names_every_choice_with_its_line(rlrun):
     code, out, _ = rlrun("--help")
     assert code == 0
-    for group in help.GROUPS:
-        for name, line in help.choices(conf_directory() / group).items():
+    for group in overview.GROUPS:
+        for name, line in overview.choices(conf_directory() / group).items():
             assert re.search(rf"^    {name} +{re.escape(line)}$", out, re.MULTILINE)
     assert len(re.findall(r"^  rlrun ", out.partition("Examples:")[2], re.MULTILINE)) == 6
     assert "ydra" not in out
@@ -236,7 +236,7 @@ def test_every_verb_has_its_own_help(rlrun):
 
 
 def test_the_examples_compose(rlrun):
-    examples = help.EXAMPLES.splitlines()[1:]
+    examples = overview.EXAMPLES.splitlines()[1:]
     for example in examples:
         _, *words = example.split()
         if words[0] not in ("-m", "eval"):

@@ -1,27 +1,24 @@
+import math
+
 import numpy as np
 import optuna
 import pytest
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
 
-from rlrun.config.files import read_yaml
-from rlrun.tuning.outcome import ends, height, verdict, write_best
-from rlrun.tuning.study import Question, make_pruner, make_sampler
-
-QUESTION = Question(
-    words=["algo=ppo"],
-    space={"+env.options.a": "choice(x,null)", "algo.optimizer.b": "tag(log, interval(1, 2))"},
-    seeds=[3, 4],
-    sampler="tpe",
-    pruner="median",
-)
+from rlrun.tuning.outcome import ends, height, nested, verdict, write_best
+from rlrun.tuning.study import make_pruner, make_sampler
 
 
 def test_the_best_values_are_a_file_with_where_they_come_from(tmp_path):
-    values = {"+env.options.a": "null", "algo.optimizer.b": 1.5e-5}
-    path = write_best(tmp_path, "a headline", values, QUESTION, pair={"algo.gamma": 0.9})
-    assert path == tmp_path / "tuned" / "best.yaml"
+    values = {"algo.gamma": 0.9, "algo.optimizer.b": 1.5e-5, "env.options.a": "a: b #", "c": None}
+    values |= {"algo.n": math.inf, "algo.kind": {"x": [1, 2]}}
+    ranges = {"algo.optimizer.b": "tag(log, interval(1, 2))", "env.options.a": "choice(x,y)"}
+    ranges |= {"algo.kind": "choice({x:[1,2]},null)"}
+    path = tmp_path / "tuned" / "study.yaml"
+    assert write_best(path, "a headline", values, ranges, [3, 4]) == path
     assert path.read_text() == (
         "# @package _global_\n"
         "# a headline\n\n"
@@ -33,23 +30,25 @@ def test_the_best_values_are_a_file_with_where_they_come_from(tmp_path):
         "  optimizer:\n"
         "    # Searched in tag(log, interval(1, 2)).\n"
         "    b: 1.5e-05\n"
+        "  # As the trials had it.\n"
+        "  n: .inf\n"
+        "  # Searched in choice({x:[1,2]},null).\n"
+        "  kind: {x: [1, 2]}\n"
         "env:\n"
         "  options:\n"
-        "    # Searched in choice(x,null).\n"
-        "    a: null\n"
+        "    # Searched in choice(x,y).\n"
+        "    a: 'a: b #'\n"
+        "# As the trials had it.\n"
+        "c: null\n"
     )
-    assert read_yaml(path) == {
-        "tuned_on": [3, 4],
-        "algo": {"gamma": 0.9, "optimizer": {"b": 1.5e-05}},
-        "env": {"options": {"a": None}},
-    }
+    assert OmegaConf.to_container(OmegaConf.load(path)) == {"tuned_on": [3, 4], **nested(values)}
 
 
 SAID = {
-    "better": ([1.0, 1.0, 1.0], [3.0, 3.0, 3.0], "interval [+2.0, +2.0]: they are better"),
-    "worse": ([3.0, 3.0, 3.0], [1.0, 1.0, 1.0], "interval [-2.0, -2.0]: they are worse"),
+    "better": ([1.0, 1.0, 1.0], [3.0, 3.0, 3.0], "interval [+2.000, +2.000]: they are better"),
+    "worse": ([3.0, 3.0, 3.0], [1.0, 1.0, 1.0], "interval [-2.000, -2.000]: they are worse"),
     "nothing": ([0.0, 5.0, 10.0], [1.0, 5.0, 12.0], "]: not shown to be better"),
-    "two": ([1.0, 1.0], [3.0, 3.0], "gain +2.0 on 2 fresh seeds: no interval under 3"),
+    "two": ([1.0, 1.0], [3.0, 3.0], "gain +2.000 on 2 fresh seeds: no interval under 3"),
 }
 
 
@@ -75,7 +74,7 @@ def test_a_place_in_a_range():
 def test_samplers_and_pruners_are_optunas():
     kinds = {"tpe": TPESampler, "random": RandomSampler, "cmaes": CmaEsSampler}
     for name, kind in kinds.items():
-        assert type(make_sampler(name, 1, 5)) is kind
+        assert isinstance(make_sampler(name, 1, 5), kind)
     pruners = {"median": MedianPruner, "halving": SuccessiveHalvingPruner, "none": NopPruner}
     for name, kind in pruners.items():
         assert type(make_pruner(name, 10)) is kind

@@ -1,7 +1,7 @@
 """`rlrun tune` by the command, whose trials are runs of their own."""
 
-import json
 import os
+import pickle
 import re
 import shlex
 import signal
@@ -10,13 +10,17 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from running import Process, compose, metrics, record, small
+from running import Process, metrics, record, small
 
-from rlrun.cli import commands
+from rlrun.cli import commands, hydra_bridge
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError
+from rlrun.loggers.progress import number
+from rlrun.tuning.space import as_words, rounded
+from rlrun.tuning.study import make_sampler
 
 PATHS = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
@@ -69,6 +73,13 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     found = trials(study)
     best = max((trial for trial in found if trial.value is not None), key=lambda t: t.value)
     worth = best.params["+env.options.worth"]
+    # The first one has the usual values of what has some.
+    first = found[0].params
+    assert (first["algo.gamma"], first["advantage.lam"], first["algo.clip"]) == (
+        "0.99",
+        "0.95",
+        "0.2",
+    )
     # A trial is worth the mean over its seeds, which are ordinary runs.
     assert best.value == 2 * worth
     assert best.user_attrs["returns"] == [2 * worth] * 2
@@ -76,11 +87,11 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     assert [f"trial_{best.number:03d}/ppo_Payoff-v0_s{seed}" for seed in (7, 8)] == [
         name for name in trained if name.startswith(f"trial_{best.number:03d}")
     ]
-    assert f"The best of 5 trials, {2 * worth:.1f}:\n" in output
+    assert f"The best of 5 trials, {number(2.0 * worth)}:\n" in output
     assert f"\n  +env.options.worth={worth}\n" in output
 
     # The file makes the run of the trial again.
-    use = re.search(r"They are in study/tuned/best.yaml. Next:\n  rlrun (.*)\n", output)[1]
+    use = re.search(r"They are in study/tuned/study.yaml. Next:\n  rlrun (.*)\n", output)[1]
     code, said = run(tmp_path, *shlex.split(use), "seed=7", "run_dir=again")
     assert code == 0, said
     again = read_yaml(tmp_path / "again" / "config.yaml")
@@ -93,14 +104,18 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     )
 
     # Fresh seeds, on which the usual worth is 1.
-    proof = {path.parent.name for path in study.glob("validation/*/run.json")}
+    place = f"study/validation_{best.number:03d}"
+    proof = {path.parent.name for path in tmp_path.glob(f"{place}/*/run.json")}
     assert proof == {
         f"ppo_Payoff-v0_group={group}_s{seed}" for group in ("usual", "best") for seed in (1, 2, 3)
     }
-    gain = 2 * worth - 2
-    assert f"The best values gain +{gain:.1f} on 3 fresh seeds, 95 % interval" in output
-    assert f"[+{gain:.1f}, +{gain:.1f}]: they are better\n" in output
-    assert "rlrun compare study/validation --by group --output report\n" in output
+    assert {record(path.parent)["sweep"] for path in tmp_path.glob(f"{place}/*/run.json")} == {
+        place
+    }
+    gain = number(2.0 * worth - 2)
+    assert f"The best values gain +{gain} on 3 fresh seeds, 95 % interval" in output
+    assert f"[+{gain}, +{gain}]: they are better\n" in output
+    assert f"rlrun compare {place} --by group --output report\n" in output
     for name in ("importance.png", "parallel.png"):
         assert (study / name).read_bytes()[:4] == b"\x89PNG"
 
@@ -109,7 +124,7 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     line[line.index("1,2,3")] = "1,2,3,4"
     code, output = run(tmp_path, *line)
     assert code == 0, output
-    assert "8 of 8 runs finished in study/validation, 6 of them earlier" in output
+    assert f"8 of 8 runs finished in {place}, 6 of them earlier" in output
     assert (
         before.items() <= {path: path.read_bytes() for path in study.glob("*/*/run.json")}.items()
     )
@@ -124,8 +139,18 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
         commands.run("tune", line[1:])
 
 
+def test_where_the_usual_values_are_the_best_there_is_nothing_to_prove(tmp_path):
+    # What is left of the space has the usual values in it.
+    line = words("algo.entropy_coefficient=0", "--trials", "1", "--seeds", "7", "--dir", "study")
+    code, output = run(tmp_path, *line)
+    assert code == 0, output
+    assert output.endswith("The usual values are the best of 1 trials, 2.000.\n")
+    assert not list((tmp_path / "study").glob("validation*"))
+
+
 def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
-    line = words(WORTH, "--trials", "6", "--seeds", "7,8", "--validate", "none", "--dir", "study")
+    worth = "+env.options.worth=choice(4,3,2,1,0)"  # of which 3, 3, 4, 1, 2, 4 are drawn
+    line = words(worth, "--trials", "6", "--seeds", "7,8", "--validate", "none", "--dir", "study")
     line += ["hardware.jobs=1", "--sampler", "random"]
     line[line.index("+env.options.pause=0")] = "+env.options.pause=0.003"  # time to be stopped
     code, output = run(tmp_path, *line)
@@ -133,8 +158,8 @@ def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
     found = trials(tmp_path / "study")
     pruned = [trial for trial in found if trial.state.name == "PRUNED"]
     complete = [trial for trial in found if trial.state.name == "COMPLETE"]
-    assert len(pruned) + len(complete) == 6
-    assert 1 <= len(pruned) <= 2  # of the two that have enough others before them
+    assert [trial.number for trial in pruned] == [4]  # 2 is below the median of 3, 3, 4, 1
+    assert len(complete) == 5
     for trial in pruned:
         earlier = sorted(t.value for t in complete if t.number < trial.number)
         assert trial.last_step >= 10 // 3  # evaluations of its first run: a third are its own
@@ -195,10 +220,7 @@ def test_a_study_that_is_killed_goes_on_shared_by_two_processes(tmp_path):
     process.wait()
     done = {name: said for name, said in done.items() if said["status"] == "finished"}
     assert done
-    line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
-    study_json = json.loads((study / "study.json").read_text())
-    assert "hardware.jobs=2" in study_json["words"]
-    line[line.index("hardware.jobs=1")] = "hardware.jobs=2"
+    line[line.index("hardware.jobs=2")] = "hardware.jobs=1"  # is no other question
     processes = [Process(line, tmp_path, ENVIRONMENT) for _ in range(2)]
     codes = [each.wait(180) for each in processes]
     assert codes == [0, 0], [each.output() for each in processes]
@@ -238,13 +260,22 @@ MISTAKES = {
         ["algo.clipp=interval(0.1,0.2)"],
         "algo.clipp: no such setting to search; did you mean 'algo.clip'?",
     ),
+    "group": (["model=mlp,mlp_256"], "model=…: one value; what is searched is a setting of algo, "),
+    "task": (["env.id=choice(a,b)"], "env.id=…: one value"),
+    "budget": (["total_steps=1_000,2_000"], "total_steps=…: one value"),
+    "infinite": (["algo.clip=interval(0,inf)"], "the ends of a range are finite"),
+    "tag": (["algo.clip=tag(lgo,interval(0.1,1))"], "there is one tag, log"),
+    "shuffle": (["algo.clip=shuffle(0.1,0.2)"], "without shuffle"),
     "empty": (["algo.clip=interval(0.2,0.1)"], "algo.clip=interval(0.2,0.1): "),
     "no range": (["algo=value_iteration", "env=taxi"], "nothing to search: no tune/value_iter"),
     "sampler": (["--sampler", "tp"], "invalid choice: 'tp'"),
     "no seeds": (["--seeds", "none"], "expected at least one seed"),
     "seeds": (["--seeds", "1,x"], "expected a whole number from 0, got 'x'"),
     "twice": (["--seeds", "1,1"], "a seed is there twice: '1,1'"),
-    "shared": (["--seeds", "1,2", "--validate", "2,3"], "--validate has seeds that are searched"),
+    "shared": (
+        ["--seeds", "1,2", "--validate", "2,3"],
+        "--validate has seeds that values are chosen on",
+    ),
     "trials": (["--trials", "0"], "expected a positive whole number, got '0'"),
     "config": (["--config-dir", "nowhere"], "no directory 'nowhere'"),
     "parts": (["advantage=rloo"], "compares episodes from one start"),
@@ -268,6 +299,7 @@ def test_what_is_no_study_is_one_line(tmp_path):
     code, output = run(tmp_path, *line)
     assert (code, output.count("\n")) == (2, 1)
     assert "study/study.json is no study that can be read" in output
+    assert "'study' is a study: the words" in run(tmp_path, "resume", "study")[1]
     (tmp_path / "study" / "study.json").unlink()
     (tmp_path / "study" / "journal.log").write_text("not Optuna's\n")
     code, output = run(tmp_path, *line)
@@ -276,16 +308,71 @@ def test_what_is_no_study_is_one_line(tmp_path):
 
 
 def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):
-    line = ["tune", *small("swimmer", "total_steps=64", "algo.clip=interval(0.1,0.3)")]
+    task = "inverted_double_pendulum"
+    line = ["tune", *small(task, "total_steps=64", "algo.clip=interval(0.1,0.3)")]
+    line.remove("algo.horizon=32")  # which the collector's is
     line += ["--trials", "1", "--seeds", "7", "--validate", "none", "--dir", "study"]
     code, output = run(tmp_path, *line)
     assert code == 0, output
-    (path,) = runs(tmp_path / "study").values()
-    use = re.search(r"Next:\n  rlrun (.*)\n", output)[1]
-    code, shown = run(tmp_path, *shlex.split(use), "--cfg", "job")
-    assert code == 0, shown
-    gamma = compose(["algo=ppo", "env=swimmer"])[0].algo.gamma
-    assert gamma != compose(["algo=ppo", "env=hopper"])[0].algo.gamma
-    values = json.loads(json.dumps(read_yaml(path / "config.yaml")))["algo"]
-    assert f"gamma: {gamma}\n" in shown
-    assert f"clip: {values['clip']}\n" in shown
+    found = as_words(rounded(trials(tmp_path / "study")[0].params))
+    words = shlex.split(re.search(r"Next:\n  rlrun (.*)\n", output)[1])
+    assert words[:2] == ["--config-dir", "study"]
+    for own in ([], ["algo.horizon=64"]):
+        there = compose_plain([*words[2:], *own, "seed=7"], [tmp_path / "study"])
+        trial = compose_plain([*line[1:-8], *found, *own, "seed=7"], [])
+        assert there == {**trial, "tuned_on": [7]}
+        assert there["algo"]["normalization"]["observation"] is False  # the pair's
+
+
+def compose_plain(words: list[str], own: list[Path]) -> dict:
+    return hydra_bridge.compose([w for w in words if "interval" not in w], Path(), own).config
+
+
+FOREIGN = {
+    "setting": {"plugins": CategoricalDistribution(["[evil]"])},
+    "choice": {
+        "+env.options.worth": CategoricalDistribution(["${oc.env:HOME}", "1\nplugins: [x]"])
+    },
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_journal_of_somebody_else_gives_no_words(name, tmp_path):
+    line = words(WORTH, "--trials", "1", "--seeds", "7", "--dir", "study", "--validate", "none")
+    (tmp_path / "study").mkdir()
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study" / "journal.log")))
+    foreign = optuna.create_study(storage=storage, study_name="tune", direction="maximize")
+    params = {key: kind.choices[0] for key, kind in FOREIGN[name].items()}
+    foreign.add_trial(
+        optuna.trial.create_trial(params=params, distributions=FOREIGN[name], value=1.0)
+    )
+    code, output = run(tmp_path, *line)
+    assert (code, output) == (2, "rlrun: trial 0 of study is of another space\n")
+
+
+def test_nothing_of_a_journal_is_unpickled(tmp_path, monkeypatch):
+    sampler = make_sampler("cmaes", 1, 1)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    study = optuna.create_study(storage=storage, direction="maximize", sampler=sampler)
+    space = {"a": FloatDistribution(0.0, 1.0), "b": FloatDistribution(0.0, 1.0)}
+    for _ in range(2):
+        trial = optuna.trial.create_trial(
+            params={"a": 0.5, "b": 0.5},
+            distributions=space,
+            value=1.0,
+            system_attrs={"cma:optimizer:0": pickle.dumps(Bomb(tmp_path / "ran")).hex()},
+        )
+        study.add_trial(trial)
+    for _ in range(12):  # CMA-ES goes on with its own
+        drawn = study.ask(space)
+        study.tell(drawn, -((drawn.params["a"] - 0.3) ** 2) - (drawn.params["b"] - 0.3) ** 2)
+    assert not (tmp_path / "ran").exists()
+    assert any("cma:optimizer:0" in trial.system_attrs for trial in study.trials[2:])
+
+
+class Bomb:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))

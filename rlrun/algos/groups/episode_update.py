@@ -9,11 +9,12 @@ from rlrun.data.groups import pad
 from rlrun.data.minibatches import shuffled_episodes, take_columns
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
+from rlrun.data.sequences import Observations
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
+from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
@@ -28,7 +29,7 @@ class EpisodeBatch(NamedTuple):
     """n whole episodes of at most T steps for the policy.
 
     Attributes:
-        obs: [T, n, D].
+        obs: [T, n, D], or n sequences.
         action: [T, n] or [T, n, A].
         logp: log π_old(a|s), [T, n].
         advantage: Â, [T, n].
@@ -37,7 +38,7 @@ class EpisodeBatch(NamedTuple):
         kl_coefficient: β, the same everywhere, [T, n]: compiled code takes it as an input.
     """
 
-    obs: Tensor
+    obs: Observations
     action: Tensor
     logp: Tensor
     advantage: Tensor
@@ -143,9 +144,13 @@ class EpisodeUpdate:
         if not context.resumed:
             made_up = self.agent.made_up_rollout()
             warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
-        self.policy = GradientLearner(
+        self.policy = learner_of(shape)(
             self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
         )
+        self.learners = {"policy": self.policy}
+        self.parts = {**self.agent.parts, **self.penalty.parts}
+        if shape.sequences:
+            return  # nothing of which is compiled
         # A compiled update takes episodes of these lengths; shorter ones are padded.
         self._lengths = [-(-shape.longest // part) for part in (8, 4, 2, 1)]
         rows = self.agent.example(shape.longest * size)
@@ -157,8 +162,6 @@ class EpisodeUpdate:
             minibatches=shape.num_envs // size,
             every_shape=True,
         )
-        self.learners = {"policy": self.policy}
-        self.parts = {**self.agent.parts, **self.penalty.parts}
 
     def update(self, rollout: Rollout, progress: float) -> Metrics:
         """Take the steps of an iteration, in several passes over its episodes.

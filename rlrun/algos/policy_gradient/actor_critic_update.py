@@ -8,13 +8,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from rlrun.data.minibatches import all_rows, minibatches, take
+from rlrun.data.minibatches import Minibatches, all_rows, cut, take
 from rlrun.data.rollout import Rollout
+from rlrun.data.sequences import Observations
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent, AgentSettings, refuse_second_ratio
+from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction, Trainable
 from rlrun.learning.critics import CriticBatch, Critics, critic_batches
-from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Optimizer
 
@@ -23,13 +24,13 @@ class PolicyBatch(NamedTuple):
     """B rows of a rollout for the policy.
 
     Attributes:
-        obs: [B, D].
+        obs: [B, D], or steps of sequences.
         action: [B] or [B, A].
         logp: log μ(a|s), [B].
         advantage: Ψ, [B].
     """
 
-    obs: Tensor
+    obs: Observations
     action: Tensor
     logp: Tensor
     advantage: Tensor
@@ -72,7 +73,7 @@ class Epoch(NamedTuple):
         target: value target, [T, N].
     """
 
-    rows: Tensor
+    rows: Minibatches
     advantage: Tensor
     target: Tensor
 
@@ -137,18 +138,20 @@ class ActorCriticUpdate:
         self._epochs, self._minibatch_size = epochs, size
         self._shuffle = context.streams.minibatch
         self._side_by_side = context.hardware.side_by_side()
-        policy = agent.networks.policy
-        self.policy = GradientLearner(policy, algorithm.policy_loss, algorithm.optimizer)
+        policy, learner = agent.networks.policy, learner_of(shape)
+        self.policy = learner(policy, algorithm.policy_loss, algorithm.optimizer)
         self.critics = Critics(
             agent.networks,
             optimizer=critic_optimizer or algorithm.optimizer,
             value_clip=value_clip,
+            learner=learner,
         )
         self.learners: dict[str, Trainable] = {"policy": self.policy, "critics": self.critics}
         self.parts = agent.parts
         count = shape.minibatches(size)
-        # Whole rollouts of whole episodes differ in size.
-        if epochs.minibatch_size is not None or not shape.whole_episodes:
+        # Whole rollouts of whole episodes differ in size, and so do minibatches of sequences.
+        alike = epochs.minibatch_size is not None or not shape.whole_episodes
+        if alike and not shape.sequences:
             rate = epochs.count / size
             self.policy.expect(example(agent, size), rate=rate, minibatches=count)
             obs, action, zeros = agent.example(size)
@@ -165,7 +168,7 @@ class ActorCriticUpdate:
         for number in range(self._epochs.count):
             if self._epochs.recompute and number > 0:
                 estimate = self.agent.estimate(self.agent.judge(rollout))
-            rows = minibatches(rollout.mask, size=self._minibatch_size, generator=self._shuffle)
+            rows = cut(rollout, size=self._minibatch_size, generator=self._shuffle)
             yield Epoch(rows, *estimate)
 
     @torch.no_grad()

@@ -33,10 +33,10 @@ from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, step_weights
+from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.kl import approximate_kl
-from rlrun.learning.learner import GradientLearner
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import standardize
@@ -73,9 +73,9 @@ class REINFORCE:
             raise UserError("reinforce learns from whole episodes: collector=episodes")
         self.longest, self.shuffle = context.shape.longest, context.streams.minibatch
         self.agent = Agent(context, self, critics=True)
-        networks = self.agent.networks
-        self.policy_learner = GradientLearner(networks.policy, self.policy_loss, self.optimizer)
-        self.critics = Critics(networks, optimizer=self.critic.optimizer)
+        networks, learner = self.agent.networks, learner_of(context.shape)
+        self.policy_learner = learner(networks.policy, self.policy_loss, self.optimizer)
+        self.critics = Critics(networks, optimizer=self.critic.optimizer, learner=learner)
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
         self.parts = self.agent.parts
 

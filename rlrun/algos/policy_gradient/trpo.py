@@ -17,6 +17,7 @@ import torch
 
 from rlrun import loops
 from rlrun.config.types import Count, Fraction
+from rlrun.data.minibatches import all_rows, take
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.agent import Agent
@@ -68,9 +69,8 @@ class TRPO:
         """Improve the policy by one step, and fit the critic, on one rollout."""
         rollout = self.agent.rollout(transitions)
         advantage, target = self.agent.estimate(rollout)
-        obs, action, advantage = (
-            column[rollout.mask] for column in (rollout.obs, rollout.action, advantage)
-        )
+        columns = take(all_rows(rollout.mask), rollout.obs, rollout.action, advantage)
+        obs, action, advantage = (column[0] for column in columns)
         if self.normalize_advantage:
             advantage = standardize(advantage)
         policy_metrics, critic_metrics = self.side_by_side(

@@ -16,7 +16,7 @@ def facts_of(assembly: Assembly, checkpoint: Path) -> dict[str, Any]:
         assembly: of the run, from a checkpoint.
         checkpoint: its directory, in that of the run.
     """
-    experiment, counters, env = assembly.experiment, assembly.counters, assembly.env
+    experiment, counters, env = assembly.experiment, assembly.counters, assembly.as_steps()
     identity = dict(experiment.identity)
     # An evaluation between two checkpoints was one of another policy.
     evaluated = counters.evaluated == counters.step

@@ -3,6 +3,7 @@
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlrun.loggers.progress import Progress, StandardError
 from rlrun.runs.counters import Counters
 from rlrun.runs.figures import evaluations, final_return
 from rlrun.runs.files import directory as run_directory
+from rlrun.runs.files.samples import Samples
 from rlrun.runs.reports.curves import draw_curves
 from rlrun.runs.reports.prediction import ERROR, draw_prediction
 from rlrun.runs.reports.table import draw_table
@@ -81,6 +83,7 @@ class Record:
             raise UserError(str(damaged)) from damaged
         # Held open, so that no other directory can get its number.
         self._opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self._samples = Samples(directory / "samples.jsonl", counters.evaluated)
         self.progress = Progress(experiment.total_steps, counters.step, StandardError())
         self.loggers = Loggers({"jsonl": jsonl, "progress": self.progress}, logger_states)
 
@@ -110,6 +113,13 @@ class Record:
         row = {**axes, **values}
         self._evaluations += evaluations([{"step": counters.step, **row}])
         self.loggers.log(row, counters.step)
+
+    def show(self, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what was written in an evaluation; a file that fails does not stop the run."""
+        try:
+            self._samples.append(samples, self._counters.step)
+        except OSError as error:
+            warn(f"samples.jsonl lacks step {self._counters.step:,}: {error}")
 
     def write(self, status: str, error: str | None = None) -> None:
         """Write ``run.json``, which `rlrun list` shows.

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv, EnvStep
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.errors import UserError, near_path
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.evaluate import Evaluator
 
 
 def check_video(path: Path) -> None:
@@ -166,27 +167,30 @@ def advance(env: ControlEnv, action: Tensor, chosen: Tensor) -> EnvStep:
 
 
 @contextmanager
-def filmed(assembly: Assembly, episodes: int, film: Film) -> Iterator[FilmedEnv | ControlEnv]:
+def filmed(
+    experiment: Experiment, evaluator: Evaluator, episodes: int, film: Film
+) -> Iterator[FilmedEnv | ControlEnv]:
     """Make the environments of an evaluation whose first episode is filmed.
 
     They are those of an evaluation without a film: a MuJoCo task is as batched physics what it is
     as Gymnasium's environment, which can draw.
 
     Args:
-        assembly: of the run.
+        experiment: of the run.
+        evaluator: makes environments.
         episodes: N.
         film: what is drawn goes there.
 
     Yields:
         The environments; without a film where no environment can be made that draws.
     """
-    spec = assembly.experiment.env
+    spec = experiment.env
     try:
         # Wrapped as in training, so that observations and actions mean the same.
         vector_env = SerialVectorEnv([lambda: spec.make_single(render_mode="rgb_array")])
     except UserError as error:
         film.error = UserError(f"no video: {error}")
-        with closing(assembly.evaluator.make(episodes)) as env:
+        with closing(evaluator.make(episodes)) as env:
             yield env
         return
     with closing(vector_env), closing(film):
@@ -194,7 +198,7 @@ def filmed(assembly: Assembly, episodes: int, film: Film) -> Iterator[FilmedEnv 
         if episodes == 1:
             yield FilmedEnv(vector_env, [first], film)
             return
-        with closing(assembly.evaluator.make(episodes - 1)) as others:
+        with closing(evaluator.make(episodes - 1)) as others:
             yield FilmedEnv(vector_env, [first, others], film)
 
 

@@ -1,0 +1,1 @@
+"""Algorithms that learn from examples, comparisons or a teacher, and not from an advantage."""

@@ -1,0 +1,320 @@
+"""Whole responses to prompts, token by token, by a policy that keeps what it has read."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rlrun.collectors.contract import Collector
+from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
+from rlrun.collectors.sampling import Sampling
+from rlrun.config.types import Count, NonNegative, NonNegativeInt
+from rlrun.data.draws import draw
+from rlrun.data.normalize import RunningMoments
+from rlrun.data.rollout import RolloutShape, Transitions
+from rlrun.data.sequences import Sequences
+from rlrun.envs.problem import Problem
+from rlrun.envs.tokens.batch import Prompts, TokenEnv, Verdict
+from rlrun.envs.tokens.vocabulary import Language
+from rlrun.errors import UserError
+
+# Responses that have ended leave the batch once so few are left: to copy what was read of the
+# others takes time, too.
+SHARE_LEFT = 0.75
+
+
+class NextToken(Protocol):
+    """The choice of the next token (``models/token_distributions.py``)."""
+
+    @property
+    def logits(self) -> Tensor:
+        """Unnormalised log-probabilities, [n, V]."""
+        ...
+
+
+class Writer(Protocol):
+    """A policy that writes (``models/language.py``)."""
+
+    def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[NextToken, Any]:
+        """Read prompts [P, N]; return the choice of the first token, and what was read."""
+        ...
+
+    def go_on(self, token: Tensor, cache: Any) -> NextToken:
+        """Read one more token of each sequence, [n]; return the choice of the next."""
+        ...
+
+
+class WritingActor(Protocol):
+    """Who acts: a policy that writes (``models/actor.py``).
+
+    Attributes:
+        version: of the policy's weights.
+        generator: source of the draws.
+        device: where the policy is.
+    """
+
+    version: int
+    generator: torch.Generator
+    device: torch.device
+
+    @property
+    def policy(self) -> Writer:
+        """Who writes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refill:
+    """Dynamic sampling (see :class:`~.dynamic_sampling.DynamicSampling`).
+
+    Attributes:
+        max_refills: further generations that replace groups without a spread of outcomes.
+        spread_tolerance: largest difference of a group's outcomes that counts as none.
+    """
+
+    max_refills: NonNegativeInt
+    spread_tolerance: NonNegative
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """Settings of `GenerationCollector`; ``conf/collector/generation.yaml`` explains them."""
+
+    group_size: Count
+    sampling: Sampling
+    refill: Refill | None
+
+    def shape(self, problem: Problem, num_envs: int) -> RolloutShape:
+        """N responses in groups (see :class:`~.contract.CollectorSpec`).
+
+        Raises:
+            UserError: groups do not fit.
+        """
+        assert problem.language is not None
+        if num_envs % self.group_size:
+            raise UserError(
+                f"algo.num_envs={num_envs} is not a multiple of "
+                f"collector.group_size={self.group_size}"
+            )
+        if self.refill is not None and self.group_size < 2:
+            raise UserError(
+                "collector.refill drops groups without a spread: collector.group_size=8, say"
+            )
+        return RolloutShape(
+            num_envs=num_envs,
+            longest=problem.language.response_rows,
+            whole_episodes=True,
+            group_size=self.group_size,
+            may_be_empty=self.refill is not None,
+            sequences=True,
+        )
+
+    def open(self, env: TokenEnv, shape: RolloutShape, *, seed: int) -> Collector:
+        """Make the collector (see :class:`~.contract.CollectorSpec`)."""
+        groups = GenerationCollector(env, shape, self.sampling, seed)
+        if self.refill is None:
+            return groups
+        return DynamicSamplingCollector(
+            groups,
+            shape,
+            max_refills=self.refill.max_refills,
+            spread_tolerance=self.refill.spread_tolerance,
+        )
+
+
+@dataclass(frozen=True)
+class Responses:
+    """N responses to prompts.
+
+    Attributes:
+        tokens: [T, N]; 0 behind the end.
+        logp: log μ of each, [T, N].
+        mask: tokens that were written, [T, N].
+        complete: whether a response ended by itself, and not by the limit, [N].
+    """
+
+    tokens: Tensor
+    logp: Tensor
+    mask: Tensor
+    complete: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each, with the one that ended it, [N]."""
+        return self.mask.sum(0)
+
+
+@torch.no_grad()
+def write(
+    policy: Writer,
+    prompts: Prompts,
+    language: Language,
+    *,
+    sampling: Sampling | None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Responses:
+    """Write a response to each prompt.
+
+    A response is drawn with a number for each of its places, whichever others have ended.
+
+    Args:
+        policy: who writes.
+        prompts: N of them.
+        language: says what ends a response.
+        sampling: how tokens are drawn; None: the most probable one is taken.
+        generator: source of the draws (CPU).
+        device: where the policy is.
+
+    Returns:
+        On the CPU.
+    """
+    count, limit = prompts.tokens.shape[1], language.response_rows
+    tokens = torch.zeros(limit, count, dtype=torch.int64, device=device)
+    logp = torch.zeros(limit, count, device=device)
+    mask = torch.zeros(limit, count, dtype=torch.bool, device=device)
+    complete = torch.zeros(count, dtype=torch.bool, device=device)
+    running = torch.arange(count, device=device)  # the sequences in the batch
+    goes_on = torch.ones(count, dtype=torch.bool, device=device)  # those of them that are written
+    choice, cache = policy.start(prompts.tokens.to(device), prompts.blank.to(device), limit)
+    for step in range(limit):
+        if sampling is None:
+            log_probs = choice.logits.log_softmax(-1)
+            token = log_probs.argmax(-1)
+        else:
+            uniform = torch.rand(count, generator=generator).to(device)[running]
+            log_probs = sampling.log_probs(choice.logits)
+            token = draw(log_probs, uniform)
+        written = running[goes_on]
+        tokens[step, written] = token[goes_on]
+        logp[step, written] = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)[goes_on]
+        mask[step, written] = True
+        ended = goes_on & ((token == language.end) | (step + 1 == language.answer_rows))
+        complete[running[ended]] = True
+        goes_on = goes_on & ~ended
+        left = int(goes_on.sum())
+        if left == 0 or step + 1 == limit:
+            break
+        if left <= SHARE_LEFT * len(running):
+            stay = goes_on.nonzero().squeeze(-1)
+            cache.keep(stay)
+            running, token, goes_on = running[stay], token[stay], goes_on[stay]
+        choice = policy.go_on(token, cache)
+    rows = slice(0, step + 1)
+    columns = (tokens[rows], logp[rows], mask[rows], complete)
+    return Responses(*(column.cpu() for column in columns))
+
+
+class GenerationCollector:
+    """Writes N responses a call, ``group_size`` of them to each prompt."""
+
+    def __init__(self, env: TokenEnv, shape: RolloutShape, sampling: Sampling, seed: int):
+        """Begin before the first prompt.
+
+        Args:
+            env: N prompts at a time, and their judge.
+            shape: of the rollouts.
+            sampling: how tokens are drawn.
+            seed: of the first prompt; every prompt has one of its own, counted up from it.
+        """
+        self.env = env
+        self._sampling = sampling
+        self._group = torch.arange(env.num_envs, device=env.device) // shape.group_size
+        self._grouped = shape.group_size > 1
+        self._next_seed = seed
+
+    def collect(self, actor: Any) -> Transitions:
+        """Write a response to each of N prompts (see :class:`~.contract.Collector`).
+
+        Args:
+            actor: a :class:`WritingActor`.
+
+        Raises:
+            UserError: the task has no prompts.
+        """
+        writer: WritingActor = actor
+        env = self.env
+        seeds = (self._group + self._next_seed).tolist()
+        self._next_seed = seeds[-1] + 1
+        prompts = env.prompts(seeds)
+        responses = write(
+            writer.policy,
+            prompts,
+            env.task.language,
+            sampling=self._sampling,
+            generator=writer.generator,
+            device=writer.device,
+        )
+        verdict = env.judge(prompts.texts, responses.tokens, responses.complete)
+        env.note(verdict.reward, responses.lengths)
+        return transitions_of(
+            prompts,
+            responses,
+            verdict,
+            group=self._group if self._grouped else None,
+            policy_version=writer.version,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the next prompt; no response is under way."""
+        return {"next_seed": self._next_seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._next_seed = state["next_seed"]
+
+
+def transitions_of(
+    prompts: Prompts,
+    responses: Responses,
+    verdict: Verdict,
+    *,
+    group: Tensor | None,
+    policy_version: int,
+) -> Transitions:
+    """Make one batch of prompts, responses, and what these are worth.
+
+    Args:
+        prompts: N of them.
+        responses: to them.
+        verdict: on them.
+        group: number of each one's group, [N], or None.
+        policy_version: of the policy that wrote.
+    """
+    mask, complete = responses.mask, responses.complete
+    after = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
+    last = mask & ~after
+    tokens = torch.cat([prompts.tokens, responses.tokens])
+    obs = Sequences(tokens, prompts.blank, len(prompts.tokens))
+    return Transitions(
+        obs=obs,
+        next_obs=obs.successors(),
+        action=responses.tokens,
+        logp=responses.logp,
+        reward=torch.where(last, verdict.reward, 0.0),
+        terminated=last & complete,
+        truncated=last & ~complete,
+        mask=mask,
+        whole_episodes=True,
+        group=None if group is None else group.expand_as(mask),
+        policy_version=torch.full(mask.shape, policy_version),
+        obs_moments=RunningMoments(1),
+        steps=int(mask.sum()),
+        outcome=torch.where(last, verdict.outcome, 0.0),
+        metrics=described(responses, verdict),
+    )
+
+
+def described(responses: Responses, verdict: Verdict) -> dict[str, Tensor]:
+    """Say what was written, for the logs."""
+    lengths = responses.lengths.float()
+    judged = torch.tensor(verdict.judgements)  # [N, 4]
+    return {
+        "train/outcome": verdict.outcome.mean(),
+        "train/form": judged[:, 1].mean(),
+        "train/truncated": (~responses.complete).float().mean(),
+        "train/length_max": lengths.max(),
+        "train/distinct": torch.tensor(len(Counter(verdict.texts)) / len(verdict.texts)),
+    }

@@ -1,0 +1,1 @@
+"""Language: tasks of prompts and answers that a program judges."""

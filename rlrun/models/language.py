@@ -1,0 +1,129 @@
+"""Policies and critics that read tokens."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rlrun.data.sequences import Sequences
+from rlrun.envs.tokens.vocabulary import Language
+from rlrun.models.token_distributions import TokenCategorical
+from rlrun.models.transformer import Cache, Decoder
+
+# The type in which matrices are multiplied.
+Precision = Literal["float32", "bfloat16"]
+
+
+class Reader(nn.Module):
+    """What a decoder says of the state of each step that is asked for.
+
+    Args:
+        decoder: of whole sequences.
+        language: what is read.
+        micro_batch: sequences that are read at once; None: all. What the decoder computes of
+            others is computed anew when a gradient is asked for, so that memory holds one
+            micro-batch's. The loss is of all of them, whatever their number.
+        precision: in which matrices are multiplied.
+    """
+
+    def __init__(
+        self, decoder: Decoder, language: Language, micro_batch: int | None, precision: Precision
+    ):
+        super().__init__()
+        self.decoder = decoder
+        self.language = language
+        self.micro_batch = micro_batch
+        self.precision = precision
+
+    def read(self, obs: Sequences | Tensor) -> Tensor:
+        """Return a vector for each step that is asked for: [T, N, d], or [B, d].
+
+        Args:
+            obs: whole sequences; or single states, as the Gymnasium form of a task shows them:
+                the latest tokens of each, one-hot with a number for "nothing", [..., S · (V + 1)].
+        """
+        if isinstance(obs, Tensor):
+            return self.read(self._last_step_of(obs.flatten(0, -2))).view(*obs.shape[:-1], -1)
+        tokens, blank = obs.tokens[:-1].T, obs.blank
+        size = len(tokens) if self.micro_batch is None else self.micro_batch
+        parts = [
+            self._states(part, above, obs.prompt_rows)
+            if size >= len(tokens)
+            else checkpoint(self._states, part, above, obs.prompt_rows, use_reentrant=False)
+            for part, above in zip(tokens.split(size), blank.split(size), strict=True)
+        ]
+        states = parts[0] if len(parts) == 1 else torch.cat(parts)
+        states = states.transpose(0, 1)
+        return states if obs.steps is None else states.flatten(0, 1)[obs.steps]
+
+    def _states(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
+        """Read sequences [n, S]; return what is said from the prompt's end on, [n, T, d]."""
+        with self.autocast(tokens.device):
+            return self.decoder(tokens, blank)[:, prompt_rows - 1 :]
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Multiply matrices in the precision that was chosen."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _last_step_of(self, states: Tensor) -> Sequences:
+        """Make sequences of one step each of single states, [B, S · (V + 1)]."""
+        tokens = states.unflatten(-1, (-1, self.language.size + 1)).argmax(-1)
+        nothing = tokens == self.language.size
+        tokens = torch.where(nothing, 0, tokens).T
+        after = torch.cat([tokens, torch.zeros_like(tokens[:1])])
+        return Sequences(after, nothing.sum(1), len(tokens))
+
+
+class TokenPolicy(nn.Module):
+    """π(a|s) over tokens; :class:`Sequences` or single states -> :class:`TokenCategorical`."""
+
+    def __init__(self, reader: Reader):
+        """Take what reads; the matrix that embeds tokens makes logits, too (tied)."""
+        super().__init__()
+        self.reader = reader
+
+    def forward(self, obs: Sequences | Tensor) -> TokenCategorical:
+        """Return the distribution of the next token at each step that is asked for."""
+        return self._distribution(self.reader.read(obs))
+
+    def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[TokenCategorical, Cache]:
+        """Read prompts, to write responses to them token by token.
+
+        Args:
+            prompts: [P, N].
+            blank: rows above each, [N].
+            rows: L, tokens of the longest response.
+
+        Returns:
+            The distribution of the first token, [N], and what was read.
+        """
+        cache = self.reader.decoder.cache(blank, len(prompts) + rows)
+        return self._next(prompts.T, cache), cache
+
+    def go_on(self, token: Tensor, cache: Cache) -> TokenCategorical:
+        """Read one more token of each sequence, [n]; return the distribution of the next."""
+        return self._next(token.unsqueeze(1), cache)
+
+    def _next(self, tokens: Tensor, cache: Cache) -> TokenCategorical:
+        with self.reader.autocast(tokens.device):
+            return self._distribution(self.reader.decoder.read(tokens, cache)[:, -1])
+
+    def _distribution(self, hidden: Tensor) -> TokenCategorical:
+        return TokenCategorical(hidden, self.reader.decoder.embedding.weight)
+
+
+class TokenCritic(nn.Module):
+    """V(s); :class:`Sequences` or single states -> a value for each step that is asked for."""
+
+    def __init__(self, reader: Reader):
+        """Take what reads, and add a head that says 0 at first."""
+        super().__init__()
+        self.reader = reader
+        self.head = nn.utils.skip_init(nn.Linear, reader.decoder.shape.width, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, obs: Sequences | Tensor) -> Tensor:
+        """Return the value of each state, [T, N] or [B]."""
+        return self.head(self.reader.read(obs).float()).squeeze(-1)

@@ -1,0 +1,235 @@
+"""A decoder of tokens: the body that policies and critics of language share the shape of.
+
+Vaswani et al. 2017, "Attention Is All You Need", as Llama has it (Touvron et al. 2023): RMSNorm
+before each part (Zhang & Sennrich 2019), rotary positions (Su et al. 2021), SwiGLU (Shazeer 2020),
+no biases. Inside, the sequences come first: [N, S, d].
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Standard deviation of the first logits.
+FIRST_LOGIT = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderShape:
+    """Sizes of a decoder.
+
+    Attributes:
+        layers: blocks on each other.
+        width: d, numbers of a token.
+        heads: of the attention; the width is a multiple of twice their number.
+        vocabulary: V.
+        context: S, tokens of the longest sequence.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    context: int
+
+    @property
+    def hidden(self) -> int:
+        """Units of a block's perceptron: 8/3 d, as SwiGLU has three matrices; a multiple of 8."""
+        return -(-8 * self.width // 24) * 8
+
+
+class Cache:
+    """Keys and values of the tokens that were read, so that the next one is read alone.
+
+    Attributes:
+        keys: of each layer, [layers, N, H, S, d/H]; filled up to `length`.
+        values: likewise.
+        visible: whether a token is one, and not blank, [N, S]; None: all are.
+        length: tokens read.
+    """
+
+    def __init__(self, shape: DecoderShape, blank: Tensor, rows: int, like: Tensor):
+        """Make room.
+
+        Args:
+            shape: of the decoder.
+            blank: rows above each sequence, [N].
+            rows: S, tokens that will be read.
+            like: a tensor of the type and on the device of the keys.
+        """
+        size = (shape.layers, len(blank), shape.heads, rows, shape.width // shape.heads)
+        self.keys, self.values = like.new_empty(size), like.new_empty(size)
+        places = torch.arange(rows, device=blank.device)
+        self.visible = places >= blank.unsqueeze(1) if bool(blank.any()) else None
+        self.length = 0
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep keys and values [N, H, s, d/H] of new tokens; return those of all so far."""
+        end = self.length + keys.shape[2]
+        self.keys[layer, :, :, self.length : end] = keys
+        self.values[layer, :, :, self.length : end] = values
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all sequences but these, numbers [n]."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        if self.visible is not None:
+            self.visible = self.visible[rows]
+
+
+class Rotary(nn.Module):
+    """Turns queries and keys by an angle that grows with their place (Su et al. 2021)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, size: int, context: int, base: float = 10_000.0):
+        """Compute the angles of S places, for heads of a size."""
+        super().__init__()
+        frequency = base ** (-torch.arange(0, size, 2) / size)
+        angle = torch.outer(torch.arange(context), frequency).repeat(1, 2)
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        """Turn x [N, H, s, d/H], whose first token is at a place."""
+        cos, sin = (table[start : start + x.shape[2]] for table in (self.cos, self.sin))
+        one, other = x.chunk(2, -1)
+        return (x * cos + torch.cat([-other, one], -1) * sin).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each added to what comes in."""
+
+    def __init__(self, shape: DecoderShape):
+        """Make the layers; their weights are the decoder's matter."""
+        super().__init__()
+        self.heads = shape.heads
+        self.attention_norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.query_key_value = nn.utils.skip_init(
+            nn.Linear, shape.width, 3 * shape.width, bias=False
+        )
+        self.attention_out = nn.utils.skip_init(nn.Linear, shape.width, shape.width, bias=False)
+        self.perceptron_norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.gate_up = nn.utils.skip_init(nn.Linear, shape.width, 2 * shape.hidden, bias=False)
+        self.perceptron_out = nn.utils.skip_init(nn.Linear, shape.hidden, shape.width, bias=False)
+
+    def forward(
+        self, x: Tensor, rotary: Rotary, visible: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """Return what comes out, [N, s, d].
+
+        Args:
+            x: tokens in a row, the newest, [N, s, d].
+            rotary: of queries and keys.
+            visible: which token each may look at, [N, 1, s, S]; None: itself and those before it.
+            cache: of the tokens before them; None: there are none.
+            layer: number of this block.
+        """
+        queries, keys, values = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in self.query_key_value(self.attention_norm(x)).chunk(3, -1)
+        )
+        start = 0 if cache is None else cache.length
+        queries, keys = rotary(queries, start), rotary(keys, start)
+        if cache is not None:
+            keys, values = cache.append(layer, keys, values)
+        seen = functional.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=visible,
+            is_causal=visible is None and queries.shape[2] > 1,
+        )
+        x = x + self.attention_out(seen.transpose(1, 2).flatten(2))
+        gate, up = self.gate_up(self.perceptron_norm(x)).chunk(2, -1)
+        return x + self.perceptron_out(functional.silu(gate) * up)
+
+
+class Decoder(nn.Module):
+    """Tokens -> a vector of each, that says all of it and of those before it."""
+
+    def __init__(self, shape: DecoderShape, generator: torch.Generator):
+        """Draw the weights.
+
+        N(0, 1/inputs) for the matrices, of which those that add to the stream are smaller by
+        √(2 · layers), as GPT-2's are: it then keeps its size (Radford et al. 2019). A token is so
+        short a vector that a new policy draws all tokens nearly alike.
+
+        Args:
+            shape: sizes.
+            generator: source of the weights.
+        """
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.utils.skip_init(nn.Embedding, shape.vocabulary, shape.width)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.width, eps=1e-6)
+        self.rotary = Rotary(shape.width // shape.heads, shape.context)
+        for name, weight in self.named_parameters():
+            if weight.ndim == 1:
+                continue  # of a norm: ones
+            std = 1 / math.sqrt(weight.shape[1])
+            if weight is self.embedding.weight:
+                std = FIRST_LOGIT * std  # it makes the logits, too
+            if name.endswith("_out.weight"):
+                std /= math.sqrt(2 * shape.layers)
+            nn.init.normal_(weight, std=std, generator=generator)
+
+    def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
+        """Read whole sequences.
+
+        Args:
+            tokens: [N, S].
+            blank: tokens at the beginning of each that are none, [N].
+
+        Returns:
+            [N, S, d].
+        """
+        return self._read(tokens, self.visible(blank, tokens.shape[1]), None)
+
+    def cache(self, blank: Tensor, rows: int) -> Cache:
+        """Make room to read sequences of S tokens piece by piece (see :class:`Cache`)."""
+        return Cache(self.shape, blank, rows, self.embedding.weight)
+
+    def read(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """Read the next tokens of sequences, [N, s]; return what is said of them, [N, s, d]."""
+        visible = None
+        if cache.visible is not None:
+            end = cache.length + tokens.shape[1]
+            visible = causal(cache.visible[:, :end], tokens.shape[1])
+        hidden = self._read(tokens, visible, cache)
+        cache.length += tokens.shape[1]
+        return hidden
+
+    @staticmethod
+    def visible(blank: Tensor, rows: int) -> Tensor | None:
+        """Say which token each may look at, [N, 1, S, S]; None: itself and all before it."""
+        if not bool(blank.any()):
+            return None
+        places = torch.arange(rows, device=blank.device)
+        return causal(places >= blank.unsqueeze(1), rows)
+
+    def _read(self, tokens: Tensor, visible: Tensor | None, cache: Cache | None) -> Tensor:
+        x = self.embedding(tokens)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, self.rotary, visible, cache, layer)
+        return self.norm(x)
+
+
+def causal(there: Tensor, newest: int) -> Tensor:
+    """Say which token the newest of each sequence may look at, [N, 1, s, S].
+
+    Itself, and those before it that are there.
+
+    Args:
+        there: whether a token is one, and not blank, [N, S].
+        newest: s, tokens at the end that look.
+    """
+    rows = there.shape[1]
+    places = torch.arange(rows, device=there.device)
+    looking = places[rows - newest :, None]
+    # A blank sees itself: a softmax over nothing would be NaN.
+    return ((places <= looking) & there[:, None, :] | (places == looking)).unsqueeze(1)

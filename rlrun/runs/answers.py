@@ -1,0 +1,36 @@
+"""What a trained policy answers to somebody's own prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlrun.errors import UserError
+from rlrun.runs.api import saved_run
+from rlrun.runs.responses import LanguageEvaluator
+
+
+def answer_prompts(
+    directory: Path, prompts: Sequence[str], checkpoint: str, plugins: Sequence[str] = ()
+) -> list[tuple[str, str]]:
+    """Write the most probable response to each prompt.
+
+    Args:
+        directory: the run's directory.
+        prompts: as the task has them ("12+7=").
+        checkpoint: "last" or "best".
+        plugins: the user's packages that the run may use.
+
+    Returns:
+        Prompts and responses.
+
+    Raises:
+        UserError: the run writes no responses, or a prompt is none of its task.
+    """
+    with saved_run(directory, checkpoint, plugins) as (assembly, _):
+        evaluator = assembly.evaluator
+        if not isinstance(evaluator, LanguageEvaluator):
+            raise UserError(f"--prompt: {directory} was trained to act, not to write")
+        env = evaluator.make(len(prompts))
+        responses = evaluator.write(env.encoded(list(prompts)))
+        decode = env.task.vocabulary.decode
+        texts = [decode(row) for row in responses.tokens.T.tolist()]
+        return list(zip(prompts, texts, strict=True))

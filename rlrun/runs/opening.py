@@ -1,0 +1,49 @@
+"""The environments of a run, in the form that its collector takes them in."""
+
+from rlrun.collectors.generation import Generation
+from rlrun.config.experiment import Experiment
+from rlrun.envs.control import ControlEnv
+from rlrun.envs.problem import Problem
+from rlrun.envs.tokens.batch import TokenEnv
+from rlrun.envs.tokens.task import TokenTask
+from rlrun.errors import UserError
+
+
+def task_of(experiment: Experiment) -> TokenTask | None:
+    """Return the task to whose prompts whole responses are written; None: single steps are taken.
+
+    Raises:
+        UserError: responses are to be written, and there are no prompts.
+    """
+    if not isinstance(experiment.collector, Generation):
+        return None
+    if not isinstance(experiment.env, TokenTask):
+        raise UserError(
+            f"collector=generation writes responses, for which {experiment.env.id} has no "
+            "prompts: env=mod_add, say"
+        )
+    return experiment.env
+
+
+def open_envs(experiment: Experiment, num_envs: int, threads: int) -> ControlEnv | TokenEnv:
+    """Make environments.
+
+    Args:
+        experiment: of the run.
+        num_envs: N.
+        threads: that step them, as far as they can use any.
+
+    Raises:
+        UserError: they cannot be made.
+    """
+    task = task_of(experiment)
+    if task is not None:
+        return TokenEnv(task, num_envs=num_envs)
+    return ControlEnv.make(experiment.env, num_envs=num_envs, threads=threads)
+
+
+def measure(experiment: Experiment, env: ControlEnv | TokenEnv) -> Problem:
+    """Take the measures of a run's environments."""
+    if isinstance(env, TokenEnv):
+        return Problem.of_prompts(env.task)
+    return Problem.of(experiment.env, env)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -65,8 +66,11 @@ def logged_step(directory: Path) -> int:
 
 
 def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
-    code, output = run(tmp_path, *words("total_steps=256", "seed=0,1"))
+    code, output = run(
+        tmp_path, *words("total_steps=256", "seed=0,1,0")
+    )  # the same seed is one run
     assert code == 0, output
+    assert "2 of 2 runs finished in sweep" in output
     first = runs(tmp_path)
     assert set(first) == {"ppo_cartpole_s0", "ppo_cartpole_s1"}
     assert [record(path)["status"] for path in first.values()] == ["finished"] * 2
@@ -256,6 +260,18 @@ def rows_since(tmp_path: Path, pids: list[int]) -> bool:
         if said["status"] == "running" and said["pid"] not in pids and rows(directory) > 3:
             return True
     return False
+
+
+def test_a_directory_that_has_a_run_or_a_study_has_no_sweep(tmp_path):
+    for kind in ("run", "study"):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / f"{kind}.json").write_text("{}")
+        before = sorted((tmp_path / "sweep").iterdir())
+        code, output = run(tmp_path, *words("total_steps=256", "seed=0,1"))
+        assert code == 2
+        assert f"sweep is the directory of a {kind}: a sweep needs another one\n" in output
+        assert sorted((tmp_path / "sweep").iterdir()) == before
+        shutil.rmtree(tmp_path / "sweep")
 
 
 @pytest.mark.parametrize("word", ["hardware.jobs=0", "hardware.jobs=some"])

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from rlrun.data.sequences import Sequences
 from rlrun.envs.tokens.vocabulary import Language
 from rlrun.models.token_distributions import TokenCategorical
-from rlrun.models.transformer import Cache, Decoder
+from rlrun.models.transformer import Cache, Decoder, distinct
 
 # The type in which matrices are multiplied.
 Precision = Literal["float32", "bfloat16"]
@@ -60,7 +60,7 @@ class Reader(nn.Module):
     def _states(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
         """Read sequences [n, S]; return what is said from the prompt's end on, [n, T, d]."""
         with self.autocast(tokens.device):
-            return self.decoder(tokens, blank)[:, prompt_rows - 1 :]
+            return self.decoder.responses(tokens, blank, prompt_rows)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Multiply matrices in the precision that was chosen."""
@@ -98,8 +98,11 @@ class TokenPolicy(nn.Module):
         Returns:
             The distribution of the first token, [N], and what was read.
         """
-        cache = self.reader.decoder.cache(blank, len(prompts) + rows)
-        return self._next(prompts.T, cache), cache
+        first, place = distinct(prompts.T, blank)
+        cache = self.reader.decoder.cache(blank[first], len(prompts) + rows)
+        choice = self._next(prompts.T[first], cache)
+        cache.keep(place)
+        return TokenCategorical(choice.hidden[place], choice.head), cache
 
     def go_on(self, token: Tensor, cache: Cache) -> TokenCategorical:
         """Read one more token of each sequence, [n]; return the distribution of the next."""

@@ -15,6 +15,9 @@ from torch.nn import functional
 # Standard deviation of the first logits.
 FIRST_LOGIT = 0.15
 
+# Sequences to a prompt, on average, from which on prompts are read apart from their responses.
+LEAST_SHARING = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
@@ -79,6 +82,34 @@ class Cache:
             self.visible = self.visible[rows]
 
 
+class Prefix:
+    """Keys and values of prompts that several sequences begin with: read once for all of them.
+
+    Unlike of a :class:`Cache`, a gradient can be taken of it.
+
+    Attributes:
+        length: tokens of a prompt.
+    """
+
+    def __init__(self) -> None:
+        """Begin before the prompts are read."""
+        self.length = 0
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._place: Tensor | None = None
+
+    def spread(self, place: Tensor, length: int) -> None:
+        """Go on with sequences, of which each begins with the prompt that has this number, [N]."""
+        self._place, self.length = place, length
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep those of prompts; return those of all so far, [N, H, S, d/H]."""
+        if self._place is None:
+            self._layers.append((keys, values))
+            return keys, values
+        before, before_values = (each[self._place] for each in self._layers[layer])
+        return torch.cat([before, keys], 2), torch.cat([before_values, values], 2)
+
+
 class Rotary(nn.Module):
     """Turns queries and keys by an angle that grows with their place (Su et al. 2021)."""
 
@@ -117,7 +148,12 @@ class Block(nn.Module):
         self.perceptron_out = nn.utils.skip_init(nn.Linear, shape.hidden, shape.width, bias=False)
 
     def forward(
-        self, x: Tensor, rotary: Rotary, visible: Tensor | None, cache: Cache | None, layer: int
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        visible: Tensor | None,
+        cache: Cache | Prefix | None,
+        layer: int,
     ) -> Tensor:
         """Return what comes out, [N, s, d].
 
@@ -190,6 +226,31 @@ class Decoder(nn.Module):
         """
         return self._read(tokens, self.visible(blank, tokens.shape[1]), None)
 
+    def responses(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
+        """Read prompts with the responses to them; prompts that are alike are read once.
+
+        Args:
+            tokens: [N, S].
+            blank: tokens at the beginning of each that are none, [N].
+            prompt_rows: P, tokens of a prompt with those.
+
+        Returns:
+            What is said of each prompt, and of each token after it, [N, S − P + 1, d].
+        """
+        first, place = distinct(tokens[:, :prompt_rows], blank)
+        if len(first) * LEAST_SHARING > len(tokens):
+            return self(tokens, blank)[:, prompt_rows - 1 :]
+        prefix = Prefix()
+        prompts, above = tokens[first, :prompt_rows], blank[first]
+        said = self._read(prompts, self.visible(above, prompt_rows), prefix)[place, -1:]
+        if tokens.shape[1] == prompt_rows:
+            return said
+        prefix.spread(place, prompt_rows)
+        rows = torch.arange(tokens.shape[1], device=tokens.device)
+        newest = tokens[:, prompt_rows:]
+        visible = causal(rows >= blank.unsqueeze(1), newest.shape[1])
+        return torch.cat([said, self._read(newest, visible, prefix)], 1)
+
     def cache(self, blank: Tensor, rows: int) -> Cache:
         """Make room to read sequences of S tokens piece by piece (see :class:`Cache`)."""
         return Cache(self.shape, blank, rows, self.embedding.weight)
@@ -212,11 +273,30 @@ class Decoder(nn.Module):
         places = torch.arange(rows, device=blank.device)
         return causal(places >= blank.unsqueeze(1), rows)
 
-    def _read(self, tokens: Tensor, visible: Tensor | None, cache: Cache | None) -> Tensor:
+    def _read(
+        self, tokens: Tensor, visible: Tensor | None, cache: Cache | Prefix | None
+    ) -> Tensor:
         x = self.embedding(tokens)
         for layer, block in enumerate(self.blocks):
             x = block(x, self.rotary, visible, cache, layer)
         return self.norm(x)
+
+
+def distinct(prompts: Tensor, blank: Tensor) -> tuple[Tensor, Tensor]:
+    """Find prompts that are alike.
+
+    Args:
+        prompts: [N, P].
+        blank: tokens at the beginning of each that are none, [N].
+
+    Returns:
+        The number of one of each kind, [n], and of which kind each prompt is, [N].
+    """
+    places = torch.arange(prompts.shape[1], device=prompts.device)
+    seen = torch.where(places < blank.unsqueeze(1), -1, prompts)
+    kinds, kind = torch.unique(seen, dim=0, return_inverse=True)
+    numbers = torch.arange(len(prompts), device=prompts.device)
+    return kind.new_empty(len(kinds)).scatter_(0, kind, numbers), kind
 
 
 def causal(there: Tensor, newest: int) -> Tensor:

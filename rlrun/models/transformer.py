@@ -273,9 +273,7 @@ class Decoder(nn.Module):
         places = torch.arange(rows, device=blank.device)
         return causal(places >= blank.unsqueeze(1), rows)
 
-    def _read(
-        self, tokens: Tensor, visible: Tensor | None, cache: Cache | Prefix | None
-    ) -> Tensor:
+    def _read(self, tokens: Tensor, visible: Tensor | None, cache: Cache | Prefix | None) -> Tensor:
         x = self.embedding(tokens)
         for layer, block in enumerate(self.blocks):
             x = block(x, self.rotary, visible, cache, layer)

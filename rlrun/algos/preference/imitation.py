@@ -75,19 +75,21 @@ def no_advantage(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(rollout.reward), torch.zeros_like(rollout.reward)
 
 
-def agent_of(context: Context, name: str) -> Agent:
+def agent_of(context: Context, name: str, *, recorded: bool = False) -> Agent:
     """Build a policy that writes responses, and learns neither a value nor an advantage.
 
     Args:
         context: the other parts of the run.
         name: of the algorithm, for messages.
+        recorded: whether it can learn from what others wrote.
 
     Raises:
         UserError: the run has single steps of an environment, and no responses to prompts.
     """
     if not context.shape.sequences:
         raise UserError(f"{name} learns from responses to prompts: env=add collector=generation")
-    return Agent(replace(context, estimator=no_advantage), Unscaled(), critics=False)
+    context = replace(context, estimator=no_advantage)
+    return Agent(context, Unscaled(), critics=False, recorded=recorded)
 
 
 class Imitation:

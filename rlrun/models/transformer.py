@@ -6,108 +6,18 @@ no biases. Inside, the sequences come first: [N, S, d].
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from rlrun.models.caches import Cache, DecoderShape, Prefix, distinct
 
 # Standard deviation of the first logits.
 FIRST_LOGIT = 0.15
 
 # Sequences to a prompt, on average, from which on prompts are read apart from their responses.
 LEAST_SHARING = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderShape:
-    """Sizes of a decoder.
-
-    Attributes:
-        layers: blocks on each other.
-        width: d, numbers of a token.
-        heads: of the attention; the width is a multiple of twice their number.
-        vocabulary: V.
-        context: S, tokens of the longest sequence.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    vocabulary: int
-    context: int
-
-    @property
-    def hidden(self) -> int:
-        """Units of a block's perceptron: 8/3 d, as SwiGLU has three matrices; a multiple of 8."""
-        return -(-8 * self.width // 24) * 8
-
-
-class Cache:
-    """Keys and values of the tokens that were read, so that the next one is read alone.
-
-    Attributes:
-        keys: of each layer, [layers, N, H, S, d/H]; filled up to `length`.
-        values: likewise.
-        visible: whether a token is one, and not blank, [N, S]; None: all are.
-        length: tokens read.
-    """
-
-    def __init__(self, shape: DecoderShape, blank: Tensor, rows: int, like: Tensor):
-        """Make room.
-
-        Args:
-            shape: of the decoder.
-            blank: rows above each sequence, [N].
-            rows: S, tokens that will be read.
-            like: a tensor of the type and on the device of the keys.
-        """
-        size = (shape.layers, len(blank), shape.heads, rows, shape.width // shape.heads)
-        self.keys, self.values = like.new_empty(size), like.new_empty(size)
-        places = torch.arange(rows, device=blank.device)
-        self.visible = places >= blank.unsqueeze(1) if bool(blank.any()) else None
-        self.length = 0
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep keys and values [N, H, s, d/H] of new tokens; return those of all so far."""
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all sequences but these, numbers [n]."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        if self.visible is not None:
-            self.visible = self.visible[rows]
-
-
-class Prefix:
-    """Keys and values of prompts that several sequences begin with: read once for all of them.
-
-    Unlike of a :class:`Cache`, a gradient can be taken of it.
-
-    Attributes:
-        length: tokens of a prompt.
-    """
-
-    def __init__(self) -> None:
-        """Begin before the prompts are read."""
-        self.length = 0
-        self._layers: list[tuple[Tensor, Tensor]] = []
-        self._place: Tensor | None = None
-
-    def spread(self, place: Tensor, length: int) -> None:
-        """Go on with sequences, of which each begins with the prompt that has this number, [N]."""
-        self._place, self.length = place, length
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of prompts; return those of all so far, [N, H, S, d/H]."""
-        if self._place is None:
-            self._layers.append((keys, values))
-            return keys, values
-        before, before_values = (each[self._place] for each in self._layers[layer])
-        return torch.cat([before, keys], 2), torch.cat([before_values, values], 2)
 
 
 class Rotary(nn.Module):
@@ -117,16 +27,24 @@ class Rotary(nn.Module):
     sin: Tensor
 
     def __init__(self, size: int, context: int, base: float = 10_000.0):
-        """Compute the angles of S places, for heads of a size."""
+        """Compute the angles of S places, for heads of a size; of more when they are asked for."""
         super().__init__()
-        frequency = base ** (-torch.arange(0, size, 2) / size)
-        angle = torch.outer(torch.arange(context), frequency).repeat(1, 2)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
+        self._frequency = base ** (-torch.arange(0, size, 2) / size)
+        cos, sin = self._angles(context)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _angles(self, context: int) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine at S places, [S, d/H] each."""
+        angle = torch.outer(torch.arange(context), self._frequency).repeat(1, 2)
+        return angle.cos(), angle.sin()
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         """Turn x [N, H, s, d/H], whose first token is at a place."""
-        cos, sin = (table[start : start + x.shape[2]] for table in (self.cos, self.sin))
+        end = start + x.shape[2]
+        if end > len(self.cos):  # of packed sequences
+            self.cos, self.sin = (table.to(self.cos.device) for table in self._angles(end))
+        cos, sin = self.cos[start:end], self.sin[start:end]
         one, other = x.chunk(2, -1)
         return (x * cos + torch.cat([-other, one], -1) * sin).to(x.dtype)
 
@@ -251,6 +169,21 @@ class Decoder(nn.Module):
         visible = causal(rows >= blank.unsqueeze(1), newest.shape[1])
         return torch.cat([said, self._read(newest, visible, prefix)], 1)
 
+    def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
+        """Read several sequences in each row.
+
+        Their places are counted on through a row: only differences of places matter.
+
+        Args:
+            tokens: [R, L].
+            sequence: which one each token is of, [R, L].
+
+        Returns:
+            [R, L, d].
+        """
+        alike = sequence.unsqueeze(2) == sequence.unsqueeze(1)
+        return self._read(tokens, alike.tril().unsqueeze(1), None)
+
     def cache(self, blank: Tensor, rows: int) -> Cache:
         """Make room to read sequences of S tokens piece by piece (see :class:`Cache`)."""
         return Cache(self.shape, blank, rows, self.embedding.weight)
@@ -278,23 +211,6 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, self.rotary, visible, cache, layer)
         return self.norm(x)
-
-
-def distinct(prompts: Tensor, blank: Tensor) -> tuple[Tensor, Tensor]:
-    """Find prompts that are alike.
-
-    Args:
-        prompts: [N, P].
-        blank: tokens at the beginning of each that are none, [N].
-
-    Returns:
-        The number of one of each kind, [n], and of which kind each prompt is, [N].
-    """
-    places = torch.arange(prompts.shape[1], device=prompts.device)
-    seen = torch.where(places < blank.unsqueeze(1), -1, prompts)
-    kinds, kind = torch.unique(seen, dim=0, return_inverse=True)
-    numbers = torch.arange(len(prompts), device=prompts.device)
-    return kind.new_empty(len(kinds)).scatter_(0, kind, numbers), kind
 
 
 def causal(there: Tensor, newest: int) -> Tensor:

@@ -319,7 +319,7 @@ def described(responses: Responses, verdict: Verdict) -> dict[str, Tensor]:
     judged = torch.tensor(verdict.judgements)  # [N, 4]
     return {
         "train/outcome": verdict.outcome.mean(),
-        "train/form": judged[:, 1].mean(),
+        "train/format": judged[:, 1].mean(),
         "train/truncated": (~responses.complete).float().mean(),
         "train/length_max": lengths.max(),
         "train/distinct": torch.tensor(len(Counter(verdict.texts)) / len(verdict.texts)),

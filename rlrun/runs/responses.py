@@ -120,7 +120,7 @@ class LanguageEvaluator:
         judged = np.array(verdict.judgements)
         others = {
             "eval/outcome": float(judged[:, 0].mean()),
-            "eval/form": float(judged[:, 1].mean()),
+            "eval/format": float(judged[:, 1].mean()),
             "eval/truncated": 1.0 - float(greedy.complete.float().mean()),
             "eval/distinct": float(np.mean([len(texts) for texts in distinct]) / samples),
         }

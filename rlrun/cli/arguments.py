@@ -37,6 +37,12 @@ def evaluate_parser() -> OneLineParser:
     )
     parser.add_argument("--json", action="store_true", help="print the figures as a JSON object")
     parser.add_argument(
+        "--samples",
+        action="store_true",
+        help="of a task of language: print some of the responses, the best, the worst and others, "
+        "with what they were paid for; those of past evaluations are in samples.jsonl",
+    )
+    parser.add_argument(
         "--prompt",
         action="append",
         metavar="TEXT",

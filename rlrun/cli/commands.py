@@ -50,6 +50,23 @@ def evaluate(arguments: argparse.Namespace) -> None:
             said = json.dumps(line, ensure_ascii=False) if arguments.json else f"{prompt}{response}"
             say(said, sys.stdout)
         return
+    if arguments.samples:
+        from rlrun.cli.samples_page import samples_page
+        from rlrun.runs.answers import write_samples
+
+        rows = write_samples(
+            arguments.run,
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            checkpoint=arguments.checkpoint,
+            plugins=arguments.plugin,
+        )
+        if arguments.json:
+            for row in rows:
+                say(json.dumps(row, ensure_ascii=False), sys.stdout)
+        else:
+            standard_output().print(samples_page(rows))
+        return
     if arguments.video is not None and "DISPLAY" not in os.environ:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")

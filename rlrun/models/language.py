@@ -49,7 +49,7 @@ class Reader(nn.Module):
                 number for "nothing", [..., S · (V + 1)].
         """
         if isinstance(obs, Tensor):
-            return self.read(self._last_step_of(obs.flatten(0, -2))).view(*obs.shape[:-1], -1)
+            return self._single(obs.flatten(0, -2)).view(*obs.shape[:-1], -1)
         if isinstance(obs, Packed):
             return self._in_parts(self._packed, obs.tokens, obs.sequence).flatten(0, 1)[obs.steps]
         tokens = obs.tokens[:-1].T
@@ -79,13 +79,12 @@ class Reader(nn.Module):
         """Multiply matrices in the precision that was chosen."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _last_step_of(self, states: Tensor) -> Sequences:
-        """Make sequences of one step each of single states, [B, S · (V + 1)]."""
+    def _single(self, states: Tensor) -> Tensor:
+        """Read single states, [B, S · (V + 1)]; return a vector for each, [B, d]."""
         tokens = states.unflatten(-1, (-1, self.language.size + 1)).argmax(-1)
         nothing = tokens == self.language.size
-        tokens = torch.where(nothing, 0, tokens).T
-        after = torch.cat([tokens, torch.zeros_like(tokens[:1])])
-        return Sequences(after, nothing.sum(1), len(tokens))
+        with self.autocast(tokens.device):
+            return self.decoder.states(torch.where(nothing, 0, tokens), nothing.sum(1))
 
 
 class TokenPolicy(nn.Module):

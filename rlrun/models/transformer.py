@@ -144,6 +144,15 @@ class Decoder(nn.Module):
         """
         return self._read(tokens, self.visible(blank, tokens.shape[1]), None)
 
+    def states(self, tokens: Tensor, blank: Tensor) -> Tensor:
+        """Say what each sequence is, by its last token, [N, d].
+
+        As `forward`, but without a look at the numbers, so that it can be exported.
+        """
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        visible = causal(places >= blank.unsqueeze(1), tokens.shape[1])
+        return self._read(tokens, visible, None)[:, -1]
+
     def responses(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
         """Read prompts with the responses to them; prompts that are alike are read once.
 

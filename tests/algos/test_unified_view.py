@@ -80,6 +80,16 @@ def test_groups(name):
     assert_gradient(loss, network, coefficient, weight)
 
 
+@pytest.mark.parametrize("name", ["grpo", "gspo", "rloo", "cispo"])
+def test_a_penalty_of_k2(name):
+    """GC = A − β log π_θ/π_ref: the gradient of KL(π_θ ‖ π_ref)."""
+    batch, network = episode_batch(), policy()
+    algorithm = group_algorithm(name, **{"kl.estimator": "k2", "kl.place": "loss"})
+    loss, _ = algorithm.policy_loss(network, batch)
+    coefficient = ADVANTAGE - batch.kl_coefficient * (batch.logp - batch.reference_logp)
+    assert_gradient(loss, network, coefficient, MEAN_OF_MEANS)
+
+
 def test_cispo_far_from_the_policy_that_wrote():
     """GC = clip(ρ, 1 − ε_low, 1 + ε_high) A, for every token."""
     algorithm = group_algorithm("cispo")

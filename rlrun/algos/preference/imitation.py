@@ -137,13 +137,12 @@ class Imitation:
         if not counts.any():
             return {"updates": torch.tensor(0)}
         weight = step_weights(rollout.mask, self._algorithm.aggregation, longest=self._longest)
-        columns = (rollout.obs, rollout.action, weight * coefficient)
-        batch = WeightedSteps(*take(all_rows(counts), *columns))
+        columns = take(all_rows(counts), rollout.obs, rollout.action, weight * coefficient)
         if self._packed:
             assert isinstance(rollout.obs, Sequences)
-            batch = batch._replace(obs=[pack(rollout.obs, counts).to(self.agent.device)])
+            columns[0] = [pack(rollout.obs, counts).to(self.agent.device)]
         rate = self.policy.rate(progress)
-        metrics = self.policy.fit(batch, rate)
+        metrics = self.policy.fit(WeightedSteps(*columns), rate)
         return {**summarize([metrics]), "schedule/learning_rate": rate}
 
 

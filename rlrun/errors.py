@@ -30,6 +30,10 @@ class RunInUse(UserError):
     """A process runs in the run's directory."""
 
 
+class RunFinished(UserError):
+    """The run has nothing left to do."""
+
+
 class EnvironmentFailure(RuntimeError):
     """An environment raised while it was reset or stepped, or returned what cannot be used.
 

@@ -56,3 +56,13 @@ def compiler(pytestconfig, monkeypatch):
     monkeypatch.setitem(program.SETTINGS, "cpp_cache_precompile_headers", True)
     # Another process, which takes seconds to start, would take them from pytest's on that core.
     monkeypatch.setattr(compile_, "available_cores", lambda: 1)
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """The runs of a file that looks at no picture: to draw one takes longer than to train."""
+    from rlrun.runs.files.record import Record
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Record, "draw", lambda record: None)
+        yield

@@ -85,4 +85,6 @@ class RunFile:
 
 def run_files(directory):
     """The offline runs in a run's directory, oldest first."""
-    return [RunFile(path) for path in sorted(directory.glob("wandb/offline-run-*/*.wandb"))]
+    # By when they were written last: the directories' names say only the second of the beginning.
+    paths = directory.glob("wandb/offline-run-*/*.wandb")
+    return [RunFile(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns)]

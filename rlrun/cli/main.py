@@ -8,7 +8,7 @@ import os
 import sys
 
 from rlrun import __version__
-from rlrun.cli import completion, help
+from rlrun.cli.help import completion, overview
 from rlrun.errors import Interrupted, UserError, did_you_mean, report, say, silence
 
 VERBS = ("train", "tune", "eval", "export", "resume", "list", "compare")
@@ -77,12 +77,12 @@ def show_help(words: list[str]) -> None:
     """
     from rlrun.config.files import conf_directory
 
-    directories = [*help.users_directory(words), conf_directory()]
-    overrides, settings = help.asked_for(words)
+    directories = [*overview.users_directory(words), conf_directory()]
+    overrides, settings = overview.asked_for(words)
     if not settings:
-        print(help.text(directories[::-1]))
+        print(overview.text(directories[::-1]))
         return
 
-    from rlrun.cli import help_setting
+    from rlrun.cli.help import setting
 
-    print("\n\n".join(help_setting.text(name, overrides, directories) for name in settings))
+    print("\n\n".join(setting.text(name, overrides, directories) for name in settings))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlrun.cli import hydra_bridge
-from rlrun.cli.arguments import run_directory
+from rlrun.cli.words import run_directory
 from rlrun.errors import Interrupted, UserError, near_path
 from rlrun.runs.saved import SavedRun
 

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from rlrun.cli.hydra_bridge import JobEnded, explain, load_composed, load_job
 from rlrun.config.experiment import Experiment
-from rlrun.errors import Interrupted, JobFailed, RunInUse, UserError, report, say
+from rlrun.errors import Interrupted, JobFailed, RunFinished, RunInUse, UserError, report, say
 from rlrun.loggers.interface import check_loggers
 
 # What Hydra uses where the command line names nothing else: then rlrun's own workers take over.
@@ -231,7 +231,7 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
         settings: Hydra's own node for this job.
 
     Returns:
-        The run's final evaluation return; NaN if another process is at it.
+        The run's final evaluation return; NaN if another process is at it, or has just been.
 
     Raises:
         JobFailed: the run failed, which is reported by now.
@@ -254,7 +254,7 @@ def run_job(cfg: DictConfig, settings: HydraConf) -> float:
         return resume(job.directory, total_steps=None, plugins=experiment.plugins)
     except Interrupted as error:
         raise JobEnded(error) from error
-    except RunInUse as error:
+    except (RunInUse, RunFinished) as error:
         say(str(error), sys.stdout)
         return math.nan
     except Exception as error:

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rlrun.cli import sweep
-from rlrun.cli.help import choices, users_directory
+from rlrun.cli.help.overview import choices, users_directory
 from rlrun.cli.hydra_bridge import ONE_CHOICE, JobEnded, explain, hydra_raises, load_job
 from rlrun.cli.parser import OneLineParser
 from rlrun.config.files import conf_directory

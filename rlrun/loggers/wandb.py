@@ -88,22 +88,9 @@ class WandbLogger:
             UserError: as `check` says, or W&B refuses the run's tags.
         """
         with mistakes_are_the_users():
-            import wandb
-
-            wandb.setup(wandb.Settings(show_info=False))
             known = last_row(info.directory, state["id"]) if state else {}
-            why_offline = self._why_offline()
             how = {"id": state["id"], "resume": "allow"} if state else {}
-            try:
-                run = self._init(info, "offline" if why_offline else "online", **how)
-            except wandb.errors.CommError as error:
-                why_offline = f"no connection ({str(error).splitlines()[0]})"
-                # Ends the failed attempt, which keeps the run's id in use.
-                wandb.teardown()
-                wandb.setup(wandb.Settings(show_info=False))
-                run = self._init(info, "offline", **how)
-
-        define_axes(run)
+            run, why_offline = self._start(info, **how)
         say(where(run, why_offline), sys.stderr)
         if why_offline is None:
             known = {"_step": run.starting_step - 1}  # the server knows what it has
@@ -147,21 +134,42 @@ class WandbLogger:
         with mistakes_are_the_users():
             import wandb
 
-            wandb.setup(wandb.Settings(show_info=False))
-            why_offline = self._why_offline()
-            run = self._init(
+            run, why_offline = self._start(
                 info,
-                "offline" if why_offline else "online",
                 name=f"{info.name}_eval",
                 job_type="eval",
                 config={"evaluation": figures, "train_run": train_id},
             )
-        define_axes(run)
         measures = {name: figures[key] for name, key in EVALUATION.items()}
         media = {} if video is None else {"video": wandb.Video(str(video), format="mp4")}
         run.log({"step": figures["step"], **measures, **media}, step=figures["step"])
         run.finish(exit_code=EXIT_CODES["finished"])
         say(where(run, why_offline), sys.stderr)
+
+    def _start(self, info: RunInfo, **how: Any) -> tuple["wandb.Run", str | None]:
+        """Start a W&B run, offline where the server is not to be used or cannot be reached.
+
+        Args:
+            info: the run of rlrun.
+            how: see `_init`.
+
+        Returns:
+            The run, and why it is offline; None: it is not.
+        """
+        import wandb
+
+        wandb.setup(wandb.Settings(show_info=False))
+        why_offline = self._why_offline()
+        try:
+            run = self._init(info, "offline" if why_offline else "online", **how)
+        except wandb.errors.CommError as error:
+            why_offline = f"no connection ({str(error).splitlines()[0]})"
+            # Ends the failed attempt, which keeps the run's id in use.
+            wandb.teardown()
+            wandb.setup(wandb.Settings(show_info=False))
+            run = self._init(info, "offline", **how)
+        define_axes(run)
+        return run, why_offline
 
     def _init(
         self,

@@ -14,7 +14,7 @@ from rlrun.config import schema
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import read_json
 from rlrun.config.load import load_run
-from rlrun.errors import Interrupted, UserError, say, warn
+from rlrun.errors import Interrupted, RunFinished, UserError, say, warn
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import duration
 from rlrun.loggers.wandb import WandbLogger
@@ -98,8 +98,9 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         The mean return of the last evaluation.
 
     Raises:
-        UserError: there is nothing to continue, a process is still running there, a logger
-            cannot work, or the checkpoint does not belong to the config.
+        RunFinished: there is nothing to continue.
+        RunInUse: a process is still running there.
+        UserError: a logger cannot work, or the checkpoint does not belong to the config.
     """
     require_own_files(directory)
     experiment = load_run(directory, plugins)
@@ -119,10 +120,10 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         with session.assemble(experiment, checkpoint) as assembly:
             done = assembly.counters.step
             if assembly.counters.converged:
-                raise UserError(f"{directory} has converged after {done:,} steps")
+                raise RunFinished(f"{directory} has converged after {done:,} steps")
             said_so = earlier.get("status") == "finished"
             if assembly.finished and (said_so or total_steps is not None):
-                raise UserError(
+                raise RunFinished(
                     f"{directory} has done its {done:,} steps; go on with "
                     f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
                 )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from rlrun.errors import Interrupted, RunInUse, UserError, report
+from rlrun.errors import Interrupted, RunFinished, RunInUse, UserError, report
 
 # Another process trains this run: sysexits.h's "try again later".
 IN_USE = 75
@@ -72,6 +72,8 @@ def _train(directory: Path, plugins: Sequence[str]) -> int:
         return 128 + error.signal
     except RunInUse:
         return IN_USE
+    except RunFinished:  # by another pool, since this one looked at it
+        return 0
     except Exception as error:
         report(error)
         return 2 if isinstance(error, UserError) else 1

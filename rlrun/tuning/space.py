@@ -8,6 +8,7 @@ on a log scale, ``int(interval(3, 20))`` and ``range(16, 256, 16)`` are whole nu
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -144,6 +145,30 @@ def parse(word: str) -> Override:
 def key_of(word: str) -> str:
     """Return the setting or group that a word of a command line is about."""
     return word.lstrip("+~").partition("=")[0]
+
+
+def nearest_point(
+    space: Mapping[str, BaseDistribution], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the point of a space that is nearest to settings, as far as the two meet.
+
+    Args:
+        space: distributions by setting.
+        settings: values by setting.
+    """
+    point: dict[str, Any] = {}
+    for key, kind in space.items():
+        value = settings.get(key.lstrip("+"))
+        match kind:
+            case CategoricalDistribution(choices=choices):
+                same = [choice for choice in choices if parse(f"{key}={choice}").value() == value]
+                point.update([(key, choice) for choice in same[:1]])
+            case IntDistribution() if isinstance(value, int | float):
+                steps = round((min(max(value, kind.low), kind.high) - kind.low) / kind.step)
+                point[key] = kind.low + steps * kind.step
+            case FloatDistribution() if isinstance(value, int | float):
+                point[key] = min(max(float(value), kind.low), kind.high)
+    return point
 
 
 def rounded(values: Values) -> dict[str, str | float | int]:

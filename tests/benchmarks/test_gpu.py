@@ -1,18 +1,31 @@
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import gpu
 import pytest
 import torch
-from running import experiment, small
+from running import Process, experiment, small
 
 from rlrun.runs import api
+
+
+def forked(directory: Path, *words: str) -> None:
+    """Run rlrun in a process that need not import it."""
+    process = Process(list(words), directory)
+    assert process.wait() == 0, process.output()
+
+
+def test_a_run_that_fails_says_why():
+    with pytest.raises(RuntimeError, match=r"rlrun algo=ppoo: .*did you mean 'ppo'\?"):
+        gpu.rlrun("algo=ppoo")
 
 
 def test_an_algorithm_is_checked_on_the_device_that_is_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "CHECKED_STEPS", 128)  # two iterations
     monkeypatch.setattr(gpu, "FEW_UPDATES", {"num_envs": 2, "horizon": 32, "epochs": 1})
+    monkeypatch.setattr(gpu, "rlrun", partial(forked, tmp_path))
     words = ["--device", "cpu", "--algos", "ppo", "--steps", "0", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
     with pytest.raises(SystemExit) as ended:

@@ -12,7 +12,7 @@ import wandb
 import yaml
 
 from rlrun import __version__
-from rlrun.cli import help
+from rlrun.cli.help import overview
 from rlrun.cli.sweep import give_back, hold_back
 from rlrun.config.files import conf_directory
 from rlrun.loggers.progress import duration
@@ -123,8 +123,8 @@ MISTAKES = {
     "logger=null": "logger=null: without any it is logger=none\n",
     "plugins=[gymnasiumm]": "plugins: no module 'gymnasiumm'; did you mean 'gymnasium'?",
     "hardware.compile=atuo": "expected one of auto, off, on, got 'atuo'; did you mean 'auto'?",
-    "evla x": "no command 'evla'; did you mean 'eval'?",
-    "hopper": "no command 'hopper'; there is compare, eval, export, list, resume, train (settings",
+    "evla x": "no command 'evla'; did you mean 'eval'? (settings are written name=value)\n",
+    "hopper": "no command 'hopper'; there is compare, eval, export, ",
     "algo=ppo hopper": "hopper: settings are written name=value",
     "model.hidden_sizes=[64,": "model.hidden_sizes=[64,:",
     "--seed 3": "no option --seed; settings are written seed=value",
@@ -162,7 +162,8 @@ MISTAKES = {
     "-m hardware.device=cpu,cuda:99": "hardware.device=cuda",
     "eval": "the following arguments are required: run",
     "eval nowhere": "no run at 'nowhere'; rlrun list shows the runs",
-    "eval . --episodes ten": "'.' is not a run",
+    "eval .": "'.' is not a run",
+    "eval . --episodes ten": "argument --episodes: expected a positive whole number, got 'ten'",
     "resume nowhere": "no run at 'nowhere'",
     "list nowhere": "no directory 'nowhere' to list",
 }
@@ -207,8 +208,8 @@ def test_full_error_shows_the_traceback(rlrun, monkeypatch):
 def test_help_names_every_choice_with_its_line(rlrun):
     code, out, _ = rlrun("--help")
     assert code == 0
-    for group in help.GROUPS:
-        for name, line in help.choices(conf_directory() / group).items():
+    for group in overview.GROUPS:
+        for name, line in overview.choices(conf_directory() / group).items():
             assert re.search(rf"^    {name} +{re.escape(line)}$", out, re.MULTILINE)
     assert len(re.findall(r"^  rlrun ", out.partition("Examples:")[2], re.MULTILINE)) == 6
     assert "ydra" not in out
@@ -235,7 +236,7 @@ def test_every_verb_has_its_own_help(rlrun):
 
 
 def test_the_examples_compose(rlrun):
-    examples = help.EXAMPLES.splitlines()[1:]
+    examples = overview.EXAMPLES.splitlines()[1:]
     for example in examples:
         _, *words = example.split()
         if words[0] not in ("-m", "eval"):

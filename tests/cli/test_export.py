@@ -131,7 +131,7 @@ def test_what_is_there_is_replaced_only_if_told_to(rlrun, run):
 
 
 MISTAKES = {
-    "export": "the following arguments are required: run, --to",
+    "export --to onnx": "the following arguments are required: run",
     "export run": "the following arguments are required: --to",
     "export run --to onx": "argument --to: no format 'onx'; did you mean 'onnx'?",
     "export run --to gguf": "there is minari, onnx, safetensors, torch",

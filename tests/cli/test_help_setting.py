@@ -2,7 +2,7 @@
 
 import pytest
 
-from rlrun.cli.help_setting import Composed, find, keys_of, setting_text
+from rlrun.cli.help.setting import Composed, find, keys_of, setting_text
 from rlrun.config.files import conf_directory
 
 CONF = conf_directory()

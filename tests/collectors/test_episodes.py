@@ -139,7 +139,7 @@ def test_log_probabilities_and_versions_are_those_of_the_actor():
     actor, collector = episodes(PointMass)
     actor.version = 5
     transitions = collector.collect(actor)
-    distribution = actor.policy(transitions.obs)
+    distribution = actor.distribution(transitions.obs)
     torch.testing.assert_close(
         transitions.logp, distribution.log_prob(transitions.action), atol=1e-6, rtol=1e-6
     )

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from rlrun.cli.help import GROUPS, choices, first_comment
+from rlrun.cli.help.overview import GROUPS, choices, first_comment
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.config.load import load, load_run

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,21 @@ from rlrun.runs.files.directory import write_config
 FILES = ("config.yaml", "overrides.yaml", "run.json")
 
 
-@pytest.fixture
-def run(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
     """A run's directory, as far as it is read before the checkpoints."""
     made = experiment(small("cartpole", "logger=tensorboard", "tags=[a]"))
-    directory = tmp_path / "run"
-    directory.mkdir()
+    directory = tmp_path_factory.mktemp("written")
     write_config(directory, made.config, made.overrides)
     record = {**made.choices, "label": made.label}
     (directory / "run.json").write_text(json.dumps(record))
     return directory
+
+
+@pytest.fixture
+def run(written, tmp_path) -> Path:
+    """That directory, to be spoilt."""
+    return Path(shutil.copytree(written, tmp_path / "run"))
 
 
 def refused(run: Path) -> str:

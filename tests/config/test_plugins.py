@@ -55,6 +55,9 @@ def package(tmp_path):
 
 @pytest.mark.parametrize("command", [RLRUN, [sys.executable, "-m", "rlrun"]])
 def test_a_package_in_the_working_directory_is_a_plugin(package, command):
+    if command == RLRUN:
+        # Nothing else: where the directory is on the path, `import torch` runs this file.
+        write(package, {"torch.py": "raise SystemExit('shadowed')\n", "yaml.py": "1 / 0\n"})
     code, err = rlrun(package, *WORDS, "plugins=[my_package]", command=command)
     assert code == 0, err
     if command == RLRUN:
@@ -62,11 +65,8 @@ def test_a_package_in_the_working_directory_is_a_plugin(package, command):
         assert code == 0, err
 
 
-def test_nothing_else_is_importable_from_there(package):
-    # Where the directory is on the path, `import torch` runs this file.
-    write(package, {"torch.py": "raise SystemExit('shadowed')\n", "yaml.py": "1 / 0\n"})
-    code, err = rlrun(package, *WORDS, "plugins=[my_package]")
-    assert code == 0, err
+def test_what_is_beside_a_package_is_no_part_of_it(package):
+    write(package, {"yaml.py": "1 / 0\n"})
     write(package, {"my_package/__init__.py": "import helpers\n", "helpers.py": "import gone\n"})
     code, err = rlrun(package, *WORDS, "plugins=[my_package]")
     assert code == 2

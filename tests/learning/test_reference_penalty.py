@@ -19,6 +19,8 @@ from rlrun.runs import api
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.policies import load_policy, unread_policy
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CPU = torch.device("cpu")
 every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo", "cispo"])
 

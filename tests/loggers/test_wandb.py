@@ -431,12 +431,14 @@ def test_a_server_that_refuses_the_run_leaves_an_offline_one(info, monkeypatch, 
     logger = spec().open(info, None)
     logger.log({"train/return": 1.0}, 1)
     logger.close("finished", {})
+    spec().log_evaluation(info, FIGURES, None, train_id=None)
     server.shutdown()
     server.server_close()
 
-    offline = run_files(info)
-    assert [file.logged() for file in offline] == [[{"step": 1, "train/return": 1.0}]]
-    assert "logging offline, no connection" in capsys.readouterr().err
+    trained, evaluated = sorted(run_files(info), key=lambda file: file.run.job_type, reverse=True)
+    assert trained.logged() == [{"step": 1, "train/return": 1.0}]
+    assert evaluated.config["evaluation"] == FIGURES
+    assert capsys.readouterr().err.count("logging offline, no connection") == 2
 
 
 PROGRAM = """

@@ -27,6 +27,8 @@ from rlrun.runs.assembly import Assembly
 from rlrun.runs.counters import Counters
 from rlrun.runs.files.checkpoint import CheckpointStore, load
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = ["total_steps=192", "evaluation.every_steps=1000", "checkpoint.every_seconds=0"]
 
 

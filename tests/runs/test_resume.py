@@ -26,6 +26,8 @@ from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ALGORITHMS = algorithms(loops.on_policy)
 ENVIRONMENTS = ["cartpole", "hopper"]
 # 60 iterations of PPO, with evaluations after 15, 30, 45 and 60 of them. Episodes are so short
@@ -96,7 +98,7 @@ def test_a_run_killed_before_its_second_checkpoint_starts_again(env, uninterrupt
 
 
 # Rows of more than one iteration, so that a run can be stopped in the middle of one.
-ROWS = ["total_steps=640", "evaluation.every_steps=256", "log_every_steps=100"]
+ROWS = ["total_steps=384", "evaluation.every_steps=256", "log_every_steps=100"]
 SHORT = "env.max_episode_steps=25"
 CASES = {
     **{algo: ("cartpole", algo) for algo in ALGORITHMS},
@@ -152,7 +154,7 @@ def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
 
     def stopped(run, metrics):
         log(run, metrics)
-        if run.counters.step >= 300 and run.assembly.averager.since < run.counters.step:
+        if run.counters.step >= 150 and run.assembly.averager.since < run.counters.step:
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(Run, "log", stopped)
@@ -161,7 +163,7 @@ def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
     monkeypatch.undo()
     middle = load(checkpoints(directory)[-1]).state
     rows = [row["step"] for row in metrics(directory) if "train/episodes" in row]
-    assert rows[-1] < middle["counters"]["step"] < 640
+    assert rows[-1] < middle["counters"]["step"] < 384
 
     api.resume(directory, total_steps=None)
     assert_same_run(directory, reference)
@@ -304,7 +306,8 @@ def test_a_run_that_keeps_one_checkpoint_keeps_a_whole_one(tmp_path):
 def test_what_an_environments_error_leaves_is_the_state_before_the_iteration(
     algo, collector, tmp_path, monkeypatch
 ):
-    words = small("cartpole", *STEPS, NEVER, f"collector={collector}", algo=algo)
+    steps = ["total_steps=640", "evaluation.every_steps=320", SHORT, NEVER]
+    words = small("cartpole", *steps, f"collector={collector}", algo=algo)
     words.append("evaluation.episodes=3")
     whole, failed = tmp_path / "whole", tmp_path / "failed"
     api.train(experiment([*words, f"run_dir={whole}"]))

@@ -22,6 +22,8 @@ from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.reports.film import Film
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = ["total_steps=1920", "evaluation.every_steps=960", "env.max_episode_steps=25"]
 NEVER = "checkpoint.every_seconds=3600"
 STICKY = "{name: StickyAction, repeat_action_probability: 0.3, repeat_action_duration: [1, 3]}"
@@ -107,10 +109,14 @@ DEATHS = {
 }
 
 
+# An evaluation of one episode needs no other worker.
+ONE = [*STEPS, NEVER, "evaluation.episodes=1"]
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     directory = tmp_path_factory.mktemp("unbroken") / "run"
-    words = fragile(directory.parent, *STEPS, NEVER, f"run_dir={directory}")
+    words = fragile(directory.parent, *ONE, f"run_dir={directory}")
     api.train(experiment(words))
     return directory
 
@@ -118,7 +124,7 @@ def unbroken(tmp_path_factory):
 @pytest.mark.parametrize("order", DEATHS)
 def test_what_an_environment_does_to_its_worker_costs_no_step(order, unbroken, tmp_path):
     directory = tmp_path / "run"
-    words = fragile(tmp_path, *STEPS, NEVER, f"run_dir={directory}")
+    words = fragile(tmp_path, *ONE, f"run_dir={directory}")
     process = Process([*words, "env.workers=2", "env.worker_timeout=3"], tmp_path)
     process.wait_for_rows(directory, 5)
     (tmp_path / order).touch()

@@ -1,6 +1,7 @@
 """Sweeps by the command, whose workers are processes of their own."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -8,7 +9,22 @@ import time
 from pathlib import Path
 
 import pytest
-from running import Process, assert_same_run, fragile, metrics, record, small
+from running import (
+    Process,
+    assert_same_run,
+    compose,
+    experiment,
+    fragile,
+    metrics,
+    record,
+    small,
+)
+
+from rlrun.cli.sweep import run_job
+from rlrun.runs import api
+from rlrun.runs.files.directory import is_locked
+from rlrun.sweeps.plan import Job, add_run, write_plan
+from rlrun.sweeps.pool import Worker
 
 LONG = "total_steps=100_000_000"
 
@@ -30,7 +46,7 @@ def runs(directory: Path) -> dict[str, Path]:
 
 
 def wait_until(condition) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -145,17 +161,46 @@ def test_workers_save_their_runs_when_their_pool_is_gone(tmp_path):
 
 
 def test_the_same_sweep_started_twice_shares_the_work(tmp_path):
-    line = words("total_steps=256", "seed=0,1,2")
+    line = words("total_steps=6_400", "seed=0,1,2")
     line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
     processes = [Process(line, tmp_path) for _ in range(2)]
+    # One of each: the directory of a run that has begun is locked.
+    wait_until(lambda: sum(is_locked(path) for path in runs(tmp_path).values()) == 2)
     assert [process.wait(180) for process in processes] == [0, 0]
     for process in processes:
         assert "3 of 3 runs finished in sweep" in process.output()
-    by_whom = [re.findall(r"^ppo_cartpole_s\d: finished", p.output(), re.M) for p in processes]
-    assert sorted(len(names) for names in by_whom) != [0, 3]  # each has done a part
+    assert len(runs(tmp_path)) == 3
     for path in runs(tmp_path).values():
         assert record(path)["status"] == "finished"
         assert "earlier" not in record(path)
+
+
+@pytest.fixture
+def finished(tmp_path) -> Job:
+    """A job of a sweep, which another process has finished."""
+    settings = experiment(small("cartpole", "total_steps=64"))
+    job = add_run(tmp_path / "sweep", settings, [])
+    api.resume(job.directory, total_steps=None)
+    return job
+
+
+def test_a_run_that_another_process_finished_since_the_last_look_is_no_failure(finished):
+    worker = Worker(finished, None)
+    wait_until(lambda: worker.exit_code() is not None)
+    assert worker.exit_code() == 0, worker.last_words()
+    worker.close()
+
+
+def test_so_it_is_for_hydras_launchers(finished, monkeypatch, capsys):
+    overrides = small("cartpole", "total_steps=64")
+    own = [f"hydra.sweep.dir={finished.directory.parent}", "hydra.job.num=0"]
+    cfg, settings = compose([*overrides, *own])
+    settings.overrides.task = overrides
+    write_plan(finished.directory.parent, overrides, [], [finished])
+    assert run_job(cfg, settings) == record(finished.directory)["return"]
+    monkeypatch.setattr("rlrun.sweeps.pool.stand", lambda job: None)  # before it began
+    assert math.isnan(run_job(cfg, settings))
+    assert "has done its 64 steps" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_is_tried_again_and_harms_no_other(tmp_path):

@@ -6,7 +6,15 @@ from running import compose
 from rlrun.analysis.stored_runs import flatten
 from rlrun.config.files import conf_directory
 from rlrun.errors import UserError
-from rlrun.tuning.space import as_words, distribution, distributions, merge, read_space, split
+from rlrun.tuning.space import (
+    as_words,
+    distribution,
+    distributions,
+    merge,
+    nearest_point,
+    read_space,
+    split,
+)
 
 SPACES = sorted((conf_directory() / "tune").glob("*.yaml"))
 
@@ -71,3 +79,31 @@ def test_every_algorithm_that_learns_has_a_space():
     algorithms = {path.stem for path in (conf_directory() / "algo").glob("*.yaml")}
     planned = {"value_iteration", "policy_iteration", "mc_prediction", "td_prediction"}
     assert {path.stem for path in SPACES} == algorithms - planned
+
+
+def test_the_nearest_point_is_in_the_space_as_far_as_there_is_one():
+    space = {
+        "algo.gamma": "choice(0.9, 0.99)",
+        "algo.lam": "choice(0.5, 0.6)",
+        "algo.rule": "true,null",
+        "algo.rate": "tag(log, interval(1e-8, 1e-2))",
+        "algo.clip": "interval(0.1, 0.3)",
+        "algo.horizon": "range(16, 257, 16)",
+        "+env.options.worth": "interval(0, 9)",
+    }
+    settings = {
+        "algo.gamma": 0.99,
+        "algo.lam": 0.95,
+        "algo.rule": None,
+        "algo.rate": 0,
+        "algo.clip": 0.2,
+        "algo.horizon": 100,
+        "algo.other": 3,
+    }
+    assert nearest_point(distributions(space), settings) == {
+        "algo.gamma": "0.99",
+        "algo.rule": "null",
+        "algo.rate": 1e-8,
+        "algo.clip": 0.2,
+        "algo.horizon": 96,
+    }

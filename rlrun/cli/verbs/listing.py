@@ -12,7 +12,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from rlrun.cli.listed_run import NAMES, Listed, describe, show
+from rlrun.cli.parser import OneLineParser
+from rlrun.cli.verbs.listed_run import NAMES, Listed, describe, show
+from rlrun.cli.words import conditions
 from rlrun.config import schema
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, did_you_mean, near_path, printable, say, warn
@@ -31,8 +33,32 @@ SORTED_BY: dict[str, tuple[Callable[[Listed], Any], bool]] = {
 }
 
 
-def list_runs(arguments: argparse.Namespace) -> None:
-    """`rlrun list [ROOT]`: a table of the runs under a directory.
+def parser() -> OneLineParser:
+    """Returns what reads the words behind `rlrun list`."""
+    arguments = OneLineParser("rlrun list", description="Lists the runs under a directory.")
+    arguments.add_argument("root", nargs="?", type=Path, default=Path("outputs"))
+    arguments.add_argument(
+        "--where",
+        type=conditions,
+        default={},
+        metavar="NAME=VALUE,…",
+        help="only runs with these choices and settings (algo=ppo,env=hopper,algo.gamma=0.99)",
+    )
+    arguments.add_argument(
+        "--sort",
+        choices=list(SORTED_BY),
+        default="name",
+        help="the largest or newest first, but for names (default name)",
+    )
+    arguments.add_argument(
+        "--group", action="store_true", help="a line for each method and task, of its finished runs"
+    )
+    arguments.add_argument("--json", action="store_true", help="print JSON")
+    return arguments
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints a table of the runs under a directory.
 
     Raises:
         UserError: there is no such directory, or no run has a setting that ``--where`` names.

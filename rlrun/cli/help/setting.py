@@ -22,7 +22,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from rlrun.cli.help import GROUPS, choices
+from rlrun.cli.help.overview import GROUPS, choices
 from rlrun.cli.hydra_bridge import explain, nearest_setting
 from rlrun.config import schema, targets
 from rlrun.config.experiment import Experiment

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from rlrun.cli import help
+from rlrun.cli.help import overview
 from rlrun.cli.parser import OneLineParser
 
 # A group, "=", the members of a list that are written already, and the beginning of the next.
@@ -49,9 +49,9 @@ def complete(words: list[str], verbs: Sequence[str]) -> None:
         if not before:
             show(word, verbs)
         if before and before[0] in verbs and before[0] != "train":
-            from rlrun.cli.arguments import PARSERS
+            from rlrun.cli.commands import command
 
-            complete_option(before, word, PARSERS[before[0]]())
+            complete_option(before, word, command(before[0]).parser())
             return  # runs are directories, which the shell completes by itself
         if before and before[0] == "train":
             before = before[1:]
@@ -94,11 +94,11 @@ def complete_setting(words: list[str], before: Sequence[str], word: str) -> None
 
     key, members, member = "", "", ""
     found = LIST.fullmatch(word)
-    if found and found[2] and found[1].removesuffix("=") in help.GROUPS:
+    if found and found[2] and found[1].removesuffix("=") in overview.GROUPS:
         key, members, member = found.groups()
         word = key + member
     os.environ["COMP_LINE"] = " ".join([*before, word])
-    for directory in help.users_directory(before):
+    for directory in overview.users_directory(before):
         words = [*words, "--config-dir", str(directory)]
     sys.argv[1:] = words  # which Hydra reads
     answer = io.StringIO()

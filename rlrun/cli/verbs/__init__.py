@@ -1,0 +1,1 @@
+"""The commands beside training, a file each: what may stand behind it, and what it does."""

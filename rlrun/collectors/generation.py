@@ -252,9 +252,11 @@ class GenerationCollector:
         return transitions_of(
             prompts,
             responses,
-            verdict,
+            reward=verdict.reward,
+            outcome=verdict.outcome,
             group=self._group if self._grouped else None,
             policy_version=writer.version,
+            metrics=described(responses, verdict),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -269,19 +271,23 @@ class GenerationCollector:
 def transitions_of(
     prompts: Prompts,
     responses: Responses,
-    verdict: Verdict,
     *,
+    reward: Tensor,
+    outcome: Tensor,
     group: Tensor | None,
     policy_version: int,
+    metrics: dict[str, Tensor],
 ) -> Transitions:
     """Make one batch of prompts, responses, and what these are worth.
 
     Args:
         prompts: N of them.
         responses: to them.
-        verdict: on them.
+        reward: what each is paid, [N].
+        outcome: whether it is right, [N].
         group: number of each one's group, [N], or None.
         policy_version: of the policy that wrote.
+        metrics: for the logs, each [].
     """
     mask, complete = responses.mask, responses.complete
     after = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
@@ -293,7 +299,7 @@ def transitions_of(
         next_obs=obs.successors(),
         action=responses.tokens,
         logp=responses.logp,
-        reward=torch.where(last, verdict.reward, 0.0),
+        reward=torch.where(last, reward, 0.0),
         terminated=last & complete,
         truncated=last & ~complete,
         mask=mask,
@@ -302,8 +308,8 @@ def transitions_of(
         policy_version=torch.full(mask.shape, policy_version),
         obs_moments=RunningMoments(1),
         steps=int(mask.sum()),
-        outcome=torch.where(last, verdict.outcome, 0.0),
-        metrics=described(responses, verdict),
+        outcome=torch.where(last, outcome, 0.0),
+        metrics=metrics,
     )
 
 
@@ -313,7 +319,7 @@ def described(responses: Responses, verdict: Verdict) -> dict[str, Tensor]:
     judged = torch.tensor(verdict.judgements)  # [N, 4]
     return {
         "train/outcome": verdict.outcome.mean(),
-        "train/form": judged[:, 1].mean(),
+        "train/format": judged[:, 1].mean(),
         "train/truncated": (~responses.complete).float().mean(),
         "train/length_max": lengths.max(),
         "train/distinct": torch.tensor(len(Counter(verdict.texts)) / len(verdict.texts)),

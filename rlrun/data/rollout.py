@@ -21,6 +21,7 @@ class RolloutShape:
         group_size: episodes that begin from one start, side by side; 1: each has its own.
         may_be_empty: episodes are dropped, and sometimes all of them.
         sequences: observations are whole sequences of tokens.
+        recorded: others have acted, with probabilities that nobody knows.
     """
 
     num_envs: int
@@ -29,6 +30,7 @@ class RolloutShape:
     group_size: int
     may_be_empty: bool = False
     sequences: bool = False
+    recorded: bool = False
 
     @property
     def rows(self) -> int:

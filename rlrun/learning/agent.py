@@ -47,13 +47,21 @@ class Agent:
         weighs_steps: whether the estimator weighs each step with a ratio of policies of its own.
     """
 
-    def __init__(self, context: Context, settings: AgentSettings, *, critics: bool):
+    def __init__(
+        self,
+        context: Context,
+        settings: AgentSettings,
+        *,
+        critics: bool,
+        recorded: bool = False,
+    ):
         """Build the networks.
 
         Args:
             context: the other parts of the run.
             settings: the algorithm's hyperparameters.
             critics: whether the algorithm learns critics, if the estimator asks for them.
+            recorded: whether it can learn from what others did.
 
         Raises:
             UserError: the estimator asks for what this run cannot have, or returns what no update
@@ -64,6 +72,11 @@ class Agent:
             raise UserError(
                 "collector=dynamic_sampling sometimes returns no episode, which an algorithm with "
                 "critics cannot go on from: collector=groups"
+            )
+        if shape.recorded and not recorded:
+            raise UserError(
+                "collector=pairs has responses of others, with probabilities that nobody knows: "
+                "algo=dpo or ipo, say"
             )
         self._context = context
         self.device = context.hardware.torch_device()

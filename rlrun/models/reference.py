@@ -1,5 +1,6 @@
 """A frozen policy, read from another run, that a policy in training is to stay near."""
 
+import copy
 from typing import Any
 
 import torch
@@ -46,6 +47,25 @@ class Reference:
     def policy(self) -> Policy:
         """Without its normaliser."""
         return self._policy
+
+    def is_like(self, policy: Policy) -> bool:
+        """Say whether a policy has weights of the same names and sizes."""
+        own, other = (
+            {name: weight.shape for name, weight in each.state_dict().items()}
+            for each in (self._policy, policy)
+        )
+        return own == other
+
+    def become(self, policy: Policy, normalizer: ObservationNormalizer) -> None:
+        """Take the place of a policy as it is now.
+
+        Args:
+            policy: one that this is like (`is_like`).
+            normalizer: of its observations.
+        """
+        # Copies: a state that was taken before stays what it was.
+        self._policy = copy.deepcopy(policy).requires_grad_(False)
+        self._normalizer = copy.deepcopy(normalizer)
 
     def state_dict(self) -> dict:
         """Return all that the policy is made of."""

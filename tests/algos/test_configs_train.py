@@ -100,6 +100,7 @@ CASES = {
             f"collector={name}",
         )
         for name in names("collector")
+        if name != "pairs"  # of a file: tests/collectors/test_pairs.py
     },
     **{
         f"model={name}": ("ppo", env_for(f"model={name}", "hopper"), f"model={name}")

@@ -21,9 +21,10 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
     response.
     """
 
-    def __init__(self, task: "TokenTask"):
-        """Make it for the prompts of training."""
+    def __init__(self, task: "TokenTask", *, held_out: bool = False):
+        """Make it for the prompts of training, or for those that training never sees."""
         self._task = task
+        self._held_out = held_out
         self._language = language = task.language
         places = language.prompt_rows + language.response_rows
         self.observation_space = spaces.MultiDiscrete([language.size + 1] * places)
@@ -34,7 +35,7 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
     ) -> tuple[NDArray[np.int64], dict[str, Any]]:
         """Draw a prompt."""
         super().reset(seed=seed, options=options)
-        self._prompt = self._task.prompt(self.np_random)
+        self._prompt = self._task.prompt(self.np_random, held_out=self._held_out)
         self._response: list[int] = []
         return self._observation(), {}
 

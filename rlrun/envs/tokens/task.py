@@ -215,6 +215,10 @@ class TokenTask(ABC):
         del threads
         return SerialVectorEnv([lambda: self.make_single(render_mode=None)] * num_envs)
 
+    def make_held_out(self, *, num_envs: int) -> SerialVectorEnv:
+        """Make N of its Gymnasium form, of the prompts that training never sees."""
+        return SerialVectorEnv([lambda: TokenTaskEnv(self, held_out=True)] * num_envs)
+
     def make_single(self, *, render_mode: str | None) -> gym.Env:
         """Make its Gymnasium form.
 

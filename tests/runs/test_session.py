@@ -59,7 +59,7 @@ assert not {"sympy", "torch._dynamo", "torch._inductor"} & set(sys.modules), "se
 
 def test_what_is_not_compiled_does_without_the_compiler(tmp_path):
     short = ("total_steps=160", "evaluation.episodes=1")
-    words = [" ".join(small("hopper", *short, algo=algo)) for algo in ("ppo", "sac")]
+    words = [" ".join(small("hopper", *short, algo=algo)) for algo in ("ppo", "trpo", "sac")]
     subprocess.run([sys.executable, "-c", EAGER, *words], cwd=tmp_path, check=True)
 
 

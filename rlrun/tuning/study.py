@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from rlrun.config import schema
 from rlrun.config.files import read_json
@@ -180,23 +180,32 @@ def make_pruner(kind: Pruner, evaluations: int) -> BasePruner:
 
 
 class Best(NamedTuple):
-    """The best trial: its number, the mean of its runs' figures, its values by setting."""
+    """A trial: its number, the mean of its runs' figures, its values by setting."""
 
     number: int
     value: float
     values: dict[str, Any]
 
 
-def best_trial(study: optuna.Study) -> Best:
-    """Find the best trial.
+def best_trials(study: optuna.Study, count: int) -> list[Best]:
+    """Find the best trials, the best first; of trials with the same values one.
+
+    Args:
+        study: has the trials.
+        count: how many at most.
 
     Raises:
         UserError: no trial is complete.
     """
-    try:
-        trial = study.best_trial
-    except ValueError as error:
-        reasons = [each.user_attrs.get("error") for each in study.get_trials(deepcopy=False)]
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    if not complete:
+        reasons = [trial.user_attrs.get("error") for trial in trials]
         said = next((f": {reason}" for reason in reversed(reasons) if reason), "")
-        raise UserError(f"no trial of the study is complete{said}; --trials makes more") from error
-    return Best(trial.number, trial.values[0], rounded(trial.params))
+        raise UserError(f"no trial of the study is complete{said}; --trials makes more")
+    best: list[Best] = []
+    for trial in sorted(complete, key=lambda trial: -trial.values[0]):
+        values = rounded(trial.params)
+        if values not in [each.values for each in best]:
+            best.append(Best(trial.number, trial.values[0], values))
+    return best[:count]

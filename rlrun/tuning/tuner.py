@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import filelock
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 
@@ -19,8 +20,13 @@ from rlrun.tuning.space import distributions, nearest_point, rounded
 from rlrun.tuning.study import Question, make_sampler
 from rlrun.tuning.trials import Progress, Trial
 
-# Points drawn at random, before those that were tried say where to look: Optuna's own number.
+# Trials before those that were tried say where to look: Optuna's own number.
 STARTUP_TRIALS = 10
+
+# Chance that a setting of them has its usual value. What others have chosen before is a better
+# beginning than a point drawn at random, of which most learn nothing (Mallik et al. 2023,
+# "PriorBand", arXiv:2306.12370, draw from around it, too).
+USUAL_SHARE = 2 / 3
 
 STATES = {
     Progress.COMPLETE: TrialState.COMPLETE,
@@ -84,8 +90,7 @@ class Tuner:
             directory: of the study.
             question: what it is to find out.
             make_jobs: makes the runs of a trial.
-            usual: settings of the run without searched values; they are the first trial's, so that
-                what comes of a study is no worse, as far as its seeds can tell.
+            usual: settings of the run without searched values, which the search begins with.
             trials: of the study altogether.
             evaluations: of a whole run.
             slots: for each trial that there may be at a time the GPU that it sees; None: all.
@@ -182,14 +187,28 @@ class Tuner:
         number = len(drawn)
         if number >= self._trials:
             return None
-        if not self._all():
-            self._study.enqueue_trial(self._usual)
+        if len(self._all()) == number and (usual := self._usual_part(number)):
+            self._study.enqueue_trial(usual)
         if not self._began:
             # Several processes with one stream of random numbers would draw the same.
             sampler = make_sampler(self._question.sampler, number, self._startup)
             self._study.sampler, self._began = sampler, True
         trial = self._study.ask(self._space)
         return trial, self._lock(trial.number)
+
+    def _usual_part(self, number: int) -> dict[str, Any]:
+        """Return the usual values that a trial has: all in the first one, some in those after it.
+
+        Args:
+            number: of the trial.
+        """
+        if number == 0:
+            return self._usual
+        if number >= self._startup or self._question.sampler == "random":
+            return {}
+        chance = np.random.default_rng(number).random(len(self._usual))
+        kept = zip(self._usual.items(), chance < USUAL_SHARE, strict=True)
+        return dict(item for item, is_kept in kept if is_kept)
 
     def _take_over(self) -> tuple[optuna.Trial, filelock.BaseFileLock] | None:
         """Find a trial whose process is gone; None: there is none.

@@ -24,6 +24,7 @@ from rlrun.tuning.study import make_sampler
 
 PATHS = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
+SEARCH_ONLY = ("--final-seeds", "none", "--validate", "none")
 WORTH = "+env.options.worth=int(interval(0,9))"
 
 
@@ -66,7 +67,7 @@ def wait_until(condition) -> None:
 
 def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     line = words(WORTH, "--trials", "5", "--seeds", "7,8", "--validate", "1,2,3", "--dir", "study")
-    line += ["--pruner", "none"]
+    line += ["--pruner", "none", "--final-seeds", "9"]
     code, output = run(tmp_path, *line)
     assert code == 0, output
     study = tmp_path / "study"
@@ -96,12 +97,18 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     assert code == 0, said
     again = read_yaml(tmp_path / "again" / "config.yaml")
     trial = read_yaml(trained[f"trial_{best.number:03d}/ppo_Payoff-v0_s7"] / "config.yaml")
-    assert again["tuned_on"] == [7, 8]
+    assert again["tuned_on"] == [7, 8, 9]
     beside = {"run_dir": None, "tuned_on": [], "hardware": {}}
     assert again | beside == trial | beside
     assert metrics(tmp_path / "again") == metrics(
         trained[f"trial_{best.number:03d}/ppo_Payoff-v0_s7"]
     )
+
+    # The three best were trained on one seed more.
+    ranked = sorted(found, key=lambda trial: -trial.value)
+    assert {path.name for path in (study / "finals").iterdir() if path.is_dir()} == {
+        f"ppo_Payoff-v0_group=trial_{trial.number:03d}_s9" for trial in ranked[:3]
+    }
 
     # Fresh seeds, on which the usual worth is 1.
     place = f"study/validation_{best.number:03d}"
@@ -131,7 +138,7 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     assert len(trials(study)) == 5
 
     # Another question is another study.
-    line[line.index("7,8")] = "9"
+    line[line.index("7,8")] = "5"
     message = r"^study is a study with other seeds: \[7, 8\]; choose another directory with --dir$"
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(PATHS[0])
@@ -150,7 +157,7 @@ def test_where_the_usual_values_are_the_best_there_is_nothing_to_prove(tmp_path)
 
 def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
     worth = "+env.options.worth=choice(4,3,2,1,0)"  # of which 3, 3, 4, 1, 2, 4 are drawn
-    line = words(worth, "--trials", "6", "--seeds", "7,8", "--validate", "none", "--dir", "study")
+    line = words(worth, "--trials", "6", "--seeds", "7,8", *SEARCH_ONLY, "--dir", "study")
     line += ["hardware.jobs=1", "--sampler", "random"]
     line[line.index("+env.options.pause=0")] = "+env.options.pause=0.003"  # time to be stopped
     code, output = run(tmp_path, *line)
@@ -175,7 +182,7 @@ def test_a_trial_below_the_median_ends_before_its_time(tmp_path):
 
 def test_a_trial_that_fails_is_recorded_and_harms_no_other(tmp_path):
     worth = "+env.options.worth=choice(-1,1,2)"
-    line = words(worth, "algo.minibatch_size=choice(32,1000000)", "--validate", "none")
+    line = words(worth, "algo.minibatch_size=choice(32,1000000)", *SEARCH_ONLY)
     line.remove("algo.minibatch_size=32")
     line += ["--trials", "8", "--seeds", "7", "--sampler", "cmaes", "--pruner", "halving"]
     code, output = run(tmp_path, *line, "--dir", "study")
@@ -200,7 +207,7 @@ def test_a_trial_that_fails_is_recorded_and_harms_no_other(tmp_path):
 
 def slow(*own: str) -> list[str]:
     """A study whose runs take some seconds."""
-    line = words(WORTH, *own, "--validate", "none", "--dir", "study", "--pruner", "none")
+    line = words(WORTH, *own, *SEARCH_ONLY, "--dir", "study", "--pruner", "none")
     line[line.index("+env.options.pause=0")] = "+env.options.pause=0.004"
     return line
 
@@ -272,6 +279,7 @@ MISTAKES = {
     "no seeds": (["--seeds", "none"], "expected at least one seed"),
     "seeds": (["--seeds", "1,x"], "expected a whole number from 0, got 'x'"),
     "twice": (["--seeds", "1,1"], "a seed is there twice: '1,1'"),
+    "final": (["--seeds", "1,102"], "--final-seeds has seeds of --seeds: [102]"),
     "shared": (
         ["--seeds", "1,2", "--validate", "2,3"],
         "--validate has seeds that values are chosen on",
@@ -293,7 +301,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(name, tmp_path, monkeypatch):
 
 
 def test_what_is_no_study_is_one_line(tmp_path):
-    line = words(WORTH, "--trials", "1", "--seeds", "7", "--dir", "study", "--validate", "none")
+    line = words(WORTH, "--trials", "1", "--seeds", "7", "--dir", "study", *SEARCH_ONLY)
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "study.json").write_text("{")
     code, output = run(tmp_path, *line)
@@ -311,7 +319,7 @@ def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):
     task = "inverted_double_pendulum"
     line = ["tune", *small(task, "total_steps=64", "algo.clip=interval(0.1,0.3)")]
     line.remove("algo.horizon=32")  # which the collector's is
-    line += ["--trials", "1", "--seeds", "7", "--validate", "none", "--dir", "study"]
+    line += ["--trials", "1", "--seeds", "7", *SEARCH_ONLY, "--dir", "study"]
     code, output = run(tmp_path, *line)
     assert code == 0, output
     found = as_words(rounded(trials(tmp_path / "study")[0].params))
@@ -319,7 +327,7 @@ def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):
     assert words[:2] == ["--config-dir", "study"]
     for own in ([], ["algo.horizon=64"]):
         there = compose_plain([*words[2:], *own, "seed=7"], [tmp_path / "study"])
-        trial = compose_plain([*line[1:-8], *found, *own, "seed=7"], [])
+        trial = compose_plain([*line[1:-10], *found, *own, "seed=7"], [])
         assert there == {**trial, "tuned_on": [7]}
         assert there["algo"]["normalization"]["observation"] is False  # the pair's
 
@@ -338,7 +346,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_journal_of_somebody_else_gives_no_words(name, tmp_path):
-    line = words(WORTH, "--trials", "1", "--seeds", "7", "--dir", "study", "--validate", "none")
+    line = words(WORTH, "--trials", "1", "--seeds", "7", "--dir", "study", *SEARCH_ONLY)
     (tmp_path / "study").mkdir()
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "study" / "journal.log")))
     foreign = optuna.create_study(storage=storage, study_name="tune", direction="maximize")

@@ -35,6 +35,14 @@ def parser() -> OneLineParser:
         help="of a trial's runs, one after the other (default 100,101)",
     )
     arguments.add_argument(
+        "--final-seeds",
+        type=seeds,
+        default=[102, 103, 104],
+        metavar="N,N|none",
+        help="on which the three best trials are trained, too, before the best is chosen (default "
+        "102,103,104)",
+    )
+    arguments.add_argument(
         "--validate",
         type=seeds,
         default=[200, 201, 202, 203, 204],
@@ -62,7 +70,7 @@ def parser() -> OneLineParser:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Searches, tries the best values on fresh seeds, and says what is found.
+    """Searches, chooses among the best, proves it on fresh seeds, and says what is found.
 
     Raises:
         UserError: a mistake in the words, or a study of another question.
@@ -70,9 +78,10 @@ def run(arguments: argparse.Namespace) -> None:
         JobFailed: a run of the proof failed.
     """
     from rlrun.cli.verbs.tune_request import read
-    from rlrun.cli.verbs.tune_search import prove, search
+    from rlrun.cli.verbs.tune_search import choose, prove, search, write
 
     request = read(arguments)
-    best = search(request)
-    if best is not None and arguments.validate:
+    study = search(request)
+    best = choose(request, study)
+    if write(request, study, best) and arguments.validate:
         prove(request, best)

@@ -46,6 +46,7 @@ class Request:
         usual: the run without the searched values, which has been set up.
         question: what is to be found out.
         directory: of the study.
+        chosen_on: seeds that its best values will have been chosen on.
     """
 
     arguments: argparse.Namespace
@@ -54,6 +55,7 @@ class Request:
     usual: Experiment
     question: Question
     directory: Path
+    chosen_on: list[int]
 
     @property
     def name(self) -> str:
@@ -81,7 +83,9 @@ def read(arguments: argparse.Namespace) -> Request:
     own = [] if arguments.config_dir is None else [arguments.config_dir]
     check_settings(words, own)
     usual = compose(words, Path(), own)
-    chosen_on = {*arguments.seeds, *usual.tuned_on}
+    if twice := sorted({*arguments.seeds} & {*arguments.final_seeds}):
+        raise UserError(f"--final-seeds has seeds of --seeds: {twice}")
+    chosen_on = {*arguments.seeds, *arguments.final_seeds, *usual.tuned_on}
     if shared_seeds := sorted(chosen_on & {*arguments.validate}):
         raise UserError(f"--validate has seeds that values are chosen on: {shared_seeds}")
     searched = space.merge(known_space(usual, words, own), ranges, words)
@@ -102,6 +106,7 @@ def read(arguments: argparse.Namespace) -> Request:
     )
     directory = arguments.dir or STUDIES / plan.sweep_name(arguments.words)
     return Request(
+        chosen_on=sorted(chosen_on),
         arguments=arguments,
         words=words,
         own=own,

@@ -1,5 +1,6 @@
-"""`rlrun tune` at work: the search, the file of the best values, and their proof."""
+"""`rlrun tune` at work: the search, the choice, the file of the best values, and their proof."""
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -7,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from rlrun.analysis.stored_runs import flatten
 from rlrun.cli.hydra_bridge import compose, unresolved
 from rlrun.cli.verbs.tune_request import Request
 from rlrun.config.experiment import Experiment
-from rlrun.errors import Interrupted, say
+from rlrun.errors import Interrupted, JobFailed, say
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import StandardError, number
 from rlrun.runs.files.directory import shared
@@ -21,21 +24,21 @@ from rlrun.sweeps import plan, room
 from rlrun.sweeps.run import run_sweep
 from rlrun.tuning import outcome, space
 from rlrun.tuning.display import StudyDisplay
-from rlrun.tuning.study import best_trial, open_study
+from rlrun.tuning.study import Best, best_trials, open_study
 from rlrun.tuning.tuner import Tuner
 
 # Names of the two that are compared, as values of the setting `group`.
 USUAL, BEST = "usual", "best"
 
+# Trials that are trained on more seeds before one is chosen.
+FINALISTS = 3
 
-def search(request: Request) -> int | None:
-    """Train trials until there are enough, and write down what is best.
 
-    Returns:
-        The number of the best trial; None: the usual values are the best.
+def search(request: Request) -> optuna.Study:
+    """Train trials until there are enough.
 
     Raises:
-        UserError: the directory has another study, or no trial came to its end.
+        UserError: the directory has another study.
         Interrupted: a signal asked to stop.
     """
     arguments, usual, directory = request.arguments, request.usual, request.directory
@@ -65,30 +68,76 @@ def search(request: Request) -> int | None:
     if stop.signal is not None:
         say(f"To go on: rlrun {shlex.join(sys.argv[1:])}", sys.stdout)
         raise Interrupted(stop.signal)
-    best, value, found = best_trial(study)
+    return study
+
+
+def choose(request: Request, study: optuna.Study) -> Best:
+    """Choose the best of the trials that did best, after some more seeds.
+
+    The best of many figures of a few seeds each owes much of them to luck; on other seeds it is
+    another trial's turn. The figure is the mean over all seeds.
+
+    Raises:
+        UserError: no trial came to its end.
+        Interrupted: a signal asked to stop.
+        JobFailed: no finalist finished all of its runs.
+    """
+    finalists, seeds = best_trials(study, FINALISTS), request.arguments.final_seeds
+    if len(finalists) == 1 or not seeds:
+        return finalists[0]
+    place = request.directory / "finals"
+    slots = room.slots([request.usual] * len(finalists) * len(seeds))
+    jobs = []
+    for trial in finalists:
+        words = [*request.words, f"group=trial_{trial.number:03d}"]
+        maker = MakeJobs(words, request.own, seeds, len(slots), request.name)
+        jobs.append(maker.make(place, maker.compose(trial.values)))
+    in_order = [job for runs_of_a_seed in zip(*jobs, strict=True) for job in runs_of_a_seed]
+    plan.write_plan(place, request.arguments.words, ["group", "seed"], in_order)
+    with contextlib.suppress(JobFailed):  # which is said; it is a finalist less
+        run_sweep(place, in_order, slots, by=["group"])
+    searched = len(request.question.seeds)
+    whole = []
+    for trial, runs in zip(finalists, jobs, strict=True):
+        figures = outcome.finals(runs)
+        if len(figures) == len(seeds):
+            total = searched * trial.value + figures.sum()
+            whole.append(trial._replace(value=float(total) / (searched + len(seeds))))
+    if not whole:
+        raise JobFailed(f"no finalist in {place} finished all of its runs")
+    return max(whole, key=lambda trial: trial.value)
+
+
+def write(request: Request, study: optuna.Study, best: Best) -> bool:
+    """Write down what is best, and say it.
+
+    Returns:
+        Whether it is something else than the usual values.
+    """
+    usual, directory = request.usual, request.directory
     headline = f"best of {len(study.trials)} trials"
-    with_best = compose([*request.words, *space.as_words(found)], Path(), request.own)
+    with_best = compose([*request.words, *space.as_words(best.values)], Path(), request.own)
     if plan.config_code(with_best.config) == request.question.config:
-        say(f"The usual values are the {headline}, {number(value)}.", sys.stdout)
-        return None
-    seeds = ", ".join(map(str, request.question.seeds))
+        say(f"The usual values are the {headline}, {number(best.value)}.", sys.stdout)
+        return False
+    seeds = ", ".join(map(str, request.chosen_on))
     with shared(directory):
         file = outcome.write_best(
             directory / "tuned" / f"{request.name}.yaml",
             f"{usual.choices['algo']} on {usual.env.id}: {headline} on seeds {seeds} (rlrun tune)",
-            chosen_values(request, found),
-            {space.key_of(key): request.question.space[key] for key in found},
-            sorted({*usual.tuned_on, *request.question.seeds}),
+            chosen_values(request, best.values),
+            {space.key_of(key): request.question.space[key] for key in best.values},
+            request.chosen_on,
         )
         outcome.draw(study, directory)
-    lines = [f"The {headline}, {number(value)}:"]
-    lines += [f"  {key}={value}" for key, value in found.items()]
+    lines = [f"The {headline}, {number(best.value)}:"]
+    lines += [f"  {key}={value}" for key, value in best.values.items()]
     lines.append(f"They are in {file}. Next:")
     words = ["--config-dir", str(directory), *without_tuned(request.words), f"tuned={request.name}"]
     places = ",".join(f"file://{place.resolve()}" for place in request.own)
     words += [f"hydra.searchpath=[{places}]"] if places else []
     say("\n".join([*lines, f"  rlrun {shlex.join(words)}"]), sys.stdout)
-    return best
+    return True
 
 
 def chosen_values(request: Request, found: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,19 +165,19 @@ def without_tuned(words: Sequence[str]) -> list[str]:
     return [word for word in words if space.key_of(word) != "tuned"]
 
 
-def prove(request: Request, best: int) -> None:
+def prove(request: Request, best: Best) -> None:
     """Train the usual values and the file of the best on fresh seeds, and compare them.
 
     Args:
         request: what was asked for.
-        best: number of the best trial.
+        best: the best trial.
 
     Raises:
         Interrupted, JobFailed: see :func:`rlrun.sweeps.run.run_sweep`.
     """
     seeds = request.arguments.validate
     # More trials may find others, which are another proof.
-    place = request.directory / f"validation_{best:03d}"
+    place = request.directory / f"validation_{best.number:03d}"
     slots = room.slots([request.usual] * 2 * len(seeds))
     at_once = len(slots)
     tuned = [*without_tuned(request.words), f"tuned={request.name}"]

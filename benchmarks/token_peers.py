@@ -1,0 +1,146 @@
+"""Times TRL's trainers on a task of language in this process; `token_throughput.py` runs it.
+
+    python benchmarks/token_peers.py '{"layers": 2, "width": 64, ...}'
+
+The argument is `token_throughput.Setting` as JSON. Prints one line of JSON: seconds of each update
+but the first ones, and the mean reward of each. The model is a Llama with random weights, and the
+tokeniser has one token for each character, so that both sides read and write the same.
+"""
+
+import json
+import random
+import sys
+import tempfile
+import time
+
+import torch
+from datasets import Dataset
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
+from trl import GRPOConfig, GRPOTrainer
+
+CHARACTERS = "C0123456789="
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokeniser with a token for each character, one for the end, and one for nothing."""
+    vocabulary = {token: number for number, token in enumerate([*CHARACTERS, "<end>", "<pad>"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", padding_side="left"
+    )
+
+
+def make_model(setting: dict, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return a Llama of the size of rlrun's transformer."""
+    width = setting["width"]
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=-(-8 * width // 24) * 8,
+            num_hidden_layers=setting["layers"],
+            num_attention_heads=setting["heads"],
+            max_position_embeddings=64,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def fraction_right(prompts: list[str], completions: list[str], **_) -> list[float]:
+    """Return the share of places, the end being one, at which each is the copy of its digits."""
+    rewards = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        answer = prompt[1:-1]
+        right = sum(one == other for one, other in zip(completion, answer, strict=False))
+        rewards.append(right / (max(len(answer), len(completion)) + 1))
+    return rewards
+
+
+class Watch(TrainerCallback):
+    """Notes when each update ends, and its reward."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.rewards: list[float] = []
+
+    def on_step_end(self, args, state, control, **_) -> None:
+        """Look at the clock."""
+        self.times.append(time.perf_counter())
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        """Keep the reward."""
+        if logs and "reward" in logs:
+            self.rewards.append(float(logs["reward"]))
+
+
+def train(setting: dict) -> Watch:
+    """Train by GRPO for some updates."""
+    tokenizer = make_tokenizer()
+    generator = random.Random(0)
+    count = setting["prompts"] * setting["updates"]
+    prompts = [
+        f"C{''.join(generator.choice('0123456789') for _ in range(setting['digits']))}="
+        for _ in range(count)
+    ]
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as directory:
+        responses = setting["prompts"] * setting["group_size"]
+        config = GRPOConfig(
+            output_dir=directory,
+            use_cpu=True,
+            bf16=False,
+            per_device_train_batch_size=responses,
+            num_generations=setting["group_size"],
+            max_completion_length=setting["digits"] + 2,
+            max_steps=setting["updates"],
+            learning_rate=setting["learning_rate"],
+            lr_scheduler_type="constant",
+            adam_epsilon=1e-5,
+            weight_decay=0.0,
+            max_grad_norm=setting["max_grad_norm"],
+            beta=0.0,
+            loss_type="grpo",
+            epsilon=0.2,
+            temperature=1.0,
+            gradient_checkpointing=False,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=0,
+        )
+        trainer = GRPOTrainer(
+            model=make_model(setting, tokenizer),
+            reward_funcs=fraction_right,
+            args=config,
+            train_dataset=Dataset.from_dict({"prompt": prompts}),
+            processing_class=tokenizer,
+            callbacks=[watch],
+        )
+        trainer.train()
+    return watch
+
+
+def main() -> None:
+    """Train, and print what was seen."""
+    setting = json.loads(sys.argv[1])
+    torch.set_num_threads(setting["threads"])
+    watch = train(setting)
+    seconds = [after - before for before, after in zip(watch.times, watch.times[1:], strict=False)]
+    print(json.dumps({"seconds": seconds, "rewards": watch.rewards}))
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,10 +68,11 @@ def logged_step(directory: Path) -> int:
 
 
 def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
-    code, output = run(
-        tmp_path, *words("total_steps=256", "seed=0,1,0")
-    )  # the same seed is one run
-    assert code == 0, output
+    # As from a shell; elsewhere, workers are forked from the server of the tests.
+    command = [sys.executable, "-m", "rlrun", *words("total_steps=256", "seed=0,1,0")]  # two runs
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
     assert "2 of 2 runs finished in sweep" in output
     first = runs(tmp_path)
     assert set(first) == {"ppo_cartpole_s0", "ppo_cartpole_s1"}

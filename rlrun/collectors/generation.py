@@ -310,10 +310,11 @@ def transitions_of(
 def described(responses: Responses, verdict: Verdict) -> dict[str, Tensor]:
     """Say what was written, for the logs."""
     lengths = responses.lengths.float()
-    judged = torch.tensor(verdict.judgements)  # [N, 4]
+    judged = torch.tensor(verdict.judgements)  # [N, 5]
     return {
         "train/outcome": verdict.outcome.mean(),
         "train/form": judged[:, 1].mean(),
+        "train/verifier_failed": judged[:, 4].mean(),
         "train/truncated": (~responses.complete).float().mean(),
         "train/length_max": lengths.max(),
         "train/distinct": torch.tensor(len(Counter(verdict.texts)) / len(verdict.texts)),

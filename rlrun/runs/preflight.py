@@ -93,7 +93,9 @@ def make_context(
         load_policy=load_policy,
         resumed=resumed,
         initial=model.init if isinstance(model, Transformer) else None,
-        author=partial(AnswerKey, task) if isinstance(task, TokenTask) else None,
+        author=partial(AnswerKey, task)
+        if isinstance(task, TokenTask) and task.has_answers
+        else None,
     )
 
 

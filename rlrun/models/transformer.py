@@ -178,6 +178,16 @@ class Decoder(nn.Module):
                 std /= math.sqrt(2 * shape.layers)
             nn.init.normal_(weight, std=std, generator=generator)
 
+    @property
+    def width(self) -> int:
+        """D, numbers that are said of a token."""
+        return self.shape.width
+
+    @property
+    def head(self) -> Tensor:
+        """The matrix that embeds tokens makes logits, too (tied), [V, d]."""
+        return self.embedding.weight
+
     def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
         """Read whole sequences.
 

@@ -36,13 +36,12 @@ class Language:
 
 
 class Tokenizer(Protocol):
-    """Between texts and tokens.
+    """Between texts and tokens."""
 
-    Attributes:
-        tokens: what each token stands for.
-    """
-
-    tokens: tuple[str, ...]
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """What each token stands for."""
+        ...
 
     @property
     def end(self) -> int:

@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-# A number: its sign, digits with commas between thousands, an exponent, and a fraction's other part.
+# A number: sign, digits with commas between thousands, exponent, and the rest of a fraction.
 NUMBER = re.compile(
     r"(?:(?<![\w)])[-+−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
     r"(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+(?:\.\d+)?)?"

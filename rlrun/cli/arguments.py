@@ -12,7 +12,7 @@ from rlrun.errors import UserError, did_you_mean, near_path
 from rlrun.runs.files.directory import find_runs, is_sweep
 
 # What `rlrun export` can write.
-EXPORTS = ("onnx", "torch", "safetensors", "minari")
+EXPORTS = ("onnx", "torch", "safetensors", "huggingface", "minari")
 
 
 def evaluate_parser() -> OneLineParser:
@@ -146,7 +146,8 @@ def export_parser() -> OneLineParser:
     parser = OneLineParser(
         "rlrun export",
         description="Writes a trained policy as a file that runs without rlrun, from an "
-        "environment's observations to its actions; or its episodes as a Minari dataset.",
+        "environment's observations to its actions; a model of language as a directory of "
+        "transformers; or episodes as a Minari dataset.",
     )
     parser.add_argument("run", type=run_directory, help="the run's directory")
     parser.add_argument(
@@ -155,7 +156,8 @@ def export_parser() -> OneLineParser:
         choices=EXPORTS,
         required=True,
         help="onnx; torch: a program of torch.export (.pt2); safetensors: weights, and a JSON file "
-        "that describes them; minari: a dataset of episodes",
+        "that describes them; huggingface: a directory that transformers loads; minari: a dataset "
+        "of episodes",
     )
     parser.add_argument(
         "--checkpoint",
@@ -166,7 +168,8 @@ def export_parser() -> OneLineParser:
     parser.add_argument(
         "--output",
         metavar="FILE|ID",
-        help="the file (default: policy.onnx and so on, in the run's directory); the dataset's id, "
+        help="the file (default: policy.onnx and so on, in the run's directory); the directory of "
+        "a model (default: model, in the run's directory); the dataset's id, "
         "hopper/ppo-v0, or the directory for such datasets (default: Minari's own)",
     )
     parser.add_argument("--force", action="store_true", help="replace what is there")

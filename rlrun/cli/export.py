@@ -1,4 +1,4 @@
-"""`rlrun export`: a policy as a file that runs without rlrun, or its episodes as a dataset."""
+"""`rlrun export`: a policy as what runs without rlrun, or its episodes as a dataset."""
 
 import argparse
 import re
@@ -25,6 +25,19 @@ def export(arguments: argparse.Namespace) -> None:
     for option in ("episodes", "seed"):
         if vars(arguments)[option] is not None:
             raise UserError(f"--{option} is of --to minari, not of --to {arguments.to}")
+
+    if arguments.to == "huggingface":
+        from rlrun.runs.export.huggingface import export_model
+
+        written = export_model(
+            arguments.run,
+            output=None if arguments.output is None else Path(arguments.output),
+            force=arguments.force,
+            checkpoint=arguments.checkpoint,
+            plugins=arguments.plugin,
+        )
+        say(str(written), sys.stdout)
+        return
 
     from rlrun.runs.export.formats import export_policy
 

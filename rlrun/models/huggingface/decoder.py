@@ -1,4 +1,4 @@
-"""A pretrained causal model as a decoder: what it says of each token, and the head of the logits."""
+"""A pretrained causal model as a decoder: what it says of each token, and the logits' head."""
 
 import inspect
 from collections.abc import Callable

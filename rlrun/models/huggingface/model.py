@@ -8,7 +8,7 @@ from torch import nn
 
 from rlrun.config.types import Count
 from rlrun.envs.problem import Problem
-from rlrun.envs.tokens.pretrained import PretrainedTokenizer
+from rlrun.envs.tokens.pretrained import PretrainedTokenizer, quiet
 from rlrun.errors import UserError
 from rlrun.models.huggingface.adapters import LoRA, adapt, merged, without_adapters
 from rlrun.models.huggingface.decoder import PretrainedDecoder
@@ -87,7 +87,8 @@ class HuggingFace:
             if trained is not None:
                 weights = trained.state_dict() if self.lora is None else merged(trained)
                 target.load_state_dict({name: weights[name] for name in target.state_dict()})
-        model.save_pretrained(directory)
+        with quiet():
+            model.save_pretrained(directory)
         PretrainedTokenizer(self.path, "model.path").save(directory)
 
     def _reader(self, problem: Problem, generator: torch.Generator) -> Reader:

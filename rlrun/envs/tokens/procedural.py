@@ -94,8 +94,7 @@ class ProceduralTask(TokenTask):
 
     def is_held_out(self, prompt: str) -> bool:
         """Say whether training never sees a prompt: a function of its text alone."""
-        digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
-        return int.from_bytes(digest) < self.held_out * 2**64
+        return share_of(prompt) < self.held_out
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -114,6 +113,12 @@ class ProceduralTask(TokenTask):
             answer_rows=rows,
             tokens=self.vocabulary.tokens,
         )
+
+
+def share_of(text: str) -> float:
+    """Return a number in [0, 1) of a text, as if it were drawn."""
+    digest = hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
 
 
 class ProgramJudge:

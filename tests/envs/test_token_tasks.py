@@ -12,7 +12,7 @@ from rlrun.errors import UserError
 NAMES = sorted(
     path.stem
     for path in (conf_directory() / "env").glob("*.yaml")
-    if "rlrun.envs.tokens" in path.read_text()
+    if "/prompts@_here_: procedural" in path.read_text()
 )
 # Tasks with several right answers, and the rewards that they have not.
 SEVERAL = {"brackets": ("fraction",), "countdown": ("fraction", "prefix")}

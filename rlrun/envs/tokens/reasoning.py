@@ -108,7 +108,12 @@ class ReasoningGym(VerifiedTask):
 
     @property
     def prompt_rows(self) -> int:
-        """Tokens of the longest prompt."""
+        """Tokens of the longest prompt.
+
+        Raises:
+            UserError: there is no such data set.
+        """
+        len(self._dataset)  # made before the first step, which is when its mistakes are said
         return self.max_prompt_tokens
 
 

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -59,7 +60,7 @@ def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
         lora_dropout=0.0,
     )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
             inject_adapter_in_model(config, model)
     except ValueError as error:
         reason = " ".join(str(error).split())[:300]

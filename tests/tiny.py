@@ -226,8 +226,9 @@ def brought(algo: str, group: str) -> str | None:
 
 
 def algorithms(loop: Callable[..., None]) -> list[str]:
-    """The algorithms of conf/algo that a loop trains."""
+    """The algorithms of conf/algo that a loop trains, without those of language alone."""
     names = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
+    names = [name for name in names if brought(name, "collector") != "generation"]
     return [name for name in names if locate(yaml_of("algo", name)["_target_"]).loop is loop]
 
 

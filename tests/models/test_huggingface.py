@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rlrun.cli import commands
+from rlrun.collectors.engines import own
 from rlrun.collectors.generation import Generation
 from rlrun.collectors.sampling import Sampling
 from rlrun.data.sequences import Sequences
@@ -125,7 +126,9 @@ def test_it_says_what_transformers_says(kind, models, sums):
 def test_log_mu_is_that_of_what_was_drawn(kind, temperature, models, sums):
     policy, task, _ = policy_of(sums, models[kind])
     sampling = Sampling(temperature=temperature, top_k=None, top_p=1.0)
-    spec = Generation(group_size=4, sampling=sampling, refill=None)
+    spec = Generation(
+        group_size=4, sampling=sampling, engine=own, truncated_importance=None, refill=None
+    )
     shape = spec.shape(Problem.of_prompts(task), 16)
     transitions = spec.open(TokenEnv(task, num_envs=16), shape, seed=1).collect(actor_of(policy))
     mu = sampling.log_probs(policy(transitions.obs).logits)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,59 @@ from torch.utils.checkpoint import checkpoint
 from rlrun.data.packing import Packed
 from rlrun.data.sequences import Sequences
 from rlrun.envs.tokens.vocabulary import Language
-from rlrun.models.caches import Cache, distinct
+from rlrun.models.caches import distinct
 from rlrun.models.token_distributions import TokenCategorical
-from rlrun.models.transformer import Decoder
 
 # The type in which matrices are multiplied.
 Precision = Literal["float32", "bfloat16"]
+
+
+class Kept(Protocol):
+    """What was read of sequences, so that the next token is read alone."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all sequences but these, numbers [n]."""
+        ...
+
+
+class Decoder(Protocol):
+    """A causal network that reads tokens: ours (``transformer.py``), or a pretrained one.
+
+    Attributes:
+        packs: whether it reads several sequences in a row.
+    """
+
+    packs: bool
+
+    @property
+    def width(self) -> int:
+        """D, numbers that are said of a token."""
+        ...
+
+    @property
+    def head(self) -> Tensor:
+        """What makes logits of them, [V, d]."""
+        ...
+
+    def states(self, tokens: Tensor, blank: Tensor) -> Tensor:
+        """Say what each sequence [N, S] is, by its last token; blank rows above it [N]; [N, d]."""
+        ...
+
+    def responses(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
+        """Say what each sequence [N, S] is from its prompt's end on, [N, S − P + 1, d]."""
+        ...
+
+    def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
+        """Read rows [R, L] of several sequences, which each token has the number of; [R, L, d]."""
+        ...
+
+    def cache(self, blank: Tensor, rows: int) -> Any:
+        """Make room to read sequences of S tokens piece by piece."""
+        ...
+
+    def read(self, tokens: Tensor, cache: Any) -> Tensor:
+        """Read the next tokens of sequences, [N, s]; return what is said of them, [N, s, d]."""
+        ...
 
 
 class Reader(nn.Module):
@@ -91,7 +138,7 @@ class TokenPolicy(nn.Module):
     """π(a|s) over tokens; :class:`Sequences` or single states -> :class:`TokenCategorical`."""
 
     def __init__(self, reader: Reader):
-        """Take what reads; the matrix that embeds tokens makes logits, too (tied)."""
+        """Take what reads."""
         super().__init__()
         self.reader = reader
 
@@ -99,7 +146,7 @@ class TokenPolicy(nn.Module):
         """Return the distribution of the next token at each step that is asked for."""
         return self._distribution(self.reader.read(obs))
 
-    def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[TokenCategorical, Cache]:
+    def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[TokenCategorical, Kept]:
         """Read prompts, to write responses to them token by token.
 
         Args:
@@ -116,16 +163,16 @@ class TokenPolicy(nn.Module):
         cache.keep(place)
         return TokenCategorical(choice.hidden[place], choice.head), cache
 
-    def go_on(self, token: Tensor, cache: Cache) -> TokenCategorical:
+    def go_on(self, token: Tensor, cache: Kept) -> TokenCategorical:
         """Read one more token of each sequence, [n]; return the distribution of the next."""
         return self._next(token.unsqueeze(1), cache)
 
-    def _next(self, tokens: Tensor, cache: Cache) -> TokenCategorical:
+    def _next(self, tokens: Tensor, cache: Kept) -> TokenCategorical:
         with self.reader.autocast(tokens.device):
             return self._distribution(self.reader.decoder.read(tokens, cache)[:, -1])
 
     def _distribution(self, hidden: Tensor) -> TokenCategorical:
-        return TokenCategorical(hidden, self.reader.decoder.embedding.weight)
+        return TokenCategorical(hidden, self.reader.decoder.head)
 
 
 class TokenCritic(nn.Module):
@@ -135,7 +182,7 @@ class TokenCritic(nn.Module):
         """Take what reads, and add a head that says 0 at first."""
         super().__init__()
         self.reader = reader
-        self.head = nn.utils.skip_init(nn.Linear, reader.decoder.shape.width, 1)
+        self.head = nn.utils.skip_init(nn.Linear, reader.decoder.width, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

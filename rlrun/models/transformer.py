@@ -105,6 +105,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Tokens -> a vector of each, that says all of it and of those before it."""
 
+    packs = True
+
     def __init__(self, shape: DecoderShape, generator: torch.Generator):
         """Draw the weights.
 
@@ -131,6 +133,16 @@ class Decoder(nn.Module):
             if name.endswith("_out.weight"):
                 std /= math.sqrt(2 * shape.layers)
             nn.init.normal_(weight, std=std, generator=generator)
+
+    @property
+    def width(self) -> int:
+        """D, numbers that are said of a token."""
+        return self.shape.width
+
+    @property
+    def head(self) -> Tensor:
+        """The matrix that embeds tokens makes logits, too (tied), [V, d]."""
+        return self.embedding.weight
 
     def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
         """Read whole sequences.

@@ -87,6 +87,7 @@ class LanguageEvaluator:
         """
         self._task = task
         self._actor = actor
+        self._env: TokenEnv | None = None
 
     def play(
         self, episodes: int, *, seed: int, watch: Callable[[int], None] = unwatched
@@ -132,8 +133,11 @@ class LanguageEvaluator:
         )
 
     def make(self, episodes: int) -> TokenEnv:
-        """Make an environment of so many prompts."""
-        return TokenEnv(self._task, num_envs=episodes)
+        """Return an environment of so many prompts: the same again, whose judge is at work."""
+        if self._env is None or self._env.num_envs != episodes:
+            self.close()
+            self._env = TokenEnv(self._task, num_envs=episodes)
+        return self._env
 
     def write(
         self,
@@ -160,7 +164,9 @@ class LanguageEvaluator:
         )
 
     def close(self) -> None:
-        """Release nothing."""
+        """Let the judge go."""
+        if self._env is not None:
+            self._env.close()
 
 
 def transcribed(

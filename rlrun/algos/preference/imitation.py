@@ -25,6 +25,7 @@ from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
+from rlrun.models.language import TokenPolicy
 from rlrun.models.reference import Reference
 
 
@@ -114,13 +115,14 @@ class Imitation:
             packed: whether several sequences are read in a row.
 
         Raises:
-            UserError: there are no responses to learn from.
+            UserError: there are no responses to learn from, or they cannot be packed.
         """
         self.agent = agent_of(context, name)
+        policy = self.agent.networks.policy
+        if packed and isinstance(policy, TokenPolicy) and not policy.reader.decoder.packs:
+            raise UserError("algo.packed=true: this model reads one sequence a row")
         self._algorithm, self._longest, self._packed = algorithm, context.shape.longest, packed
-        self.policy = learner_of(context.shape)(
-            self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
-        )
+        self.policy = learner_of(context.shape)(policy, algorithm.policy_loss, algorithm.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = dict(self.agent.parts)
 

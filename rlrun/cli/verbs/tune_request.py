@@ -56,8 +56,13 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Of the file of the group `tuned` that is made."""
+        """Of the study."""
         return re.sub(r"[^\w-]+", "-", self.directory.resolve().name)
+
+    @property
+    def file_name(self) -> str:
+        """Of the file of the group `tuned` that is made: no file of rlrun's own is called so."""
+        return f"best_{self.name}"
 
 
 def read(arguments: argparse.Namespace) -> Request:

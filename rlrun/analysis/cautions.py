@@ -100,6 +100,16 @@ def too_few_seeds(comparison: Comparison) -> Iterator[Remark]:
         yield "", f"no interval under {MIN_SEEDS} seeds: {names}"
 
 
+def on_a_single_task(comparison: Comparison) -> Iterator[Remark]:
+    """Name the methods that statistics over tasks are without."""
+    grouping = comparison.grouping
+    broad = grouping.methods_over_tasks
+    if len(grouping.common_tasks(broad)) > 1:
+        for task, method in grouping.runs:
+            if method not in broad:
+                yield f"{method} on {task}", "no other task, and so not in what is over tasks"
+
+
 def pooled(comparison: Comparison) -> Iterator[Remark]:
     """Name what differs within a method that the user put together."""
     for (task, method), found in comparison.grouping.pooled.items():
@@ -164,6 +174,7 @@ FINDERS: tuple[Callable[[Comparison], Iterator[Remark]], ...] = (
     too_few_seeds,
     unequal_seeds,
     unequal,
+    on_a_single_task,
     pooled,
 )
 

@@ -116,6 +116,13 @@ def test_too_few_seeds_have_no_interval_and_it_is_said():
     assert f"{FEW}sac on Hopper-v5 (2)" in said(seeds("ppo", [1, 2, 3]), seeds("sac", [1, 2]))
 
 
+def test_a_method_on_a_single_task_is_not_in_statistics_over_tasks():
+    both = [*seeds("ppo", [1, 2, 3]), *seeds("ppo", [1, 2, 3], "walker2d")]
+    (line,) = said(both, seeds("sac", [1, 2, 3]))
+    assert line == "sac on Hopper-v5: no other task, and so not in what is over tasks"
+    assert said(both, seeds("sac", [1, 2, 3]), seeds("sac", [1, 2, 3], "walker2d")) == []
+
+
 def test_what_the_user_put_together():
     runs = [*seeds("ppo", [1, 2, 3]), *seeds("ppo", [1, 2, 3], settings={"algo.gamma": 0.9})]
     lines = said(runs, by=["algo"])

@@ -14,6 +14,8 @@ from rlrun.config.experiment import Evaluation
 # Names that a line lists before it counts the rest.
 MOST_LISTED = 6
 
+LOST_END = "finished, but the evaluation at the end is missing in metrics.jsonl"
+
 # Where something stands, such as a task, and what there is to say of it.
 Remark = tuple[str, str]
 
@@ -36,6 +38,15 @@ def left_out(comparison: Comparison) -> Iterator[Remark]:
     if comparison.left_out:
         runs = listed((f"{run.source} {reason}" for run, reason in comparison.left_out), "; ")
         yield "", f"left out: {runs}"
+
+
+def lost_ends(comparison: Comparison) -> Iterator[Remark]:
+    """Name the runs whose metrics lost their last evaluation, without which their figure is."""
+    if comparison.steps is None:  # else the end of a run does not count
+        for (task, method), runs in comparison.grouping.runs.items():
+            names = [run.source for run in runs if run.lost_its_end]
+            if names:
+                yield f"{method} on {task}", f"{LOST_END}: {listed(names)}"
 
 
 def other_versions(comparison: Comparison) -> Iterator[Remark]:
@@ -168,6 +179,7 @@ EQUAL: dict[str, Callable[[StoredRun], str | None]] = {
 
 FINDERS: tuple[Callable[[Comparison], Iterator[Remark]], ...] = (
     left_out,
+    lost_ends,
     other_versions,
     tuned_on_reported_seeds,
     repeated_seeds,

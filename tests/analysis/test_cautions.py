@@ -30,6 +30,22 @@ def test_what_was_left_out_is_named_with_the_reason():
     ]
 
 
+def test_a_finished_run_that_lost_its_last_evaluation_is_named():
+    torn = made_run("sac", seed=3, returns=(0, 50, 100))
+    torn = replace(torn, step=1100, total_steps=1100)  # the evaluation there is gone
+    line = (
+        "sac on Hopper-v5: finished, but the evaluation at the end is missing in metrics.jsonl: "
+        "outputs/sac_hopper_s3"
+    )
+    assert line in said(seeds("sac", [1, 2, 3]), [torn])
+    assert not any("missing" in line for line in said(seeds("sac", [1, 2, 3]), [torn], steps=1000))
+    # It is as long as 1,100 steps: of the last hundred nothing is known.
+    (line, *_) = said(seeds("sac", [1, 2, 3], total_steps=1100), [torn], steps=1100)
+    assert line == (
+        "left out: outputs/sac_hopper_s3 is finished, but its metrics end before 1,100 steps"
+    )
+
+
 def test_other_versions_of_an_environment():
     lines = said(seeds("ppo", [1, 2, 3]), seeds("ppo", [1, 2, 3], env_id="Hopper-v4"))
     assert lines == ["Hopper-v5 and Hopper-v4 are different tasks, whose returns do not compare"]

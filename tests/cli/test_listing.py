@@ -105,6 +105,17 @@ def test_methods(rlrun, outputs):
     assert line.split() == ["Hopper-v5", "ppo", "2", "15.0", "±", "7.1", "1", "interrupted"]
 
 
+def test_a_torn_end_of_a_finished_run_is_said_of_its_group(rlrun, outputs):
+    path = outputs / "ppo_hopper_s1" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    code, _, err = rlrun("list", "--group", "--where", "algo=ppo")
+    assert code == 0
+    assert err == (
+        "warning: outputs/ppo_hopper_s1: finished, but the evaluation at the end is missing in "
+        "metrics.jsonl\n"
+    )
+
+
 def test_no_runs_are_an_empty_list(rlrun, empty_directory):
     (empty_directory / "outputs").mkdir()
     assert listed(rlrun) == []

@@ -109,6 +109,7 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
     """
     import numpy as np
 
+    from rlrun.analysis.cautions import LOST_END
     from rlrun.analysis.grouping import group
     from rlrun.analysis.stored_runs import read_run
 
@@ -118,6 +119,8 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
             stored.append(read_run(run.directory))
         except UserError as error:  # as in the list of runs, the good ones stand beside the bad
             warn(str(error))
+    for lost in (run for run in stored if run.lost_its_end):
+        warn(f"{lost.source}: {LOST_END}")
     rows: list[dict[str, Any]] = []
     for (task, method), members in group(stored).runs.items() if stored else ():
         finals = [run.final_return for run in members if run.status == "finished"]

@@ -14,6 +14,9 @@ from rlrun.config.experiment import Evaluation
 # Names that a line lists before it counts the rest.
 MOST_LISTED = 6
 
+# Runs, whose names are long, that it lists of those that were left out for one reason.
+MOST_ALIKE = 2
+
 LOST_END = "finished, but the evaluation at the end is missing in metrics.jsonl"
 
 # Where something stands, such as a task, and what there is to say of it.
@@ -34,10 +37,18 @@ def cautions(comparison: Comparison) -> list[str]:
 
 
 def left_out(comparison: Comparison) -> Iterator[Remark]:
-    """Name the runs that could not be compared."""
-    if comparison.left_out:
-        runs = listed((f"{run.source} {reason}" for run, reason in comparison.left_out), "; ")
-        yield "", f"left out: {runs}"
+    """Name the runs that could not be compared, those with one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for run, reason in comparison.left_out:
+        reasons.setdefault(reason, []).append(run.source)
+    if reasons:
+        words = (
+            f"{names[0]} {reason}"
+            if len(names) == 1
+            else f"{len(names)} runs, each of which {reason}: {listed(names, most=MOST_ALIKE)}"
+            for reason, names in reasons.items()
+        )
+        yield "", f"left out: {listed(words, '; ')}"
 
 
 def lost_ends(comparison: Comparison) -> Iterator[Remark]:
@@ -191,8 +202,8 @@ FINDERS: tuple[Callable[[Comparison], Iterator[Remark]], ...] = (
 )
 
 
-def listed(names: Iterable[Any], separator: str = ", ") -> str:
+def listed(names: Iterable[Any], separator: str = ", ", most: int = MOST_LISTED) -> str:
     """Write names behind each other, and how many there are more than a line has room for."""
     words = list(names)
-    more = len(words) - MOST_LISTED
-    return separator.join(words[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(words) - most
+    return separator.join(words[:most]) + (f" and {more} more" if more > 0 else "")

@@ -30,6 +30,18 @@ def test_what_was_left_out_is_named_with_the_reason():
     ]
 
 
+def test_runs_that_were_left_out_for_one_reason_share_its_words():
+    short = seeds("sac", [1, 2, 3, 4], total_steps=500)
+    unfinished = made_run("ppo", seed=5, status="failed", step=20, returns=(0,))
+    lost = made_run("td3", seed=6, returns=(0, math.inf, 1))
+    (line, *_) = said(seeds("ppo", [1, 2, 3]), short, [unfinished, lost], steps=1000)
+    assert line == (
+        "left out: 5 runs, each of which is not as long as 1,000 steps: outputs/sac_hopper_s0, "
+        "outputs/sac_hopper_s1 and 3 more; "
+        "outputs/td3_hopper_s6 has an evaluation that is not finite"
+    )
+
+
 def test_a_finished_run_that_lost_its_last_evaluation_is_named():
     torn = made_run("sac", seed=3, returns=(0, 50, 100))
     torn = replace(torn, step=1100, total_steps=1100)  # the evaluation there is gone

@@ -87,9 +87,10 @@ class Aggregates:
     """What methods reach over tasks.
 
     Attributes:
-        tasks: that all methods have, and a scale; empty: fewer than two, and so no figures.
+        tasks: that all methods of more than one task have, and a scale; empty: fewer than two, and
+            so no figures.
         scales: by task.
-        scores: normalised, by method: one array a task, [S].
+        scores: of those methods, normalised: one array a task, [S].
         figures: by method and name of the statistic.
         improvements: of each pair of methods with a task in common.
     """
@@ -142,10 +143,11 @@ def aggregate(comparison: Comparison, scales: Mapping[str, Scale]) -> Aggregates
             if name in scales:
                 of_tasks[task] = scales[name]
                 break
-    tasks = [task for task in grouping.common_tasks(grouping.methods) if task in of_tasks]
+    methods = grouping.methods_over_tasks  # the others say nothing of what these reach
+    tasks = [task for task in grouping.common_tasks(methods) if task in of_tasks]
     scores = {}
     if len(tasks) > 1:
-        for method in grouping.methods:
+        for method in methods:
             finals = (comparison.figures[task, method].finals for task in tasks)
             scores[method] = [
                 of_tasks[task].normalize(values) for task, values in zip(tasks, finals, strict=True)

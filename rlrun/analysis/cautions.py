@@ -14,6 +14,11 @@ from rlrun.config.experiment import Evaluation
 # Names that a line lists before it counts the rest.
 MOST_LISTED = 6
 
+# Runs, whose names are long, that it lists of those that were left out for one reason.
+MOST_ALIKE = 2
+
+LOST_END = "finished, but the evaluation at the end is missing in metrics.jsonl"
+
 # Where something stands, such as a task, and what there is to say of it.
 Remark = tuple[str, str]
 
@@ -32,10 +37,27 @@ def cautions(comparison: Comparison) -> list[str]:
 
 
 def left_out(comparison: Comparison) -> Iterator[Remark]:
-    """Name the runs that could not be compared."""
-    if comparison.left_out:
-        runs = listed((f"{run.source} {reason}" for run, reason in comparison.left_out), "; ")
-        yield "", f"left out: {runs}"
+    """Name the runs that could not be compared, those with one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for run, reason in comparison.left_out:
+        reasons.setdefault(reason, []).append(run.source)
+    if reasons:
+        words = (
+            f"{names[0]} {reason}"
+            if len(names) == 1
+            else f"{len(names)} runs, each of which {reason}: {listed(names, most=MOST_ALIKE)}"
+            for reason, names in reasons.items()
+        )
+        yield "", f"left out: {listed(words, '; ')}"
+
+
+def lost_ends(comparison: Comparison) -> Iterator[Remark]:
+    """Name the runs whose metrics lost their last evaluation, without which their figure is."""
+    if comparison.steps is None:  # else the end of a run does not count
+        for (task, method), runs in comparison.grouping.runs.items():
+            names = [run.source for run in runs if run.lost_its_end]
+            if names:
+                yield f"{method} on {task}", f"{LOST_END}: {listed(names)}"
 
 
 def other_versions(comparison: Comparison) -> Iterator[Remark]:
@@ -100,6 +122,16 @@ def too_few_seeds(comparison: Comparison) -> Iterator[Remark]:
         yield "", f"no interval under {MIN_SEEDS} seeds: {names}"
 
 
+def on_a_single_task(comparison: Comparison) -> Iterator[Remark]:
+    """Name the methods that statistics over tasks are without."""
+    grouping = comparison.grouping
+    broad = grouping.methods_over_tasks
+    if len(grouping.common_tasks(broad)) > 1:
+        for task, method in grouping.runs:
+            if method not in broad:
+                yield f"{method} on {task}", "no other task, and so not in what is over tasks"
+
+
 def pooled(comparison: Comparison) -> Iterator[Remark]:
     """Name what differs within a method that the user put together."""
     for (task, method), found in comparison.grouping.pooled.items():
@@ -158,18 +190,20 @@ EQUAL: dict[str, Callable[[StoredRun], str | None]] = {
 
 FINDERS: tuple[Callable[[Comparison], Iterator[Remark]], ...] = (
     left_out,
+    lost_ends,
     other_versions,
     tuned_on_reported_seeds,
     repeated_seeds,
     too_few_seeds,
     unequal_seeds,
     unequal,
+    on_a_single_task,
     pooled,
 )
 
 
-def listed(names: Iterable[Any], separator: str = ", ") -> str:
+def listed(names: Iterable[Any], separator: str = ", ", most: int = MOST_LISTED) -> str:
     """Write names behind each other, and how many there are more than a line has room for."""
     words = list(names)
-    more = len(words) - MOST_LISTED
-    return separator.join(words[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(words) - most
+    return separator.join(words[:most]) + (f" and {more} more" if more > 0 else "")

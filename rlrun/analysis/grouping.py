@@ -3,9 +3,11 @@
 A **task** is an environment with its settings. A **method** is an algorithm with its advantage
 estimator, collector and model; where runs of one task differ in other settings, those are part of
 it, too. Between tasks settings may differ: values for one pair (``conf/tuned/``) are no other
-method.
+method. So a setting that differs on one task is named there; on the others only if they agree on
+it, as the tasks do on which a sweep has not come further than one value.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +81,12 @@ class Grouping:
         fewest = min(2, len(self.methods))
         return [task for task in self.tasks if len(self.methods_of(task)) >= fewest]
 
+    @property
+    def methods_over_tasks(self) -> list[str]:
+        """The methods that have runs on more than one task."""
+        count = Counter(method for _, method in self.runs)
+        return [method for method in self.methods if count[method] > 1]
+
     def common_tasks(self, methods: Iterable[str]) -> list[str]:
         """Return the tasks on which all of the methods have runs."""
         names = list(methods)
@@ -131,15 +139,32 @@ def names_of_methods(runs: Sequence[StoredRun], tasks: Sequence[str]) -> list[st
         for number, words in zip(of_algo, descriptions(choices, parts), strict=True):
             names[number] = " ".join([algo, *words])
     for name in dict.fromkeys(names):
-        members = [number for number, other in enumerate(names) if other == name]
-        keys: dict[str, None] = {}
-        for task in dict.fromkeys(tasks[number] for number in members):
-            settings = [runs[number].settings for number in members if tasks[number] == task]
-            keys |= dict.fromkeys(distinguishing(settings, is_of_method))
-        settings = [runs[number].settings for number in members]
-        for number, words in zip(members, descriptions(settings, list(keys)), strict=True):
-            names[number] = " ".join([name, *words])
+        of_tasks: dict[str, list[int]] = {}
+        for number in (number for number, other in enumerate(names) if other == name):
+            of_tasks.setdefault(tasks[number], []).append(number)
+        settings = {t: [runs[number].settings for number in of_tasks[t]] for t in of_tasks}
+        keys = {task: distinguishing(settings[task], is_of_method) for task in settings}
+        every = list(dict.fromkeys(key for found in keys.values() for key in found))
+        for task, numbers in of_tasks.items():
+            named = [
+                key
+                for key in every
+                if key in keys[task]
+                or agree(key, [settings[t] for t in keys if key not in keys[t]])
+            ]
+            words_of_runs = descriptions(settings[task], named, every)
+            for number, words in zip(numbers, words_of_runs, strict=True):
+                names[number] = " ".join([name, *words])
     return names
+
+
+def agree(key: str, tasks: Sequence[Sequence[Values]]) -> bool:
+    """Tell whether the runs of all these tasks have one value of a setting, as far as it is known.
+
+    Where they have, it is no value for one pair.
+    """
+    known = {frozen(value_of(values, key)) for task in tasks for values in task}
+    return len(known - {ABSENT}) == 1
 
 
 def names_by(runs: Sequence[StoredRun], keys: Sequence[str]) -> list[str]:
@@ -225,9 +250,17 @@ def value_of(values: Values, key: str) -> Any:
     return ABSENT
 
 
-def descriptions(values: Sequence[Values], keys: Sequence[str]) -> list[list[str]]:
-    """Write for each config what it has at some keys: ["clip=0.1", "gamma=0.99"]."""
-    names = {key: shortest(key, keys) for key in keys}
+def descriptions(
+    values: Sequence[Values], keys: Sequence[str], among: Sequence[str] = ()
+) -> list[list[str]]:
+    """Write for each config what it has at some keys: ["clip=0.1", "gamma=0.99"].
+
+    Args:
+        values: of each config.
+        keys: that are written.
+        among: keys from which their names have to tell them, if those are more.
+    """
+    names = {key: shortest(key, among or keys) for key in keys}
     return [
         [
             f"{names[key]}={show_value(value)}"

@@ -22,6 +22,8 @@ def why_left_out(run: StoredRun, steps: int | None) -> str | None:
     if steps is None and run.status != "finished":
         return f"is {run.status} at step {run.step:,} of {run.total_steps:,}"
     if steps is not None and (len(curve) == 0 or curve.steps[-1] < steps):
+        if run.lost_its_end and run.step >= steps:
+            return f"is finished, but its metrics end before {steps:,} steps"
         return f"is not as long as {steps:,} steps"
     within = slice(None) if steps is None else slice(until(run, steps))
     if not np.isfinite(curve.returns[within]).all():

@@ -110,6 +110,15 @@ class StoredRun:
         curve = self.evaluations
         return final_return(zip(curve.steps, curve.returns, strict=True), self.last_step)
 
+    @property
+    def lost_its_end(self) -> bool:
+        """Whether it finished, and the evaluation at its end is not among those that are there.
+
+        The last line of its metrics.jsonl was torn or cut off: there is no other trace of that.
+        """
+        at = self.evaluations.steps
+        return self.status == "finished" and (len(at) == 0 or at[-1] < self.step)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it, in which nothing is NaN or infinite."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -51,6 +51,13 @@ def test_only_tasks_that_all_methods_have_count():
     assert pair.tasks == ["Hopper-v5"]
 
 
+def test_a_variant_on_a_single_task_takes_no_statistics_from_the_others():
+    whole = [seeds("ppo", [0, 50, 100]), seeds("ppo", [0, 50, 100], "walker2d")]
+    found = aggregated(*whole, seeds("sac", [0, 50, 100]))
+    assert found.figures == aggregated(*whole).figures != {}
+    assert [(pair.method, pair.other) for pair in found.improvements] == [("ppo", "sac")]
+
+
 def test_a_task_without_a_scale_does_not_count():
     runs = [seeds("ppo", [0, 50, 100], env) for env in ("hopper", "walker2d", "cartpole")]
     assert aggregated(*runs).tasks == ["Hopper-v5", "Walker2d-v5"]

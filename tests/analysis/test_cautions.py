@@ -30,6 +30,34 @@ def test_what_was_left_out_is_named_with_the_reason():
     ]
 
 
+def test_runs_that_were_left_out_for_one_reason_share_its_words():
+    short = seeds("sac", [1, 2, 3, 4], total_steps=500)
+    unfinished = made_run("ppo", seed=5, status="failed", step=20, returns=(0,))
+    lost = made_run("td3", seed=6, returns=(0, math.inf, 1))
+    (line, *_) = said(seeds("ppo", [1, 2, 3]), short, [unfinished, lost], steps=1000)
+    assert line == (
+        "left out: 5 runs, each of which is not as long as 1,000 steps: outputs/sac_hopper_s0, "
+        "outputs/sac_hopper_s1 and 3 more; "
+        "outputs/td3_hopper_s6 has an evaluation that is not finite"
+    )
+
+
+def test_a_finished_run_that_lost_its_last_evaluation_is_named():
+    torn = made_run("sac", seed=3, returns=(0, 50, 100))
+    torn = replace(torn, step=1100, total_steps=1100)  # the evaluation there is gone
+    line = (
+        "sac on Hopper-v5: finished, but the evaluation at the end is missing in metrics.jsonl: "
+        "outputs/sac_hopper_s3"
+    )
+    assert line in said(seeds("sac", [1, 2, 3]), [torn])
+    assert not any("missing" in line for line in said(seeds("sac", [1, 2, 3]), [torn], steps=1000))
+    # It is as long as 1,100 steps: of the last hundred nothing is known.
+    (line, *_) = said(seeds("sac", [1, 2, 3], total_steps=1100), [torn], steps=1100)
+    assert line == (
+        "left out: outputs/sac_hopper_s3 is finished, but its metrics end before 1,100 steps"
+    )
+
+
 def test_other_versions_of_an_environment():
     lines = said(seeds("ppo", [1, 2, 3]), seeds("ppo", [1, 2, 3], env_id="Hopper-v4"))
     assert lines == ["Hopper-v5 and Hopper-v4 are different tasks, whose returns do not compare"]
@@ -114,6 +142,13 @@ def test_unequal_seeds():
 
 def test_too_few_seeds_have_no_interval_and_it_is_said():
     assert f"{FEW}sac on Hopper-v5 (2)" in said(seeds("ppo", [1, 2, 3]), seeds("sac", [1, 2]))
+
+
+def test_a_method_on_a_single_task_is_not_in_statistics_over_tasks():
+    both = [*seeds("ppo", [1, 2, 3]), *seeds("ppo", [1, 2, 3], "walker2d")]
+    (line,) = said(both, seeds("sac", [1, 2, 3]))
+    assert line == "sac on Hopper-v5: no other task, and so not in what is over tasks"
+    assert said(both, seeds("sac", [1, 2, 3]), seeds("sac", [1, 2, 3], "walker2d")) == []
 
 
 def test_what_the_user_put_together():

@@ -85,10 +85,55 @@ def test_values_for_one_pair_are_no_other_method():
     assert shape(grouping) == {("Hopper-v5", "ppo"): 2, ("Walker2d-v5", "ppo"): 2}
 
 
-def test_what_is_swept_on_one_task_is_named_on_the_others():
+def test_what_is_swept_on_one_task_is_named_on_the_others_if_they_agree_on_it():
     swept = [*runs(settings={"algo.clip": 0.1}), *runs(settings={"algo.clip": 0.2})]
-    grouping = group([*swept, *runs(env="walker2d", settings={"algo.clip": 0.2})])
-    assert ("Walker2d-v5", "ppo clip=0.2") in grouping.runs
+    others = [runs(env=env, settings={"algo.clip": 0.2}) for env in ("walker2d", "cartpole")]
+    assert shape(group([*swept, *others[0], *others[1]])) == {
+        ("Hopper-v5", "ppo clip=0.1"): 2,
+        ("Hopper-v5", "ppo clip=0.2"): 2,
+        ("Walker2d-v5", "ppo clip=0.2"): 2,
+        ("CartPole-v1", "ppo clip=0.2"): 2,
+    }
+
+
+def test_a_variant_on_one_task_does_not_split_a_method_with_values_for_each_pair():
+    variant = runs(settings={"algo.num_envs": 16, "algo.horizon": 128})
+    tuned = [
+        *runs(settings={"algo.num_envs": 64, "algo.horizon": 32}),
+        *runs(env="walker2d", settings={"algo.num_envs": 16, "algo.horizon": 1024}),
+        *runs(env="cartpole", settings={"algo.num_envs": 4, "algo.horizon": 128}),
+    ]
+    assert set(group(tuned).methods) == {"ppo"}
+    assert shape(group([*variant, *tuned])) == {
+        ("Hopper-v5", "ppo num_envs=16 horizon=128"): 2,
+        ("Hopper-v5", "ppo num_envs=64 horizon=32"): 2,
+        ("Walker2d-v5", "ppo"): 2,
+        ("CartPole-v1", "ppo"): 2,
+    }
+
+
+def test_a_sweep_on_all_tasks_is_one_whatever_else_is_tuned_for_each():
+    found = group(
+        [
+            run
+            for env, gamma in (("hopper", 0.99), ("walker2d", 0.995), ("cartpole", 0.9))
+            for clip in (0.1, 0.2)
+            for run in runs(env=env, settings={"algo.clip": clip, "algo.gamma": gamma})
+        ]
+    )
+    assert found.methods == ["ppo clip=0.1", "ppo clip=0.2"]
+    assert found.common_tasks(found.methods) == ["Hopper-v5", "Walker2d-v5", "CartPole-v1"]
+
+
+def test_a_setting_has_one_name_on_all_tasks():
+    one = [runs(settings={"algo.policy.rate": x, "algo.critic.rate": 1}) for x in (1, 2)]
+    other = {"algo.policy.rate": 3, "algo.critic.rate": 3}
+    others = [runs(env="walker2d", settings={**other, "algo.critic.rate": x}) for x in (3, 4)]
+    third = runs(env="cartpole", settings={"algo.policy.rate": 5, "algo.critic.rate": 6})
+    grouping = group([run for some in (*one, *others, third) for run in some])
+    assert grouping.methods_of("Hopper-v5") == ["ppo policy.rate=1", "ppo policy.rate=2"]
+    assert grouping.methods_of("Walker2d-v5") == ["ppo critic.rate=3", "ppo critic.rate=4"]
+    assert grouping.methods_of("CartPole-v1") == ["ppo"]
 
 
 def test_names_are_as_short_as_they_can_be():

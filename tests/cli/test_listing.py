@@ -91,6 +91,23 @@ def test_where(rlrun, outputs, where, names):
     assert listed(rlrun, "--where", where) == names
 
 
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("env=hoper", "has env=hoper; did you mean 'hopper'?"),
+        ("algo=sac,env=walker", "has env=walker; did you mean 'walker2d'?"),
+        ("status=failed", "has status=failed; there is finished, interrupted"),
+        ("algo.gamma=0.95", "has algo.gamma=0.95; the nearest is 0.99"),
+        ("algo=sac,env=walker2d", "has algo=sac and env=walker2d"),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--group"]])
+def test_where_no_run_matches_the_nearest_value_is_named(rlrun, outputs, where, reason, form):
+    code, out, err = rlrun("list", "--where", where, *form)
+    assert (code, err) == (0, "")
+    assert out == f"none of 6 runs under outputs {reason}\n"
+
+
 def test_methods(rlrun, outputs):
     code, out, err = rlrun("list", "--group", "--json")
     assert code == 0
@@ -103,6 +120,17 @@ def test_methods(rlrun, outputs):
     out = rlrun("list", "--group", "--where", "algo=ppo")[1]
     (line,) = [line for line in out.splitlines() if "Hopper-v5" in line]
     assert line.split() == ["Hopper-v5", "ppo", "2", "15.0", "±", "7.1", "1", "interrupted"]
+
+
+def test_a_torn_end_of_a_finished_run_is_said_of_its_group(rlrun, outputs):
+    path = outputs / "ppo_hopper_s1" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    code, _, err = rlrun("list", "--group", "--where", "algo=ppo")
+    assert code == 0
+    assert err == (
+        "warning: outputs/ppo_hopper_s1: finished, but the evaluation at the end is missing in "
+        "metrics.jsonl\n"
+    )
 
 
 def test_no_runs_are_an_empty_list(rlrun, empty_directory):

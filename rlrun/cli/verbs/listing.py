@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     root = arguments.root
     if not root.is_dir():
         raise UserError(f"no directory '{root}' to list{near_path(root)}")
-    runs = chosen([describe(path, root) for path in find_runs(root)], arguments.where)
+    every = [describe(path, root) for path in find_runs(root)]
+    runs = chosen(every, arguments.where)
     if arguments.group:
         if arguments.sort != "name":
             raise UserError("--sort is for runs: leave it out beside --group")
@@ -76,6 +77,10 @@ def run(arguments: argparse.Namespace) -> None:
         rows = [run.as_json() for run in runs]
     if arguments.json:
         print(json.dumps(rows, indent=1))
+    elif every and not runs:
+        say(
+            f"none of {len(every)} runs under {root} {why_none(every, arguments.where)}", sys.stdout
+        )
     elif not rows:
         say(f"no runs under {root}", sys.stdout)
     elif arguments.group:
@@ -109,6 +114,7 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
     """
     import numpy as np
 
+    from rlrun.analysis.cautions import LOST_END
     from rlrun.analysis.grouping import group
     from rlrun.analysis.stored_runs import read_run
 
@@ -118,6 +124,8 @@ def methods(runs: Sequence[Listed]) -> list[dict[str, Any]]:
             stored.append(read_run(run.directory))
         except UserError as error:  # as in the list of runs, the good ones stand beside the bad
             warn(str(error))
+    for lost in (run for run in stored if run.lost_its_end):
+        warn(f"{lost.source}: {LOST_END}")
     rows: list[dict[str, Any]] = []
     for (task, method), members in group(stored).runs.items() if stored else ():
         finals = [run.final_return for run in members if run.status == "finished"]
@@ -162,21 +170,43 @@ def chosen(runs: Sequence[Listed], where: Mapping[str, str]) -> list[Listed]:
     """
     if not where:
         return list(runs)
-    known = {id(run): run.record for run in runs}
-    if any(key not in run.record for key in where for run in runs):
-        known = {id(run): {**settings_of(run.directory), **run.record} for run in runs}
-    names = {name for values in known.values() for name in values}
+    known = known_of(runs, where)
+    names = {name for values in known for name in values}
     for key in where:
         if runs and key not in names:
             raise UserError(f"--where {key}: no run has it{did_you_mean(key, names)}")
     return [
         run
-        for run in runs
-        if all(
-            key in known[id(run)] and is_written(known[id(run)][key], word)
-            for key, word in where.items()
-        )
+        for run, values in zip(runs, known, strict=True)
+        if all(meets(values, key, word) for key, word in where.items())
     ]
+
+
+def why_none(runs: Sequence[Listed], where: Mapping[str, str]) -> str:
+    """Say which condition no run meets, and what comes near it.
+
+    Args:
+        runs: of a list; `chosen` returns none of them.
+        where: as for it.
+    """
+    known = known_of(runs, where)
+    for key, word in where.items():
+        if not any(meets(values, key, word) for values in known):
+            there = [values[key] for values in known if key in values]
+            return f"has {key}={word}{nearest_value(word, there)}"
+    return "has " + " and ".join(f"{key}={word}" for key, word in where.items())
+
+
+def known_of(runs: Sequence[Listed], names: Iterable[str]) -> list[Mapping[str, Any]]:
+    """Return what is known of each run: its record and, if a name is not in it, its settings."""
+    if all(name in run.record for name in names for run in runs):
+        return [run.record for run in runs]
+    return [{**settings_of(run.directory), **run.record} for run in runs]
+
+
+def meets(values: Mapping[str, Any], key: str, word: str) -> bool:
+    """Tell whether a run, of which these values are known, has what a condition asks for."""
+    return key in values and is_written(values[key], word)
 
 
 def settings_of(directory: Path) -> dict[str, Any]:
@@ -196,7 +226,24 @@ def is_written(value: Any, word: str) -> bool:
             return float(word) == value
         except ValueError:
             return False
-    return word == (value if isinstance(value, str) else schema.show(value))
+    return word == written(value)
+
+
+def nearest_value(word: str, values: Sequence[Any]) -> str:
+    """End a message about a word that stands for none of these values."""
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    try:
+        asked = float(word)
+    except ValueError:
+        numbers = []
+    if numbers:
+        return f"; the nearest is {written(min(numbers, key=lambda value: abs(value - asked)))}"
+    return did_you_mean(word, {written(value) for value in values})
+
+
+def written(value: Any) -> str:
+    """Write a value as the command line does."""
+    return value if isinstance(value, str) else schema.show(value)
 
 
 def in_order(runs: Sequence[Listed], sorted_by: str) -> list[Listed]:

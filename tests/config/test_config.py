@@ -27,6 +27,14 @@ PAIRS = {
     f"{algo}_{env}": (algo, env) for algo in choices(CONF / "algo") for env in choices(CONF / "env")
 }
 
+# What has no value of its own; nothing is read where it is built.
+MUST_BE_SAID = {
+    "gym": ["env.id=CartPole-v1"],
+    "pairs": ["collector.path=pairs.jsonl"],
+    "prompts": ["env.path=prompts.jsonl"],
+    "huggingface": ["model.path=model"],
+}
+
 NAMES = {"algo": "ppo", "env": "cartpole", "advantage": "gae", "label": "ppo_cartpole"}
 
 
@@ -46,8 +54,7 @@ def loaded(*overrides: str) -> Experiment:
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_builds(group, name):
     overrides = ["env=cartpole", f"{group}={name}"]
-    if name == "gym":
-        overrides.append("env.id=CartPole-v1")
+    overrides += MUST_BE_SAID.get(name, [])
     experiment = loaded(*overrides)
     node = experiment.config.get(group)
     if name == "none":

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,10 +69,11 @@ def logged_step(directory: Path) -> int:
 
 def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
     # As from a shell; elsewhere, workers are forked from the server of the tests.
-    command = [sys.executable, "-m", "rlrun", *words("total_steps=256", "seed=0,1")]
+    command = [sys.executable, "-m", "rlrun", *words("total_steps=256", "seed=0,1,0")]  # two runs
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
+    assert "2 of 2 runs finished in sweep" in output
     first = runs(tmp_path)
     assert set(first) == {"ppo_cartpole_s0", "ppo_cartpole_s1"}
     assert [record(path)["status"] for path in first.values()] == ["finished"] * 2
@@ -261,6 +263,18 @@ def rows_since(tmp_path: Path, pids: list[int]) -> bool:
         if said["status"] == "running" and said["pid"] not in pids and rows(directory) > 3:
             return True
     return False
+
+
+def test_a_directory_that_has_a_run_or_a_study_has_no_sweep(tmp_path):
+    for kind in ("run", "study"):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / f"{kind}.json").write_text("{}")
+        before = sorted((tmp_path / "sweep").iterdir())
+        code, output = run(tmp_path, *words("total_steps=256", "seed=0,1"))
+        assert code == 2
+        assert f"sweep is the directory of a {kind}: a sweep needs another one\n" in output
+        assert sorted((tmp_path / "sweep").iterdir()) == before
+        shutil.rmtree(tmp_path / "sweep")
 
 
 @pytest.mark.parametrize("word", ["hardware.jobs=0", "hardware.jobs=some"])

@@ -313,6 +313,10 @@ def test_what_is_no_study_is_one_line(tmp_path):
     code, output = run(tmp_path, *line)
     assert (code, output.count("\n")) == (2, 1)
     assert "study/journal.log is no journal of a study" in output
+    (tmp_path / "study" / "study.json").rename(tmp_path / "study" / "sweep.json")
+    code, output = run(tmp_path, *line)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "study is the directory of a sweep: a study needs another one" in output
 
 
 def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):

@@ -126,7 +126,7 @@ def write(request: Request, study: optuna.Study, best: Best) -> bool:
             directory / "tuned" / f"{request.name}.yaml",
             f"{usual.choices['algo']} on {usual.env.id}: {headline} on seeds {seeds} (rlrun tune)",
             chosen_values(request, best.values),
-            {space.key_of(key): request.question.space[key] for key in best.values},
+            {plan.key_of(key): request.question.space[key] for key in best.values},
             request.chosen_on,
         )
         outcome.draw(study, directory)
@@ -162,7 +162,7 @@ def chosen_values(request: Request, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_tuned(words: Sequence[str]) -> list[str]:
     """Return the words that do not choose of the group `tuned`."""
-    return [word for word in words if space.key_of(word) != "tuned"]
+    return [word for word in words if plan.key_of(word) != "tuned"]
 
 
 def prove(request: Request, best: Best) -> None:

@@ -136,7 +136,7 @@ def stints(directory: Path) -> list[dict]:
 
 
 def test_a_sweep_that_is_killed_altogether_is_finished_by_the_same_words(tmp_path):
-    line = words("total_steps=6_400", "checkpoint.every_seconds=0.2", "seed=0,1")
+    line = words("total_steps=3_200", "checkpoint.every_seconds=0.2", "seed=0,1")
     process = Process(line, tmp_path)
     wait_until(lambda: any(rows(path) > 12 for path in runs(tmp_path).values()))
     killed = {path: record(path)["pid"] for path in runs(tmp_path).values()}
@@ -168,7 +168,7 @@ def test_workers_save_their_runs_when_their_pool_is_gone(tmp_path):
 
 
 def test_the_same_sweep_started_twice_shares_the_work(tmp_path):
-    line = words("total_steps=6_400", "seed=0,1,2")
+    line = words("total_steps=3_200", "seed=0,1,2")
     line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
     processes = [Process(line, tmp_path) for _ in range(2)]
     # One of each: the directory of a run that has begun is locked.

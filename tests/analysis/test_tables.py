@@ -92,9 +92,9 @@ def test_when_a_threshold_was_reached():
 def test_statistics_over_tasks(two_tasks):
     assert two_tasks[2].title == "Normalised scores over 2 tasks, [95 % interval]"
     assert two_tasks[2].heads == ["", "IQM", "median", "mean", "optimality gap"]
-    assert texts(two_tasks[2])[1][3] == "0.463"  # two seeds on one of the tasks: no interval
+    assert texts(two_tasks[2])[1][3] == "0.463 (n < 3)"  # on one of the tasks
     (pair,) = texts(two_tasks[3])
-    assert pair == ["ppo", "sac", "2", "0.500"]
+    assert pair == ["ppo", "sac", "2", "0.500 (n < 3)"]
 
 
 def test_a_pair_is_bold_where_it_is_decided():

@@ -206,11 +206,10 @@ def show_iqm(row: Figures) -> str:
 
 
 def show_estimate(estimate: Estimate) -> str:
-    """Write a statistic of normalised scores with its interval."""
-    text = f"{estimate.value:.3f}"
-    if estimate.interval is not None:
-        text += " [{:.3f}, {:.3f}]".format(*estimate.interval)
-    return text
+    """Write a statistic of normalised scores with its interval, or that there is none."""
+    if estimate.interval is None:
+        return f"{estimate.value:.3f} (n < {MIN_SEEDS})"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(estimate.value, *estimate.interval)
 
 
 def show_threshold(row: Figures) -> str:

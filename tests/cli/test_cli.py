@@ -322,7 +322,7 @@ def test_completion_answers(empty_directory):
 
 COMPLETIONS = {
     "rlrun ev": ["eval", "evaluation."],
-    "rlrun l": ["list", "log_every_steps=", "logger.", "logger="],
+    "rlrun l": ["language", "list", "log_every_steps=", "logger.", "logger="],
     "rlrun eval out": [],
     "rlrun eval run --ch": ["--checkpoint"],
     "rlrun eval run --episodes 3 --checkpoint b": ["best"],

@@ -134,7 +134,7 @@ MISTAKES = {
     "export --to onnx": "the following arguments are required: run",
     "export run": "the following arguments are required: --to",
     "export run --to onx": "argument --to: no format 'onx'; did you mean 'onnx'?",
-    "export run --to gguf": "there is minari, onnx, safetensors, torch",
+    "export run --to gguf": "there is huggingface, minari, onnx, safetensors, torch",
     "export nowhere --to onnx": "no run at 'nowhere'",
     "export run --to onnx --checkpoint first": "invalid choice: 'first'",
     "export run --to onnx --episodes 3": "--episodes is of --to minari, not of --to onnx",

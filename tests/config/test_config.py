@@ -131,10 +131,19 @@ def test_every_file_begins_with_its_line_of_help(path):
     assert 10 < len(first_comment(path)) <= 100
 
 
+def brought_by(algo):
+    """The choices that an algorithm's file brings along, also by the file that it is made of."""
+    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text())["defaults"]
+    found = {}
+    for entry in defaults:
+        if entry != "_self_":
+            found |= brought_by(entry) if isinstance(entry, str) else entry
+    return found
+
+
 @pytest.mark.parametrize("algo", choices(CONF / "algo"))
 def test_an_algorithm_brings_its_parts_and_the_command_line_wins(algo):
-    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text())["defaults"]
-    brought = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
+    brought = brought_by(algo)
     parts = ("collector", "model", "advantage")
     groups = [group for group in parts if f"/{group}@_global_.{group}" in brought]
     usual = {group: brought[f"/{group}@_global_.{group}"] for group in groups}

@@ -37,7 +37,7 @@ def test_a_launcher_trains_what_is_not_finished(tmp_path, launcher):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=360,
         )
         assert done.returncode == 0, done.stderr
         (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()

@@ -1,5 +1,6 @@
 """Runs as their directories have them: what a notebook looks at."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from rlrun.config import schema
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, near_path
 from rlrun.loggers.jsonl import read_metrics
+from rlrun.runs.figures import with_spread
 from rlrun.runs.files.directory import find_runs
 from rlrun.runs.files.disk import require_own_files
 from rlrun.runs.files.standing import Standing, read_standing
@@ -158,9 +160,11 @@ class SavedRun:
             standing = self.standing
         except UserError:
             return f"<run {self.directory}: unreadable>"
-        final, last = standing.final_return, standing.last_return
-        value = last if final is None else final
-        reached = "" if value is None else f", return {value:,.1f}"
+        final, last, deviation = standing.final_return, standing.last_return, standing.return_std
+        reached = "" if final is None else f", return {with_spread(final, math.nan)}"
+        if last is not None:
+            spread = math.nan if deviation is None else deviation
+            reached += f", last evaluation {with_spread(last, spread)}"
         return f"<run {self.directory}: {standing.status}, {standing.step:,} steps{reached}>"
 
 

@@ -1,10 +1,15 @@
 """The page: it needs nothing else, and shows what names say without obeying them."""
 
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from made_runs import made_run, seeds, write_run
+from matplotlib.image import imread
 
 from rlrun.analysis.aggregates import Scale, aggregate
 from rlrun.analysis.cautions import cautions
@@ -134,3 +139,66 @@ def test_names_are_shown_and_not_obeyed():
     assert "script" not in page.tags
     assert "img" not in page.tags
     assert any(name in words for words in page.words)
+
+
+# ---------------------------------------------------------------------- in a browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def opened(page, directory):
+    """Open a page in headless Chromium.
+
+    Returns:
+        The screenshot [H, W, 3], what the page said on its console, and the addresses beside its
+        own that it asked for.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    directory.mkdir()
+    (directory / "report.html").write_text(page, encoding="utf-8")
+    quiet = ("background-networking", "component-update", "extensions", "gpu", "sync")
+    done = subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars"),
+            *(f"--disable-{what}" for what in quiet),
+            *("--enable-logging=stderr", "--window-size=1200,2400"),
+            *("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={directory / 'profile'}"),
+            *(f"--log-net-log={directory / 'net.json'}", f"--screenshot={directory / 'shot.png'}"),
+            (directory / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    log = json.loads((directory / "net.json").read_text())
+    requests = {
+        event["params"]["url"]
+        for event in log["events"]
+        # Chromium's own requests were made by no page.
+        if event.get("params", {}).get("initiator", "not an origin") != "not an origin"
+    }
+    return imread(directory / "shot.png")[..., :3], console, requests
+
+
+def test_a_browser_shows_it_without_asking_anybody(text, tmp_path):
+    picture, console, requests = opened(text, tmp_path / "page")
+    assert (console, requests) == ([], set())
+    background = picture[0, 0]
+    drawn = np.abs(picture - background).max(axis=-1) > 0.1  # [H, W]
+    # Tables and pictures from the top to the bottom, and no block of one colour.
+    assert all(0.005 < band.mean() < 0.5 for band in np.array_split(drawn, 6))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_a_page_that_needs_something_else_would_be_noticed(tmp_path):
+    other = "http://rlrun.invalid/x.png"
+    page = f"<img src='{other}'><script>console.error('lost'); missing()</script>"
+    picture, console, requests = opened(page, tmp_path / "page")
+    assert requests == {other}
+    assert any("lost" in line for line in console)
+    assert any("missing is not defined" in line for line in console)
+    assert np.abs(picture - picture[0, 0]).max(axis=-1).mean() < 0.005

@@ -36,9 +36,15 @@ def listed(rlrun, *words):
 
 
 def test_the_spread_stands_beside_the_return(rlrun, outputs):
-    out = rlrun("list")[1]
-    (line,) = [line for line in out.splitlines() if "ppo_hopper_s1" in line]
-    assert "20.0 ± 5.0" in line
+    fallen = made_run("td3", returns=(0.0, 90.0, 80.0))
+    write_run(fallen, outputs / "td3_hopper_s0")
+    lines = {
+        line.split()[0]: line.split() for line in rlrun("list")[1].splitlines() if line.strip()
+    }
+    # The last evaluation, the best one, and the mean of those at the end.
+    assert lines["ppo_hopper_s1"][-8:-1] == ["20.0", "±", "5.0", "20.0", "±", "5.0", "20.0"]
+    # Of an earlier one it is not known.
+    assert lines["td3_hopper_s0"][-6:-1] == ["80.0", "±", "5.0", "90.0", "80.0"]
 
 
 def test_json_has_the_numbers(rlrun, outputs):

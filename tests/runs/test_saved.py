@@ -40,7 +40,11 @@ def test_everything_that_is_asked_of_a_run(run):
     assert saved.best_return == now["best_return"]
     assert saved.record == now
     assert saved.config["algo"]["gamma"] == 0.99
-    assert repr(saved) == (f"<run {run}: finished, 192 steps, return {now['final_return']:,.1f}>")
+    last = f"{now['return']:,.1f} ± {now['return_std']:,.1f}"
+    assert repr(saved) == (
+        f"<run {run}: finished, 192 steps, return {now['final_return']:,.1f}, "
+        f"last evaluation {last}>"
+    )
 
 
 def test_metrics_are_columns_with_one_row_a_step(run):

@@ -38,12 +38,14 @@ class Listed:
         standing = self.standing
         if standing is None:
             return ["unreadable"]
+        last_is_best = standing.best_return == standing.last_return
         return [
             standing.status,
             *(printable(str(self.record.get(name, "")))[:LONGEST_NAME] for name in NAMES),
             f"{standing.step:,}/{standing.total_steps:,}",
             show(standing.last_return, standing.return_std),
-            show(standing.best_return),
+            # Of an earlier evaluation nothing but its mean was kept.
+            show(standing.best_return, standing.return_std if last_is_best else None),
             show(standing.final_return),
             str(timedelta(seconds=round(standing.time_s))),
         ]

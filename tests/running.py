@@ -1,10 +1,12 @@
 """Runs for the tests: in this process, or in one of their own that signals can be sent to."""
 
+import copy
 import functools
 import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -111,7 +113,21 @@ def compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
 
 def experiment(words: list[str]) -> Experiment:
     """What the command line makes of these words."""
-    return hydra_bridge.compose(words, Path("outputs"))
+    places = [word for word in words if re.fullmatch(r"run_dir=[\w./-]+", word)]
+    if len(places) != 1:
+        return hydra_bridge.compose(words, Path("outputs"))
+    # Composing takes as long as a short run, and the same run is often made in two places.
+    composed = copy.deepcopy(_anywhere(*(word for word in words if word not in places)))
+    composed.run_dir = places[0].removeprefix("run_dir=")
+    composed.hydra.overrides.task = list(words)
+    return hydra_bridge.load_composed(composed, Path("outputs"))
+
+
+@functools.cache
+def _anywhere(*words: str) -> DictConfig:
+    """What Hydra makes of words that name no directory."""
+    with hydra_bridge.hydra_kept():
+        return hydra_bridge._composed(words, ())
 
 
 class Process:

@@ -1,10 +1,13 @@
-"""Times TRL's trainers on a task of language in this process; `token_throughput.py` runs it.
+"""TRL's trainers on tasks of language, in this process; other benchmarks run it.
 
-    python benchmarks/token_peers.py '{"layers": 2, "width": 64, ...}'
+    python benchmarks/token_peers.py speed '{"layers": 2, "width": 64, ...}'
+    python benchmarks/token_peers.py losses DIRECTORY
 
-The argument is `token_throughput.Setting` as JSON. Prints one line of JSON: seconds of each update
-but the first ones, and the mean reward of each. The model is a Llama with random weights, and the
-tokeniser has one token for each character, so that both sides read and write the same.
+``speed`` times GRPO (of a `token_throughput.Setting` as JSON), and prints the seconds of each
+update and the mean reward of each, as a line of JSON. ``losses`` makes two models in the directory,
+``policy`` and ``reference``, and prints what TRL's losses are on the examples that are there
+(`token_losses.py`). The models are Llamas with random weights, and the tokeniser has one token for
+each character, so that both sides read and write the same.
 """
 
 import json
@@ -12,6 +15,8 @@ import random
 import sys
 import tempfile
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -22,9 +27,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     TrainerCallback,
 )
-from trl import GRPOConfig, GRPOTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 CHARACTERS = "C0123456789="
+
+MODELS = ("policy", "reference")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -38,10 +45,12 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(setting: dict, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def make_model(
+    setting: dict, tokenizer: PreTrainedTokenizerFast, *, seed: int = 0
+) -> LlamaForCausalLM:
     """Return a Llama of the size of rlrun's transformer."""
     width = setting["width"]
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -74,15 +83,17 @@ class Watch(TrainerCallback):
     def __init__(self) -> None:
         self.times: list[float] = []
         self.rewards: list[float] = []
+        self.losses: list[float] = []
 
     def on_step_end(self, args, state, control, **_) -> None:
         """Look at the clock."""
         self.times.append(time.perf_counter())
 
     def on_log(self, args, state, control, logs=None, **_) -> None:
-        """Keep the reward."""
-        if logs and "reward" in logs:
-            self.rewards.append(float(logs["reward"]))
+        """Keep reward and loss."""
+        for name, values in (("reward", self.rewards), ("loss", self.losses)):
+            if logs and name in logs:
+                values.append(float(logs[name]))
 
 
 def train(setting: dict) -> Watch:
@@ -133,12 +144,86 @@ def train(setting: dict) -> Watch:
     return watch
 
 
+# Of one step that moves nothing.
+ONE_STEP = {
+    "use_cpu": True,
+    "bf16": False,
+    "max_steps": 1,
+    "learning_rate": 0.0,
+    "gradient_checkpointing": False,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+
+def losses(directory: Path) -> dict[str, float]:
+    """Return TRL's losses of the first step, of a policy and a reference that are written down.
+
+    Args:
+        directory: has pairs.jsonl and answers.jsonl, and gets the models.
+    """
+    tokenizer = make_tokenizer()
+    size = {"layers": 2, "width": 64, "heads": 4}
+    models = {name: make_model(size, tokenizer, seed=n) for n, name in enumerate(MODELS)}
+    for name, model in models.items():
+        with torch.no_grad():  # further apart than weights are that are drawn anew
+            for weight in model.parameters():
+                weight.mul_(2.0)
+        model.save_pretrained(directory / name)
+        tokenizer.save_pretrained(directory / name)
+    pairs, answers = (
+        [json.loads(line) for line in (directory / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("pairs", "answers")
+    )
+    found = {}
+    for name, loss in (("dpo", "sigmoid"), ("ipo", "ipo")):
+        watch = Watch()
+        config = DPOConfig(
+            output_dir=str(directory / name),
+            per_device_train_batch_size=len(pairs),
+            loss_type=[loss],
+            beta=0.1,
+            **ONE_STEP,
+        )
+        DPOTrainer(
+            model=LlamaForCausalLM.from_pretrained(directory / "policy"),
+            ref_model=LlamaForCausalLM.from_pretrained(directory / "reference"),
+            args=config,
+            train_dataset=Dataset.from_list(pairs),
+            processing_class=tokenizer,
+            callbacks=[watch],
+        ).train()
+        (found[name],) = watch.losses[:1]
+    watch = Watch()
+    SFTTrainer(
+        model=LlamaForCausalLM.from_pretrained(directory / "policy"),
+        args=SFTConfig(
+            output_dir=str(directory / "sft"),
+            per_device_train_batch_size=len(answers),
+            completion_only_loss=True,
+            **ONE_STEP,
+        ),
+        train_dataset=Dataset.from_list(
+            [{"prompt": each["prompt"], "completion": each["answer"]} for each in answers]
+        ),
+        processing_class=tokenizer,
+        callbacks=[watch],
+    ).train()
+    (found["sft"],) = watch.losses[:1]
+    return found
+
+
 def main() -> None:
-    """Train, and print what was seen."""
-    setting = json.loads(sys.argv[1])
+    """Do what was asked for, and print what was seen."""
+    if sys.argv[1] == "losses":
+        print(json.dumps(losses(Path(sys.argv[2]))))
+        return
+    setting = json.loads(sys.argv[2])
     torch.set_num_threads(setting["threads"])
     watch = train(setting)
-    seconds = [after - before for before, after in zip(watch.times, watch.times[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(watch.times)]
     print(json.dumps({"seconds": seconds, "rewards": watch.rewards}))
 
 

@@ -89,7 +89,7 @@ def summarized(seconds: list[float], rewards: list[float], setting: Setting) -> 
 def measure_trl(python: str, setting: Setting) -> Measurement:
     """Train with TRL in a process of its own."""
     script = str(HERE / "token_peers.py")
-    finished = run_process([python, script, json.dumps(asdict(setting))])
+    finished = run_process([python, script, "speed", json.dumps(asdict(setting))])
     said = json.loads(finished.output.splitlines()[-1])
     return {**summarized(said["seconds"], said["rewards"], setting), "peak_mib": finished.peak_mib}
 

@@ -1,6 +1,7 @@
 """What holds for every process of pytest's, of which there is one a core; and what files share."""
 
 import copy
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,15 @@ from omegaconf import OmegaConf
 
 
 def pytest_collection() -> None:
-    """One thread of torch in each process; the one that deals out the tests needs no torch."""
+    """One thread of torch in each process, and Ctrl-C as in a terminal.
+
+    The process that deals out the tests needs no torch. A shell's background jobs ignore Ctrl-C,
+    which some tests press.
+    """
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _parse = OmegaConf.load

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.signals import HANDLED
+from rlrun.sweeps.worker import SERVER
 
 # An iteration of about 10 ms, where an algorithm has these settings.
 SMALL = {
@@ -41,8 +43,7 @@ PLAIN = (
     "log_every_steps=1",  # every iteration is a row
 )
 
-# A process that has imported what a run needs, and forks a child for each that is asked for.
-SERVER = multiprocessing.get_context("forkserver")
+# A process that has imported what a run needs forks a child for each that is asked for.
 SERVER.set_forkserver_preload(
     [
         "matplotlib.backends.backend_agg",
@@ -52,7 +53,6 @@ SERVER.set_forkserver_preload(
         "rlrun.envs.gym_env",
         "rlrun.envs.mujoco.env",
         "rlrun.cli.train",
-        "torch._dynamo",
     ]
 )
 
@@ -160,6 +160,8 @@ def _main(words: list[str], directory: Path, output: Path, environment: dict[str
     os.chdir(directory)
     os.setpgid(0, 0)
     multiprocessing.current_process()._config["daemon"] = False  # it may have workers
+    # A sweep's have no server of their own, which takes seconds to start.
+    forkserver._forkserver.ensure_running = lambda: None
     for number in HANDLED:  # as a shell starts a command
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

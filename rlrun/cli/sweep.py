@@ -58,6 +58,7 @@ class PrepareJobs(Callback):
                 or two jobs would have one directory; or a run has failed.
             SweepEnded: all jobs have been trained.
         """
+        from rlrun.runs.files.directory import require_own
         from rlrun.sweeps import plan, room
         from rlrun.sweeps.run import run_sweep
 
@@ -71,15 +72,17 @@ class PrepareJobs(Callback):
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={sweep}")  # for each job's config
         here = config.hydra.launcher._target_ == HYDRAS_LAUNCHER
         try:
+            require_own(sweep, "sweep")
             composed = check(config.hydra.job.config_name, words, here)
             if not (here and config.hydra.sweeper._target_ == HYDRAS_SWEEPER):
                 plan.write_plan(sweep, words, swept(words), [])
                 return
             slots = room.slots([experiment for experiment, _ in composed])
-            jobs = [
+            made = [
                 plan.add_run(sweep, room.with_share(experiment, len(slots)), own)
                 for experiment, own in seeds_first(composed)
             ]
+            jobs = list({job.directory: job for job in made}.values())  # seed=0,0 is one run
             plan.write_plan(sweep, words, swept(words), jobs)
             run_sweep(sweep, jobs, slots)
         except Exception as error:

@@ -87,9 +87,29 @@ def check_settings(words: Sequence[str], own: Sequence[Path]) -> None:
     Raises:
         UserError: a mistake in one of them.
     """
+    check_names(own)
     for word in words:
         check_choice(word)
         check_is_there(word, [conf_directory(), *own])
+
+
+def check_names(own: Sequence[Path]) -> None:
+    """Refuses files of the user's that have the names of rlrun's, which Hydra takes in their place.
+
+    Args:
+        own: the user's directories of groups.
+
+    Raises:
+        UserError: names one that says something else than rlrun's.
+    """
+    for path in (path for directory in own for path in sorted(directory.glob("*/*.yaml"))):
+        shipped = conf_directory() / path.parent.name / path.name
+        if path.parent.name == "tune":
+            continue  # which Hydra does not read, and where the user's counts
+        if shipped.exists() and shipped.read_bytes() != path.read_bytes():
+            raise UserError(
+                f"{path} has the name of a file of rlrun's own, which counts: call it otherwise"
+            )
 
 
 def check_option(name: str, options: Sequence[str]) -> None:

@@ -2,13 +2,12 @@
 
 import argparse
 import math
-import os
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from rlrun.config import schema
 from rlrun.errors import UserError, near_path
-from rlrun.runs.files.directory import find_runs, is_sweep
+from rlrun.runs.files.directory import find_runs, is_sweep, kind_of
 
 
 def run_directory(word: str) -> Path:
@@ -23,9 +22,10 @@ def run_directory(word: str) -> Path:
             raise UserError(f"expected the directory of a run, got '{word}'")
         hint = near_path(directory) or "; rlrun list shows the runs"
         raise UserError(f"no run at '{word}'{hint}")
-    if os.path.lexists(directory / "study.json"):
+    kind = kind_of(directory)
+    if kind == "study":
         raise UserError(f"'{word}' is a study: the words of its `rlrun tune` go on with it")
-    if not os.path.lexists(directory / "run.json"):
+    if kind != "run":
         inside = list(find_runs(directory))
         hint = f"; did you mean '{inside[-1]}'?" if inside else ""
         raise UserError(f"'{word}' is not a run: it has no run.json{hint}")

@@ -1,16 +1,24 @@
 """Whole responses to prompts, token by token, by a policy that keeps what it has read."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from rlrun.collectors.contract import Collector
 from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
+from rlrun.collectors.mismatch import corrected
 from rlrun.collectors.sampling import Sampling
-from rlrun.config.types import Count, NonNegative, NonNegativeInt
+from rlrun.config.types import (
+    Count,
+    FunctionIn,
+    NonNegative,
+    NonNegativeInt,
+    PositiveOrInfinite,
+)
 from rlrun.data.draws import draw
 from rlrun.data.normalize import RunningMoments
 from rlrun.data.rollout import RolloutShape, Transitions
@@ -19,6 +27,9 @@ from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv, Verdict
 from rlrun.envs.tokens.vocabulary import Language
 from rlrun.errors import UserError
+
+# The module of rlrun's own engine.
+ENGINES = "rlrun.collectors.engines"
 
 # Responses that have ended leave the batch once so few are left: to copy what was read of the
 # others takes time, too.
@@ -84,6 +95,8 @@ class Generation:
 
     group_size: Count
     sampling: Sampling
+    engine: Annotated[Callable[..., "Responses"], FunctionIn(ENGINES)]
+    truncated_importance: PositiveOrInfinite | None
     refill: Refill | None
 
     def shape(self, problem: Problem, num_envs: int) -> RolloutShape:
@@ -113,7 +126,14 @@ class Generation:
 
     def open(self, env: TokenEnv, shape: RolloutShape, *, seed: int) -> Collector:
         """Make the collector (see :class:`~.contract.CollectorSpec`)."""
-        groups = GenerationCollector(env, shape, self.sampling, seed)
+        groups = GenerationCollector(
+            env,
+            shape,
+            self.sampling,
+            seed,
+            engine=None if self.engine.__module__ == ENGINES else self.engine,
+            truncated_importance=self.truncated_importance,
+        )
         if self.refill is None:
             return groups
         return DynamicSamplingCollector(
@@ -210,7 +230,16 @@ def write(
 class GenerationCollector:
     """Writes N responses a call, ``group_size`` of them to each prompt."""
 
-    def __init__(self, env: TokenEnv, shape: RolloutShape, sampling: Sampling, seed: int):
+    def __init__(
+        self,
+        env: TokenEnv,
+        shape: RolloutShape,
+        sampling: Sampling,
+        seed: int,
+        *,
+        engine: Callable[..., Responses] | None = None,
+        truncated_importance: float | None = None,
+    ):
         """Begin before the first prompt.
 
         Args:
@@ -218,7 +247,12 @@ class GenerationCollector:
             shape: of the rollouts.
             sampling: how tokens are drawn.
             seed: of the first prompt; every prompt has one of its own, counted up from it.
+            engine: writes in place of the policy itself (see `engines.py`); None: that does.
+            truncated_importance: largest weight of a token that another engine has drawn; None:
+                they are not weighed.
         """
+        self._engine = engine
+        self._bound = truncated_importance
         self.env = env
         self._sampling = sampling
         self._group = torch.arange(env.num_envs, device=env.device) // shape.group_size
@@ -239,7 +273,7 @@ class GenerationCollector:
         seeds = (self._group + self._next_seed).tolist()
         self._next_seed = seeds[-1] + 1
         prompts = env.prompts(seeds)
-        responses = write(
+        responses = (self._engine or write)(
             writer.policy,
             prompts,
             env.task.language,
@@ -249,13 +283,18 @@ class GenerationCollector:
         )
         verdict = env.judge(prompts.texts, responses.tokens, responses.complete)
         env.note(verdict.reward, responses.lengths)
-        return transitions_of(
+        transitions = transitions_of(
             prompts,
             responses,
-            verdict,
+            reward=verdict.reward,
+            outcome=verdict.outcome,
             group=self._group if self._grouped else None,
             policy_version=writer.version,
+            metrics=described(responses, verdict),
         )
+        if self._engine is None:
+            return transitions
+        return corrected(transitions, writer.policy, self._sampling, self._bound)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the next prompt; no response is under way."""
@@ -269,19 +308,23 @@ class GenerationCollector:
 def transitions_of(
     prompts: Prompts,
     responses: Responses,
-    verdict: Verdict,
     *,
+    reward: Tensor,
+    outcome: Tensor,
     group: Tensor | None,
     policy_version: int,
+    metrics: dict[str, Tensor],
 ) -> Transitions:
     """Make one batch of prompts, responses, and what these are worth.
 
     Args:
         prompts: N of them.
         responses: to them.
-        verdict: on them.
+        reward: what each is paid, [N].
+        outcome: whether it is right, [N].
         group: number of each one's group, [N], or None.
         policy_version: of the policy that wrote.
+        metrics: for the logs, each [].
     """
     mask, complete = responses.mask, responses.complete
     after = torch.cat([mask[1:], torch.zeros_like(mask[:1])])
@@ -293,7 +336,7 @@ def transitions_of(
         next_obs=obs.successors(),
         action=responses.tokens,
         logp=responses.logp,
-        reward=torch.where(last, verdict.reward, 0.0),
+        reward=torch.where(last, reward, 0.0),
         terminated=last & complete,
         truncated=last & ~complete,
         mask=mask,
@@ -302,18 +345,19 @@ def transitions_of(
         policy_version=torch.full(mask.shape, policy_version),
         obs_moments=RunningMoments(1),
         steps=int(mask.sum()),
-        outcome=torch.where(last, verdict.outcome, 0.0),
-        metrics=described(responses, verdict),
+        outcome=torch.where(last, outcome, 0.0),
+        metrics=metrics,
     )
 
 
 def described(responses: Responses, verdict: Verdict) -> dict[str, Tensor]:
     """Say what was written, for the logs."""
     lengths = responses.lengths.float()
-    judged = torch.tensor(verdict.judgements)  # [N, 4]
+    judged = torch.tensor(verdict.judgements)  # [N, 5]
     return {
         "train/outcome": verdict.outcome.mean(),
-        "train/form": judged[:, 1].mean(),
+        "train/format": judged[:, 1].mean(),
+        "train/verifier_failed": judged[:, 4].mean(),
         "train/truncated": (~responses.complete).float().mean(),
         "train/length_max": lengths.max(),
         "train/distinct": torch.tensor(len(Counter(verdict.texts)) / len(verdict.texts)),

@@ -28,6 +28,7 @@ TYPE_NAMES = {
     list: "a list",
     tuple: "a list",
     dict: "a mapping",
+    Callable: "the name of a function",
 }
 
 

@@ -14,9 +14,10 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
-from rlrun.config.schema import call, check_arguments, join, show
+from rlrun.config.schema import annotations, call, check_arguments, join, show
+from rlrun.config.types import FunctionIn
 from rlrun.errors import UserError, did_you_mean
 
 
@@ -53,8 +54,35 @@ def build(
         raise UserError(f"{join(path, '_partial_')} must be {show(partial)} here")
     values = {key: value for key, value in node.items() if key not in ("_target_", "_partial_")}
     require_members(target, members, join(path, "_target_"), node["_target_"])
+    values |= functions_in(values, target, path, plugins)
     arguments = check_arguments(target, values, path, later)
     return functools.partial(target, **arguments) if partial else call(target, arguments, path)
+
+
+def functions_in(
+    values: Mapping[str, Any], target: Callable, path: str, plugins: Sequence[str]
+) -> dict[str, Callable]:
+    """Finds the functions that settings name (see :class:`~rlrun.config.types.FunctionIn`).
+
+    Args:
+        values: what the config gives for the target's parameters.
+        target: dataclass or function.
+        path: where the values stand in the config, for messages.
+        plugins: packages of the user's own that may have them, too.
+
+    Returns:
+        The settings that are functions, without the others.
+
+    Raises:
+        UserError: there is no such function, or it may not be named there.
+    """
+    found = {}
+    for key, hint in annotations(target).items():
+        modules = [each.module for each in get_args(hint)[1:] if isinstance(each, FunctionIn)]
+        if modules and isinstance(values.get(key), str):
+            name = values[key] if "." in values[key] else f"{modules[0]}.{values[key]}"
+            found[key] = locate(name, join(path, key), modules[0], plugins, function=True)
+    return found
 
 
 def named_code(value: Any, path: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ range is written in the same way, ``Annotated[float, Interval(ge=0, lt=1)]``.
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
@@ -44,6 +45,18 @@ NonNegative = Annotated[float, Ge(0), FINITE]
 NonNegativeOrInfinite = Annotated[float, Ge(0)]
 
 
+@dataclass(frozen=True)
+class FunctionIn:
+    """A setting that is a function, given by its name; stands beside ``Callable``.
+
+    Attributes:
+        module: of rlrun, whose functions have no dots in their names; one of the user's plugins has
+            its full name.
+    """
+
+    module: str
+
+
 def out_of_range(value: Any, constraints: Iterable[Any]) -> str | None:
     """Says what a value should have been.
 
@@ -76,6 +89,8 @@ def out_of_range(value: Any, constraints: Iterable[Any]) -> str | None:
             case Predicate(func=predicate):
                 if not predicate(value):
                     return predicate.__name__.removeprefix("is")
+            case FunctionIn():
+                pass  # whether it is one was found out by its name
             case _:
                 raise TypeError(f"{constraint} is no range that rlrun checks")
     return None

@@ -21,6 +21,7 @@ class RolloutShape:
         group_size: episodes that begin from one start, side by side; 1: each has its own.
         may_be_empty: episodes are dropped, and sometimes all of them.
         sequences: observations are whole sequences of tokens.
+        recorded: others have acted, with probabilities that nobody knows.
     """
 
     num_envs: int
@@ -29,6 +30,7 @@ class RolloutShape:
     group_size: int
     may_be_empty: bool = False
     sequences: bool = False
+    recorded: bool = False
 
     @property
     def rows(self) -> int:
@@ -75,6 +77,8 @@ class Transitions:
         steps: environment steps that it took; more than there are rows, if some were dropped.
         outcome: what the task is about, before a reward was shaped of it: the summands of an
             episode's, as those of its return, [T, N]; None: the reward is that.
+        importance: weight of each row's term of a gradient, where another engine than the policy
+            has drawn the actions, [T, N]; None: 1.
         metrics: what the collector says of it besides, for the logs, each [].
     """
 
@@ -92,6 +96,7 @@ class Transitions:
     obs_moments: RunningMoments
     steps: int
     outcome: Tensor | None = None
+    importance: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -117,6 +122,8 @@ class Rollout:
         mask: rows that count, [T, N] (bool).
         whole_episodes: each column is one episode, from its first step to its last.
         group: number of the group of episodes with a common start, [T, N], or None.
+        importance: weight of each row's Ψ, where another engine than the policy has drawn the
+            actions, [T, N]; None: 1.
         columns: what networks say of each row, by name, each [T, N]: those that the estimator
             asks for (``advantages/columns.py`` has them all).
     """
@@ -133,6 +140,7 @@ class Rollout:
     mask: Tensor
     whole_episodes: bool
     group: Tensor | None
+    importance: Tensor | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -166,6 +166,10 @@ def trace(
         graph = make_fx(distinct, tracing_mode="fake")(*(kind.example() for kind in inputs)).graph
     if any(node.op == "get_attr" for node in graph.nodes):
         raise TypeError("a tensor is made from numbers: take it from another one's new_full, say")
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach.default):
+        # What autograd keeps is detached, which changes no value.
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
     calls = [node for node in graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
     for node in reversed(calls):
         # Checks of shapes are among them, whose results are no tensors.

@@ -3,7 +3,9 @@
 It turns transitions into a rollout that can be learned from, and Ψ out of that.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -47,13 +49,21 @@ class Agent:
         weighs_steps: whether the estimator weighs each step with a ratio of policies of its own.
     """
 
-    def __init__(self, context: Context, settings: AgentSettings, *, critics: bool):
+    def __init__(
+        self,
+        context: Context,
+        settings: AgentSettings,
+        *,
+        critics: bool,
+        recorded: bool = False,
+    ):
         """Build the networks.
 
         Args:
             context: the other parts of the run.
             settings: the algorithm's hyperparameters.
             critics: whether the algorithm learns critics, if the estimator asks for them.
+            recorded: whether it can learn from what others did.
 
         Raises:
             UserError: the estimator asks for what this run cannot have, or returns what no update
@@ -65,9 +75,14 @@ class Agent:
                 "collector=dynamic_sampling sometimes returns no episode, which an algorithm with "
                 "critics cannot go on from: collector=groups"
             )
+        if shape.recorded and not recorded:
+            raise UserError(
+                "collector=pairs has responses of others, with probabilities that nobody knows: "
+                "algo=dpo or ipo, say"
+            )
         self._context = context
         self.device = context.hardware.torch_device()
-        self.estimate, self._columns = prepare(
+        estimate, self._columns = prepare(
             context.estimator,
             critics=critics,
             gamma=settings.gamma,
@@ -75,6 +90,7 @@ class Agent:
             shape=shape,
             device=self.device,
         )
+        self.estimate = partial(weighed, estimate)
         self.weighs_steps = "policy_logp" in self._columns
         needed = {COLUMNS[name].network for name in self._columns}
         model, generator = context.model, streams.init
@@ -144,6 +160,9 @@ class Agent:
             mask=transitions.mask.to(device),
             whole_episodes=transitions.whole_episodes,
             group=None if transitions.group is None else transitions.group.to(device),
+            importance=None
+            if transitions.importance is None
+            else transitions.importance.to(device),
         )
         self.observation_normalizer.learn(transitions.obs_moments)
         return self.judge(rollout)
@@ -185,6 +204,23 @@ class Agent:
         """Continue from saved weights."""
         self.networks.load_state_dict(weights)
         self.actor.refresh()
+
+
+def weighed(
+    estimate: Callable[[Rollout], tuple[Tensor, Tensor]], rollout: Rollout
+) -> tuple[Tensor, Tensor]:
+    """Return Ψ and value target, Ψ weighed for what another engine has drawn.
+
+    A surrogate is linear in Ψ where the sign of that stays, so that its term is weighed, too.
+
+    Args:
+        estimate: rollout -> Ψ and value target, [T, N] each.
+        rollout: that may have such weights.
+    """
+    advantage, target = estimate(rollout)
+    if rollout.importance is None:
+        return advantage, target
+    return advantage * rollout.importance, target
 
 
 def refuse_second_ratio(agent: Agent) -> None:

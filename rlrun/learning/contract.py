@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlrun.advantages.columns import Estimator
 from rlrun.collectors.generation import Writer
+from rlrun.data.packing import Packed
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams
 from rlrun.data.sequences import Observations
@@ -24,7 +25,7 @@ from rlrun.models.reference import Reference
 Metrics = dict[str, Tensor]
 
 # A policy with given parameters: observations -> distribution.
-PolicyFunction = Callable[[Observations], Distribution]
+PolicyFunction = Callable[[Observations | Packed], Distribution]
 
 # The loss, [], and what it says for the logs, each [].
 LossAndMetrics = tuple[Tensor, Metrics]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
+from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from rlrun.hardware.compilable import Compilable, Steps
@@ -146,17 +146,16 @@ class GradientDescent:
         self, state: GradientState, batch: Any, learning_rate: Tensor
     ) -> tuple[GradientState, dict[str, Tensor]]:
         """Take a step on a minibatch [B, ...], as a pure function."""
-
-        def loss_at(theta: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            named = self.parameters.unflatten(theta)
-            return self.loss(lambda *inputs: functional_call(self.network, named, inputs), batch)
-
-        gradient, (_, metrics) = grad_and_value(loss_at, has_aux=True)(state.theta)
+        # Not torch.func.grad: it imports torch's compiler, which takes seconds.
+        with torch.enable_grad():
+            theta = state.theta.detach().requires_grad_()
+            loss, metrics = self.loss(self.at(theta), batch)
+            (gradient,) = torch.autograd.grad(loss, theta)
         gradient = clip_by_norm(gradient, self.optimizer.max_grad_norm)
         theta, moments = self.optimizer.step(
             state.theta, gradient, state.optimizer, learning_rate=learning_rate
         )
-        return GradientState(theta, moments), metrics
+        return GradientState(theta, moments), {k: value.detach() for k, value in metrics.items()}
 
 
 class GradientLearner(Learner):

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 from rlrun.config.types import Count, NonNegative, Positive
+from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.rollout import Rollout
-from rlrun.errors import warn
+from rlrun.errors import UserError, warn
 from rlrun.learning.contract import Stateful
 from rlrun.learning.kl import (
     FixedKLController,
@@ -60,6 +61,7 @@ class ReferenceKL:
         coefficient: β, or the first one, if it is adapted.
         target: mean KL of a step that β is adapted to; None: it stays as it is.
         horizon: episodes in which β changes by at most a fifth.
+        refresh_every: iterations after which the policy becomes the reference; None: it never does.
     """
 
     reference: str | None
@@ -68,9 +70,12 @@ class ReferenceKL:
     coefficient: NonNegative
     target: Positive | None
     horizon: Count
+    refresh_every: Count | None
 
     def __post_init__(self):
         """Refuse what does not fit together."""
+        if self.refresh_every is not None and self.reference is None:
+            raise ValueError("refresh_every must be null without a reference to begin with")
         if self.target is not None and self.coefficient == 0:
             raise ValueError("target multiplies coefficient, which must not be 0 then")
         if self.coefficient > 0:
@@ -110,7 +115,13 @@ class ReferenceKL:
 
 # For an algorithm that has no such penalty.
 NO_PENALTY = ReferenceKL(
-    reference=None, estimator="k3", place="loss", coefficient=0.0, target=None, horizon=1
+    reference=None,
+    estimator="k3",
+    place="loss",
+    coefficient=0.0,
+    target=None,
+    horizon=1,
+    refresh_every=None,
 )
 
 
@@ -130,6 +141,25 @@ class Penalised(NamedTuple):
     metrics: dict[str, Tensor]
 
 
+@dataclass
+class Age:
+    """How old a reference is.
+
+    Attributes:
+        iterations: that have ended since it became what it is.
+    """
+
+    iterations: int = 0
+
+    def state_dict(self) -> dict:
+        """Return the number."""
+        return {"iterations": self.iterations}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from it."""
+        self.iterations = state["iterations"]
+
+
 class ReferencePenalty:
     """β KL(π ‖ π_ref), in the reward or in the loss; nothing at all without a reference.
 
@@ -141,6 +171,7 @@ class ReferencePenalty:
         self,
         settings: ReferenceKL,
         policy: Policy,
+        normalizer: ObservationNormalizer,
         load_policy: Callable[[str, torch.device], Reference],
         device: torch.device,
     ):
@@ -149,6 +180,7 @@ class ReferencePenalty:
         Args:
             settings: of the penalty.
             policy: the one that is to stay near.
+            normalizer: of its observations.
             load_policy: path of a run or checkpoint, device -> its policy, frozen.
             device: where the learner is.
 
@@ -156,7 +188,7 @@ class ReferencePenalty:
             UserError: there is no such policy, or it is one for something else.
         """
         self._settings = settings
-        self._policy = policy
+        self._policy, self._normalizer = policy, normalizer
         self._controller = settings.controller(device)
         self._reference: Reference | None = None
         self.parts: dict[str, Stateful] = {}
@@ -164,6 +196,32 @@ class ReferencePenalty:
             return
         self._reference = load_policy(settings.reference, device)
         self.parts = {"reference": self._reference, "kl_coefficient": self._controller}
+        if settings.refresh_every is not None:
+            self._age = Age()
+            self.parts["reference_age"] = self._age
+
+    def require_refreshable(self) -> None:
+        """Check, in a new run, that the policy can take the reference's place if it is to.
+
+        Raises:
+            UserError: they are networks of different sizes.
+        """
+        if self._settings.refresh_every is None or self._reference is None:
+            return
+        if not self._reference.is_like(self._policy):
+            raise UserError(
+                f"algo.kl.refresh_every: {self._settings.reference} is a network of other sizes "
+                "than model=…, which cannot take its place"
+            )
+
+    def grow_older(self) -> None:
+        """Count an iteration that has ended; let the policy become the reference if that is due."""
+        if self._settings.refresh_every is None or self._reference is None:
+            return
+        self._age.iterations += 1
+        if self._age.iterations == self._settings.refresh_every:
+            self._reference.become(self._policy, self._normalizer)
+            self._age.iterations = 0
 
     @torch.no_grad()
     def __call__(self, rollout: Rollout) -> Penalised:

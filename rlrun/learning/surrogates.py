@@ -23,6 +23,24 @@ def clipped_surrogate(
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + high) * advantage)
 
 
+def clipped_weight_surrogate(
+    log_ratio: Tensor, advantage: Tensor, clip: float, clip_high: float
+) -> Tensor:
+    """REINFORCE, weighed with a bounded ratio, to be maximised (CISPO, MiniMax 2025, eq. 4).
+
+    Args:
+        log_ratio: log π_θ(a|s) − log π_old(a|s), [B].
+        advantage: Â, [B].
+        clip: ε, how far below 1 the weight may be; infinite: down to 0.
+        clip_high: ε above 1.
+
+    Returns:
+        sg(clip(ρ, 1 − ε, 1 + ε_high)) Â log ρ, [B]. The gradient of log ρ is that of log π_θ.
+    """
+    weight = log_ratio.detach().exp().clamp(1 - clip, 1 + clip_high)
+    return weight * advantage * log_ratio
+
+
 def standardize(advantage: Tensor) -> Tensor:
     """Bring a minibatch's advantages to mean 0 and standard deviation 1 (that of a sample), [B].
 

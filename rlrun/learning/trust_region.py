@@ -13,7 +13,8 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import torch
 from annotated_types import Interval
 from torch import Tensor
-from torch.func import functional_call, grad, jvp, vjp
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
+from torch.func import functional_call
 
 from rlrun.config.types import Count, NonNegative, Positive
 from rlrun.errors import UserError
@@ -39,20 +40,20 @@ def fisher_vector_product(
         theta: θ, where F is taken, [P].
         vector: v, [P].
     """
-    here = distribution_at(theta)
-
     # The KL divergence and its slope are 0 at θ, so that its Hessian is F = Jᵀ H J: J is the
     # Jacobian of the distributions' parameters, H the Hessian with respect to these.
-    def parameters_at(theta: Tensor) -> Tensor:
-        return distribution_at(theta).parameters
-
-    def mean_kl(parameters: Tensor) -> Tensor:
-        return here.kl(here.with_parameters(parameters)).mean()
-
-    moved = jvp(parameters_at, (theta,), (vector,))[1]  # J v
-    curved = jvp(grad(mean_kl), (here.parameters,), (moved,))[1]  # H J v
-    transposed = vjp(parameters_at, theta)[1]
-    return transposed(curved)[0]
+    # Not torch.func's grad and vjp, nor grad_outputs: they import torch's compiler or SymPy, which
+    # takes seconds. H is symmetric, so that the gradient of the product of slope and J v is H J v.
+    with torch.enable_grad(), dual_level():
+        theta = theta.detach().requires_grad_()
+        distribution = distribution_at(make_dual(theta, vector))
+        parameters, moved = unpack_dual(distribution.parameters)  # moved: J v
+        here = distribution.with_parameters(parameters.detach())
+        there = parameters.detach().requires_grad_()
+        mean_kl = here.kl(here.with_parameters(there)).mean()
+        (slope,) = torch.autograd.grad(mean_kl, there, create_graph=True)
+        (curved,) = torch.autograd.grad((slope * moved.detach()).sum(), there)  # H J v
+        return torch.autograd.grad((parameters * curved).sum(), theta)[0]
 
 
 def conjugate_gradient(
@@ -204,12 +205,11 @@ class TrustRegionStep:
 
     def _gradient(self, theta: Tensor, batch: TrustRegionBatch) -> Tensor:
         """Return g = ∇E[ρ Â] where ρ = 1, which is E[Â ∇log π(a|s)], [P]."""
-
-        def surrogate(theta: Tensor) -> Tensor:
+        with torch.enable_grad():
+            theta = theta.detach().requires_grad_()
             log_prob = self._distribution_at(theta, batch).log_prob(batch.action)
-            return (batch.advantage * log_prob).mean()
-
-        return grad(surrogate)(theta)
+            surrogate = (batch.advantage * log_prob).mean()
+            return torch.autograd.grad(surrogate, theta)[0]
 
     def _product(self, theta: Tensor, vector: Tensor, batch: TrustRegionBatch) -> Tensor:
         """Return (F + damping·I) v, [P]."""

@@ -4,7 +4,7 @@ A logger *specification* is what a ``conf/logger/*.yaml`` names as its ``_target
 dataclass of settings. ``open`` turns it into a `Logger` when the run starts or is resumed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,6 +63,14 @@ class Logger(Protocol):
         Args:
             name: what it shows: ``curves``.
             path: a PNG file.
+        """
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Take note of what a policy wrote in an evaluation: of tasks of language alone.
+
+        Args:
+            rows: of texts and numbers, with the same names: ``which``, ``prompt``, ``response`` …
+            step: as `log` was told of the evaluation.
         """
 
     def close(self, status: str, figures: dict[str, float]) -> None:
@@ -158,6 +166,11 @@ class Loggers:
     def picture(self, name: str, path: Path) -> None:
         """Tell every logger of the picture at ``path``."""
         self._each(lambda logger: logger.picture(name, path))
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Tell every logger what was written in an evaluation, if anything was."""
+        if rows:
+            self._each(lambda logger: logger.samples(rows, step))
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Close every logger, whatever the others do. A second call does nothing."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class JsonlLogger:
 
     def picture(self, name: str, path: Path) -> None:
         """Nothing: pictures are beside this file."""
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Nothing: ``samples.jsonl`` has them."""
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Close the file."""

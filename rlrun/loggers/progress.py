@@ -4,7 +4,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,9 @@ class Progress:
 
     def picture(self, name: str, path: Path) -> None:
         """Nothing: a terminal shows none."""
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Nothing: `rlrun eval RUN --samples` shows some."""
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Leave the last state on the screen, with ``status`` and the time it took.

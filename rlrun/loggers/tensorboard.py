@@ -1,6 +1,7 @@
 """TensorBoard (tensorboard.dev's local viewer): event files in the run directory."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,6 +80,11 @@ class TensorboardEvents:
 
     def picture(self, name: str, path: Path) -> None:
         """Nothing: TensorBoard draws the curves itself."""
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Add them as text, one JSON object a line."""
+        lines = [f"    {json.dumps(row, ensure_ascii=False)}" for row in rows]
+        self._writer.add_text("eval/samples", "\n".join(lines), step)
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Flush and close."""

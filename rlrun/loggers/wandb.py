@@ -1,7 +1,7 @@
 """Weights & Biases (docs.wandb.ai)."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,9 @@ EVALUATION = {
     "eval/return_max": "return_max",
     "eval/length": "length",
 }
+
+# What was written in the latest evaluation.
+SAMPLES = "eval/samples"
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -281,6 +284,17 @@ class WandbRun:
         import wandb
 
         self._run.log({name: wandb.Image(str(path))}, step=self._step)
+
+    def samples(self, rows: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Show what was written in an evaluation as a table, unless W&B has it already."""
+        import wandb
+
+        last = self._known.get("_step", -1)
+        if step < last or (step == last and any(SAMPLES in name for name in self._known)):
+            return
+        data = [list(row.values()) for row in rows]
+        table = wandb.Table(columns=list(rows[0]), data=data, allow_mixed_types=True)
+        self._run.log({"step": step, SAMPLES: table}, step=step)
 
     def close(self, status: str, figures: dict[str, float]) -> None:
         """Summarise and finish the run.

@@ -46,11 +46,10 @@ class AnswerKey:
 
     def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[CertainToken, Pages]:
         """Read prompts [P, N]; return the first tokens of the answers, and these."""
-        vocabulary = self._task.vocabulary
-        tokens = prompts.new_full((rows, prompts.shape[1]), vocabulary.end)
+        tokens = prompts.new_full((rows, prompts.shape[1]), self._task.language.end)
         pairs = zip(prompts.T.tolist(), blank.tolist(), strict=True)
         for n, (prompt, above) in enumerate(pairs):
-            answer = vocabulary.encode(self._task.answer(vocabulary.decode(prompt[above:])))
+            answer = self._task.encoded_answer(prompt[above:])
             tokens[: len(answer), n] = torch.tensor(answer)
         pages = Pages(tokens)
         return self._next(pages), pages

@@ -1,5 +1,6 @@
 """A frozen policy, read from another run, that a policy in training is to stay near."""
 
+import copy
 from typing import Any
 
 import torch
@@ -10,7 +11,11 @@ from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.sequences import Observations
 from rlrun.envs.problem import Problem
 from rlrun.models.distributions import Distribution
-from rlrun.models.networks import Policy
+from rlrun.models.huggingface.model import HuggingFace
+from rlrun.models.networks import Model, Policy
+
+# In place of a model's settings: that of the learner, as it was before training, by its tensors.
+SHARED = {"shared": True}
 
 
 class Reference:
@@ -20,20 +25,22 @@ class Reference:
     part of the run's own state, whole, so that the other run may change, move or go.
     """
 
-    # Set by `load_state_dict`.
+    # Set by `hold`.
     _policy: Policy
     _normalizer: ObservationNormalizer
     _model: dict[str, Any]
 
-    def __init__(self, problem: Problem, device: torch.device):
+    def __init__(self, problem: Problem, device: torch.device, learner: Model | None = None):
         """Leave open which policy it is: a state says that.
 
         Args:
             problem: what it is a policy for.
             device: where the learner lives.
+            learner: what has built the policy in training; None: nothing is shared with that.
         """
         self._problem = problem
         self._device = device
+        self._learner = learner
 
     def __call__(self, raw_obs: Observations) -> Distribution:
         """Return π_ref(·|s) at observations [T, N, D] as the environment gave them (CPU).
@@ -47,8 +54,27 @@ class Reference:
         """Without its normaliser."""
         return self._policy
 
+    def is_like(self, policy: Policy) -> bool:
+        """Say whether a policy has weights of the same names and sizes."""
+        own, other = (
+            {name: weight.shape for name, weight in each.state_dict().items()}
+            for each in (self._policy, policy)
+        )
+        return own == other
+
+    def become(self, policy: Policy, normalizer: ObservationNormalizer) -> None:
+        """Take the place of a policy as it is now.
+
+        Args:
+            policy: one that this is like (`is_like`).
+            normalizer: of its observations.
+        """
+        # Copies: a state that was taken before stays what it was.
+        self._policy = copy.deepcopy(policy).requires_grad_(False)
+        self._normalizer = copy.deepcopy(normalizer)
+
     def state_dict(self) -> dict:
-        """Return all that the policy is made of."""
+        """Return all that the policy is made of; what it shares is read where the learner's is."""
         return {
             "model": self._model,
             "clip": self._normalizer.clip,
@@ -64,12 +90,28 @@ class Reference:
             RuntimeError: its weights are those of a policy for another problem.
             UserError: it is of a model that rlrun does not have.
         """
-        self._model = state["model"]
-        model = targets.build(self._model, "model", ROOMS["model"])
-        policy = model.policy(self._problem, torch.Generator())
+        if state["model"] == SHARED:
+            assert isinstance(self._learner, HuggingFace)
+            policy: Policy = self._learner.before_training()
+        else:
+            model = targets.build(state["model"], "model", ROOMS["model"])
+            policy = model.policy(self._problem, torch.Generator())
         policy.load_state_dict(state["weights"])
-        self._policy = policy.requires_grad_(False).to(self._device)
-        self._normalizer = ObservationNormalizer(
+        normalizer = ObservationNormalizer(
             self._problem.obs_size, clip=state["clip"], enabled=state["normalized"]
         )
-        self._normalizer.load_state_dict(state["observation_normalizer"])
+        normalizer.load_state_dict(state["observation_normalizer"])
+        self.hold(policy, normalizer, state["model"])
+
+    def hold(
+        self, policy: Policy, normalizer: ObservationNormalizer, model: dict[str, Any]
+    ) -> None:
+        """Take a policy, which does not change any more.
+
+        Args:
+            policy: for the problem.
+            normalizer: of its observations.
+            model: the settings that it can be built from again, or `SHARED`.
+        """
+        self._policy = policy.requires_grad_(False).to(self._device)
+        self._normalizer, self._model = normalizer, model

@@ -6,77 +6,18 @@ no biases. Inside, the sequences come first: [N, S, d].
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rlrun.models.caches import Cache, DecoderShape, Prefix, distinct
+
 # Standard deviation of the first logits.
 FIRST_LOGIT = 0.15
 
-
-@dataclass(frozen=True, kw_only=True)
-class DecoderShape:
-    """Sizes of a decoder.
-
-    Attributes:
-        layers: blocks on each other.
-        width: d, numbers of a token.
-        heads: of the attention; the width is a multiple of twice their number.
-        vocabulary: V.
-        context: S, tokens of the longest sequence.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    vocabulary: int
-    context: int
-
-    @property
-    def hidden(self) -> int:
-        """Units of a block's perceptron: 8/3 d, as SwiGLU has three matrices; a multiple of 8."""
-        return -(-8 * self.width // 24) * 8
-
-
-class Cache:
-    """Keys and values of the tokens that were read, so that the next one is read alone.
-
-    Attributes:
-        keys: of each layer, [layers, N, H, S, d/H]; filled up to `length`.
-        values: likewise.
-        visible: whether a token is one, and not blank, [N, S]; None: all are.
-        length: tokens read.
-    """
-
-    def __init__(self, shape: DecoderShape, blank: Tensor, rows: int, like: Tensor):
-        """Make room.
-
-        Args:
-            shape: of the decoder.
-            blank: rows above each sequence, [N].
-            rows: S, tokens that will be read.
-            like: a tensor of the type and on the device of the keys.
-        """
-        size = (shape.layers, len(blank), shape.heads, rows, shape.width // shape.heads)
-        self.keys, self.values = like.new_empty(size), like.new_empty(size)
-        places = torch.arange(rows, device=blank.device)
-        self.visible = places >= blank.unsqueeze(1) if bool(blank.any()) else None
-        self.length = 0
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep keys and values [N, H, s, d/H] of new tokens; return those of all so far."""
-        end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget all sequences but these, numbers [n]."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        if self.visible is not None:
-            self.visible = self.visible[rows]
+# Sequences to a prompt, on average, from which on prompts are read apart from their responses.
+LEAST_SHARING = 2
 
 
 class Rotary(nn.Module):
@@ -86,16 +27,24 @@ class Rotary(nn.Module):
     sin: Tensor
 
     def __init__(self, size: int, context: int, base: float = 10_000.0):
-        """Compute the angles of S places, for heads of a size."""
+        """Compute the angles of S places, for heads of a size; of more when they are asked for."""
         super().__init__()
-        frequency = base ** (-torch.arange(0, size, 2) / size)
-        angle = torch.outer(torch.arange(context), frequency).repeat(1, 2)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
+        self._frequency = base ** (-torch.arange(0, size, 2) / size)
+        cos, sin = self._angles(context)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _angles(self, context: int) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine at S places, [S, d/H] each."""
+        angle = torch.outer(torch.arange(context), self._frequency).repeat(1, 2)
+        return angle.cos(), angle.sin()
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         """Turn x [N, H, s, d/H], whose first token is at a place."""
-        cos, sin = (table[start : start + x.shape[2]] for table in (self.cos, self.sin))
+        end = start + x.shape[2]
+        if end > len(self.cos):  # of packed sequences
+            self.cos, self.sin = (table.to(self.cos.device) for table in self._angles(end))
+        cos, sin = self.cos[start:end], self.sin[start:end]
         one, other = x.chunk(2, -1)
         return (x * cos + torch.cat([-other, one], -1) * sin).to(x.dtype)
 
@@ -117,7 +66,12 @@ class Block(nn.Module):
         self.perceptron_out = nn.utils.skip_init(nn.Linear, shape.hidden, shape.width, bias=False)
 
     def forward(
-        self, x: Tensor, rotary: Rotary, visible: Tensor | None, cache: Cache | None, layer: int
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        visible: Tensor | None,
+        cache: Cache | Prefix | None,
+        layer: int,
     ) -> Tensor:
         """Return what comes out, [N, s, d].
 
@@ -151,6 +105,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Tokens -> a vector of each, that says all of it and of those before it."""
 
+    packs = True
+
     def __init__(self, shape: DecoderShape, generator: torch.Generator):
         """Draw the weights.
 
@@ -178,6 +134,16 @@ class Decoder(nn.Module):
                 std /= math.sqrt(2 * shape.layers)
             nn.init.normal_(weight, std=std, generator=generator)
 
+    @property
+    def width(self) -> int:
+        """D, numbers that are said of a token."""
+        return self.shape.width
+
+    @property
+    def head(self) -> Tensor:
+        """The matrix that embeds tokens makes logits, too (tied), [V, d]."""
+        return self.embedding.weight
+
     def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
         """Read whole sequences.
 
@@ -189,6 +155,55 @@ class Decoder(nn.Module):
             [N, S, d].
         """
         return self._read(tokens, self.visible(blank, tokens.shape[1]), None)
+
+    def states(self, tokens: Tensor, blank: Tensor) -> Tensor:
+        """Say what each sequence is, by its last token, [N, d].
+
+        As `forward`, but without a look at the numbers, so that it can be exported.
+        """
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        visible = causal(places >= blank.unsqueeze(1), tokens.shape[1])
+        return self._read(tokens, visible, None)[:, -1]
+
+    def responses(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
+        """Read prompts with the responses to them; prompts that are alike are read once.
+
+        Args:
+            tokens: [N, S].
+            blank: tokens at the beginning of each that are none, [N].
+            prompt_rows: P, tokens of a prompt with those.
+
+        Returns:
+            What is said of each prompt, and of each token after it, [N, S − P + 1, d].
+        """
+        first, place = distinct(tokens[:, :prompt_rows], blank)
+        if len(first) * LEAST_SHARING > len(tokens):
+            return self(tokens, blank)[:, prompt_rows - 1 :]
+        prefix = Prefix()
+        prompts, above = tokens[first, :prompt_rows], blank[first]
+        said = self._read(prompts, self.visible(above, prompt_rows), prefix)[place, -1:]
+        if tokens.shape[1] == prompt_rows:
+            return said
+        prefix.spread(place, prompt_rows)
+        rows = torch.arange(tokens.shape[1], device=tokens.device)
+        newest = tokens[:, prompt_rows:]
+        visible = causal(rows >= blank.unsqueeze(1), newest.shape[1])
+        return torch.cat([said, self._read(newest, visible, prefix)], 1)
+
+    def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
+        """Read several sequences in each row.
+
+        Their places are counted on through a row: only differences of places matter.
+
+        Args:
+            tokens: [R, L].
+            sequence: which one each token is of, [R, L].
+
+        Returns:
+            [R, L, d].
+        """
+        alike = sequence.unsqueeze(2) == sequence.unsqueeze(1)
+        return self._read(tokens, alike.tril().unsqueeze(1), None)
 
     def cache(self, blank: Tensor, rows: int) -> Cache:
         """Make room to read sequences of S tokens piece by piece (see :class:`Cache`)."""
@@ -212,7 +227,7 @@ class Decoder(nn.Module):
         places = torch.arange(rows, device=blank.device)
         return causal(places >= blank.unsqueeze(1), rows)
 
-    def _read(self, tokens: Tensor, visible: Tensor | None, cache: Cache | None) -> Tensor:
+    def _read(self, tokens: Tensor, visible: Tensor | None, cache: Cache | Prefix | None) -> Tensor:
         x = self.embedding(tokens)
         for layer, block in enumerate(self.blocks):
             x = block(x, self.rotary, visible, cache, layer)

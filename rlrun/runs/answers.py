@@ -2,10 +2,42 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rlrun.errors import UserError
 from rlrun.runs.api import saved_run
 from rlrun.runs.responses import LanguageEvaluator
+
+
+def write_samples(
+    directory: Path,
+    *,
+    episodes: int,
+    seed: int,
+    checkpoint: str,
+    plugins: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """Have prompts answered that training never saw, and return some of the responses.
+
+    Args:
+        directory: the run's directory.
+        episodes: prompts.
+        seed: of the first one, and of the draws.
+        checkpoint: "last" or "best".
+        plugins: the user's packages that the run may use.
+
+    Returns:
+        The best, the worst and others as they come (``which``), with what they were paid for, and
+        the advantage: that over the mean of the responses that were drawn to the same prompt.
+
+    Raises:
+        UserError: the run writes no responses.
+    """
+    with saved_run(directory, checkpoint, plugins) as (assembly, _):
+        evaluator = assembly.evaluator
+        if not isinstance(evaluator, LanguageEvaluator):
+            raise UserError(f"--samples: {directory} was trained to act, not to write")
+        return evaluator.play(episodes, seed=seed).transcripts
 
 
 def answer_prompts(

@@ -157,6 +157,9 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
         The mean return of the last evaluation.
     """
     counters, plugins = assembly.counters, plugin_words(assembly.experiment)
+    language = assembly.problem.language
+    if language is not None:  # of which tokens a policy is that others may begin as
+        record = {**record, "tokens": language.digest}
     try:
         final_return = session.execute(assembly, directory, record)
     except Interrupted:

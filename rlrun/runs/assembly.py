@@ -16,6 +16,7 @@ from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.metrics import MetricAverager
 from rlrun.loggers.jsonl import require_offset
 from rlrun.models.actor import Actor
+from rlrun.runs.alarms import Alarms
 from rlrun.runs.counters import Counters
 from rlrun.runs.evaluate import Evaluator
 from rlrun.runs.files.checkpoint import Checkpoint
@@ -42,6 +43,7 @@ class Assembly:
         streams: the run's random numbers.
         counters: how far the run is.
         averager: the numbers since the last row of metrics.
+        alarms: look at the rows of a task of language; None: it is none.
         parts: all that has a state which decides the run's future.
         logger_states: what the loggers were at the checkpoint; empty for a new run.
         manifest: what the checkpoint says of itself; empty for a new run.
@@ -59,6 +61,7 @@ class Assembly:
         self.algorithm: Algorithm = experiment.algo
         self.counters = Counters()
         self.averager = MetricAverager()
+        self.alarms: Alarms | None = None
         self.streams = Streams.from_seed(experiment.seed)
         self.parts = Parts(checkpoint)
         self.logger_states: dict[str, dict[str, Any]] = {}
@@ -110,6 +113,9 @@ class Assembly:
                 require_offset(self.logger_states)
         self.parts.add("counters", self.counters)
         self.parts.add("averager", self.averager)
+        if self.problem.language is not None:
+            self.alarms = Alarms()
+            self.parts.add("alarms", self.alarms)
         self.parts.add("streams", self.streams)
         for name, part in {**algorithm.learners, **algorithm.parts}.items():
             self.parts.add(f"algorithm.{name}", part)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv, EnvStep
+from rlrun.envs.tokens.task import TokenTask
 from rlrun.hardware.memory import memory_suffices
 
 
@@ -162,8 +163,12 @@ class Evaluator:
         Raises:
             UserError: there is no memory for so many.
         """
+        spec = self._experiment.env
+        if isinstance(spec, TokenTask):
+            held_out = spec.make_held_out(num_envs=episodes)
+            return ControlEnv(held_out, action_units=spec.action_units)
         threads = self._experiment.hardware.physics_threads
-        return ControlEnv.make(self._experiment.env, num_envs=episodes, threads=threads)
+        return ControlEnv.make(spec, num_envs=episodes, threads=threads)
 
     def close(self) -> None:
         """Let the environments go."""

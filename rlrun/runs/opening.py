@@ -1,6 +1,7 @@
 """The environments of a run, in the form that its collector takes them in."""
 
 from rlrun.collectors.generation import Generation
+from rlrun.collectors.pairs import Pairs
 from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
@@ -15,12 +16,13 @@ def task_of(experiment: Experiment) -> TokenTask | None:
     Raises:
         UserError: responses are to be written, and there are no prompts.
     """
-    if not isinstance(experiment.collector, Generation):
+    if not isinstance(experiment.collector, Generation | Pairs):
         return None
     if not isinstance(experiment.env, TokenTask):
+        name = experiment.choices["collector"]
         raise UserError(
-            f"collector=generation writes responses, for which {experiment.env.id} has no "
-            "prompts: env=mod_add, say"
+            f"collector={name} is of responses, for which {experiment.env.id} has no prompts: "
+            "env=mod_add, say"
         )
     return experiment.env
 
@@ -38,7 +40,10 @@ def open_envs(experiment: Experiment, num_envs: int, threads: int) -> ControlEnv
     """
     task = task_of(experiment)
     if task is not None:
-        return TokenEnv(task, num_envs=num_envs)
+        env = TokenEnv(task, num_envs=num_envs)
+        if isinstance(experiment.collector, Pairs):
+            experiment.collector.read(env)  # what is wrong with the file is said before a run
+        return env
     return ControlEnv.make(experiment.env, num_envs=num_envs, threads=threads)
 
 

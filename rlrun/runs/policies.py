@@ -1,18 +1,18 @@
 """Frozen policies for a new run, read from the directories of others."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from rlrun.config import targets
 from rlrun.config.files import read_json, read_yaml
-from rlrun.config.load import ROOMS
+from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.problem import Problem
-from rlrun.envs.tokens.task import TokenTask
-from rlrun.envs.tokens.vocabulary import Language
 from rlrun.errors import UserError, near_path
-from rlrun.models.reference import Reference
+from rlrun.models.huggingface.directory import is_model
+from rlrun.models.huggingface.model import HuggingFace
+from rlrun.models.networks import Model
+from rlrun.models.reference import SHARED, Reference
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore, load
 from rlrun.runs.files.disk import CHECKPOINTS, MANIFEST
 
@@ -28,7 +28,12 @@ REFERENCE = "algo.kl.reference"
 
 
 def unread_policy(
-    path: str, device: torch.device, setting: str = REFERENCE, *, problem: Problem
+    path: str,
+    device: torch.device,
+    setting: str = REFERENCE,
+    *,
+    problem: Problem,
+    learner: Model | None = None,
 ) -> Reference:
     """Stand in for a policy that was read once and is in the run's own state since.
 
@@ -37,21 +42,28 @@ def unread_policy(
         device: where the learner is.
         setting: that names it.
         problem: what it is a policy for.
+        learner: what has built the policy in training.
     """
-    return Reference(problem, device)
+    return Reference(problem, device, learner)
 
 
 def load_policy(
-    path: str, device: torch.device, setting: str = REFERENCE, *, problem: Problem
+    path: str,
+    device: torch.device,
+    setting: str = REFERENCE,
+    *,
+    problem: Problem,
+    learner: Model | None = None,
 ) -> Reference:
     """Read a policy; nothing of its run is imported or executed.
 
     Args:
         path: a run's directory, whose newest checkpoint is taken, or a checkpoint's; the directory
-            of a run's checkpoints means the run.
+            of a run's checkpoints means the run. Or that of a pretrained model.
         device: where the learner is.
         setting: that names it, for messages.
         problem: what it must be a policy for.
+        learner: what has built the policy in training.
 
     Raises:
         UserError: it is neither, or it is a policy for something else.
@@ -59,6 +71,8 @@ def load_policy(
     place = f"{setting}={path}"
     _require_directory(path, place, setting)
     directory = Path(path).resolve()
+    if is_model(directory):
+        return pretrained(directory, device, setting, problem=problem, learner=learner)
     is_checkpoint = (directory / MANIFEST).exists()
     if is_checkpoint:
         run = directory.parent.parent
@@ -69,11 +83,11 @@ def load_policy(
             raise UserError(f"{place} is no run, nor a checkpoint in one: no {name} in {run}")
     try:
         config = read_yaml(run / "config.yaml")
-        env_id = read_json(run / "run.json")["env_id"]
-        language = _language_of(config["env"]) if problem.language is not None else None
+        record = read_json(run / "run.json")
+        env_id, tokens = record["env_id"], record.get("tokens")
         action_units = "raw" if problem.discrete else config["env"]["action_units"]
         # Tokens are not normalised, and not all that learns from them has such settings.
-        scales = TOKENS if language is not None else config["algo"]["normalization"]
+        scales = TOKENS if tokens is not None else config["algo"]["normalization"]
         settings = {
             "model": config["model"],
             "clip": scales["clip"],
@@ -85,7 +99,7 @@ def load_policy(
             f"{place} is no run with a policy, nor a checkpoint of one: {reason}"
         ) from error
     if problem.language is not None:
-        if language is None or language.tokens != problem.language.tokens:
+        if tokens != problem.language.digest:
             raise UserError(f"{place} has other tokens than {problem.env_id}: it is of {env_id}")
     elif env_id != problem.env_id:
         raise UserError(f"{place} is a policy for {env_id}, not for {problem.env_id}")
@@ -99,7 +113,7 @@ def load_policy(
         for name, tensor in checkpoint.weights.items()
         if name.startswith(PREFIX)
     }
-    reference = Reference(problem, device)
+    reference = Reference(problem, device, learner)
     try:
         normalizer = checkpoint.state["algorithm.observation_normalizer"]
         reference.load_state_dict(
@@ -118,10 +132,39 @@ def load_policy(
     return reference
 
 
-def _language_of(env: dict[str, Any]) -> Language | None:
-    """Return the tokens of a run's environment; None: it is no task of language."""
-    task = targets.build(env, "env", ROOMS["env"])
-    return task.language if isinstance(task, TokenTask) else None
+def pretrained(
+    directory: Path, device: torch.device, setting: str, *, problem: Problem, learner: Model | None
+) -> Reference:
+    """Read a pretrained model as a frozen policy; the learner's own, if it has that, is shared.
+
+    Args:
+        directory: of the model.
+        device: where the learner is.
+        setting: that names it, for messages.
+        problem: what it must be a policy for.
+        learner: what has built the policy in training.
+
+    Raises:
+        UserError: it is no such model, or has other tokens.
+    """
+    if not isinstance(learner, HuggingFace):
+        raise UserError(f"{setting}={directory} is a pretrained model: model=huggingface")
+    reference = Reference(problem, device, learner)
+    unchanged = ObservationNormalizer(problem.obs_size, clip=TOKENS["clip"], enabled=False)
+    if learner.shares_with(directory):
+        reference.hold(learner.before_training(), unchanged, SHARED)
+        return reference
+    node = {**asdict(learner), "path": str(directory), "lora": None, "init": None}
+    del node["built"]
+    model = replace(learner, path=str(directory), lora=None, init=None)
+    try:
+        policy = model.policy(problem, torch.Generator())
+    except UserError as error:
+        reason = str(error).replace(model.place, f"{setting}={directory}", 1)
+        raise UserError(reason) from error
+    target = f"{HuggingFace.__module__}.{HuggingFace.__name__}"
+    reference.hold(policy, unchanged, {"_target_": target, **node})
+    return reference
 
 
 def _require_directory(path: str, place: str, setting: str) -> None:

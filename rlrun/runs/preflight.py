@@ -16,6 +16,7 @@ from rlrun.errors import UserError
 from rlrun.hardware.memory import memory_suffices, require_memory
 from rlrun.learning.contract import Context
 from rlrun.models.answer_key import AnswerKey
+from rlrun.models.huggingface.model import HuggingFace
 from rlrun.models.language_models import Transformer
 from rlrun.models.reference import Reference
 from rlrun.runs.opening import measure, open_envs
@@ -90,10 +91,12 @@ def make_context(
         hardware=experiment.hardware,
         streams=streams,
         read_table=partial(read_table, experiment.env),
-        load_policy=load_policy,
+        load_policy=partial(load_policy, learner=model),
         resumed=resumed,
-        initial=model.init if isinstance(model, Transformer) else None,
-        author=partial(AnswerKey, task) if isinstance(task, TokenTask) else None,
+        initial=model.init if isinstance(model, Transformer | HuggingFace) else None,
+        author=partial(AnswerKey, task)
+        if isinstance(task, TokenTask) and task.has_answers
+        else None,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rlrun.collectors.generation import Responses, write
 from rlrun.collectors.sampling import Sampling
@@ -86,6 +87,7 @@ class LanguageEvaluator:
         """
         self._task = task
         self._actor = actor
+        self._env: TokenEnv | None = None
 
     def play(
         self, episodes: int, *, seed: int, watch: Callable[[int], None] = unwatched
@@ -120,18 +122,22 @@ class LanguageEvaluator:
         judged = np.array(verdict.judgements)
         others = {
             "eval/outcome": float(judged[:, 0].mean()),
-            "eval/form": float(judged[:, 1].mean()),
+            "eval/format": float(judged[:, 1].mean()),
             "eval/truncated": 1.0 - float(greedy.complete.float().mean()),
             "eval/distinct": float(np.mean([len(texts) for texts in distinct]) / samples),
         }
-        transcripts = transcribed(prompts, greedy, verdict)
+        advantage = verdict.reward - tried.reward.view(episodes, samples).mean(1)
+        transcripts = transcribed(prompts, greedy, verdict, advantage)
         return Answers(
             verdict.reward.tolist(), greedy.lengths.tolist(), right, samples, others, transcripts
         )
 
     def make(self, episodes: int) -> TokenEnv:
-        """Make an environment of so many prompts."""
-        return TokenEnv(self._task, num_envs=episodes)
+        """Return an environment of so many prompts: the same again, whose judge is at work."""
+        if self._env is None or self._env.num_envs != episodes:
+            self.close()
+            self._env = TokenEnv(self._task, num_envs=episodes)
+        return self._env
 
     def write(
         self,
@@ -158,11 +164,22 @@ class LanguageEvaluator:
         )
 
     def close(self) -> None:
-        """Release nothing."""
+        """Let the judge go."""
+        if self._env is not None:
+            self._env.close()
 
 
-def transcribed(prompts: Prompts, responses: Responses, verdict: Verdict) -> list[dict[str, Any]]:
-    """Return some responses for people to read: the best, the worst, and others as they come."""
+def transcribed(
+    prompts: Prompts, responses: Responses, verdict: Verdict, advantage: Tensor
+) -> list[dict[str, Any]]:
+    """Return some responses for people to read: the best, the worst, and others as they come.
+
+    Args:
+        prompts: N of them.
+        responses: to each.
+        verdict: on them.
+        advantage: what each is paid more than is usual for its prompt, [N].
+    """
     order = sorted(range(len(prompts.texts)), key=lambda n: -verdict.reward[n].item())
     chosen = {
         "best": order[:SHOWN],
@@ -174,8 +191,10 @@ def transcribed(prompts: Prompts, responses: Responses, verdict: Verdict) -> lis
             "which": which,
             "prompt": prompts.texts[n],
             "response": verdict.texts[n],
+            "tokens": int(responses.lengths[n]),
             "complete": bool(responses.complete[n]),
             "reward": verdict.reward[n].item(),
+            "advantage": advantage[n].item(),
             **verdict.judgements[n]._asdict(),
         }
         for which, numbers in chosen.items()

@@ -244,6 +244,8 @@ class Run:
         if steps >= self.experiment.log_every_steps or self.finished:
             values = self._averager.values()
             self._require_finite(values)
+            if self.assembly.alarms is not None:
+                self.assembly.alarms.look(values)
             values |= self.stopwatch.drain()
             self.stopwatch.tick()
             # By the clock, so that evaluations and checkpoints since the last row count.

@@ -1,5 +1,6 @@
 """What many runs look like while they are trained: a live table in a terminal, else lines."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from rlrun.errors import printable
 from rlrun.loggers.progress import FRAME_SECONDS, Speed, duration, number
+from rlrun.runs.figures import with_spread
 from rlrun.runs.files.standing import Standing
 from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import Ending, Pool, stand
@@ -94,11 +96,12 @@ class RunTable:
         total = standing.total_steps
         speed = self._speeds[job].steps_per_s
         percent = min(100, 100 * standing.step // total)
-        returns = [standing.last_return, standing.best_return]
+        best = standing.best_return
         return [
             ProgressBar(total, min(standing.step, total), complete_style="cyan"),
             f"{percent} %",
-            *("" if value is None else number(value) for value in returns),
+            last_return(standing),
+            "" if best is None else number(best),
             f"{speed:,.0f}" if speed else "",
             duration(max(total - standing.step, 0) / speed) if speed else "",
         ]
@@ -164,13 +167,21 @@ class SweepDisplay:
         return " · ".join(parts)
 
 
+def last_return(standing: Standing) -> str:
+    """Write the return of a run's last evaluation beside its spread; empty: there is none yet."""
+    if standing.last_return is None:
+        return ""
+    deviation = math.nan if standing.return_std is None else standing.return_std
+    return with_spread(standing.last_return, deviation)
+
+
 def describe(ending: Ending) -> str:
-    """Say what became of a job: "finished, return 498.2 (final 500.0) in 1:02"."""
+    """Say what became of a job: "finished, return 498.2 ± 3.1 (final 500.0) after … in 1:02"."""
     standing, text = ending.standing, str(ending.status)
     if standing is not None and ending.status != "failed":
         if standing.last_return is not None:
-            text += f", return {number(standing.last_return)}"
-        if standing.final_return is not None:
+            text += f", return {last_return(standing)}"
+        if standing.final_return not in (None, standing.last_return):
             text += f" (final {number(standing.final_return)})"
         text += f" after {standing.step:,} steps in {duration(standing.time_s)}"
     return f"{text}: {ending.reason}" if ending.reason else text

@@ -14,15 +14,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rlrun.analysis.grouping import distinguishing
+from rlrun.analysis.stored_runs import flatten
 from rlrun.config import schema
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import read_json, read_yaml
 from rlrun.errors import UserError
 from rlrun.runs.counters import Counters
 from rlrun.runs.files import directory as run_directory
-from rlrun.runs.files.directory import PLAN, is_sweep
+from rlrun.runs.files.directory import FILES, is_sweep
 from rlrun.runs.files.disk import replacing
 from rlrun.runs.files.record import summary
+
+# The plan.
+PLAN = FILES["sweep"]
 
 # Characters of a run's name: file systems allow 255 of a directory's.
 LONGEST_NAME = 120
@@ -71,11 +76,28 @@ def sweep_name(words: Sequence[str]) -> str:
     Args:
         words: the command line's overrides ("algo=ppo,trpo", "seed=0,1").
     """
-    asked = sorted(word for word in words if not word.startswith(("seed=", "hardware", "hydra")))
+    asked = sorted(in_order(word) for word in words if decides(word) and key_of(word) != "seed")
     choices = [value for key, _, value in (word.partition("=") for word in asked) if key in NAMED]
     readable = re.sub(r"[^\w.,-]+", "-", "_".join(choices)).replace(",", "-")[:LONGEST_NAME]
     code = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:8]
     return f"{readable or 'sweep'}_{code}"
+
+
+def decides(word: str) -> bool:
+    """Tell whether a word of a command line decides what is computed."""
+    return re.split(r"[./@]", key_of(word))[0] not in (*BESIDE, "hydra")
+
+
+def key_of(word: str) -> str:
+    """Return the setting or group that a word of a command line is about."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def in_order(word: str) -> str:
+    """Return a word with its values in alphabetical order, as far as they are simple ones."""
+    key, equals, values = word.partition("=")
+    simple = re.fullmatch(r"[\w.,+-]*", values)
+    return f"{key}{equals}{','.join(sorted(values.split(',')))}" if simple else word
 
 
 def run_name(experiment: Experiment, own: Sequence[str]) -> str:
@@ -93,7 +115,7 @@ def run_name(experiment: Experiment, own: Sequence[str]) -> str:
         for key, _, value in (word.lstrip("+").partition("=") for word in own)
         if key not in NAMED
     ]
-    words = (re.sub(r"[^\w.=,-]+", "-", word) for word in (experiment.label, *settings))
+    words = (re.sub(r"[^\w.=,+-]+", "-", word) for word in (experiment.label, *settings))
     return f"{'_'.join(words)[:LONGEST_NAME]}_s{experiment.seed}"
 
 
@@ -143,8 +165,13 @@ def _make_run(place: Path, experiment: Experiment) -> None:
 
 
 def _is_same(config: Any, other: Mapping[str, Any]) -> bool:
-    """Say whether two configs make the same run, wherever and how fast."""
-    return isinstance(config, dict) and config_code(config) == config_code(other)
+    """Say whether two configs make the same run, wherever and how fast.
+
+    A setting that one of them has not was added by another version of rlrun.
+    """
+    if not isinstance(config, dict):
+        return False
+    return not distinguishing([flatten(config), flatten(other)], lambda key: decides(key))
 
 
 def config_code(config: Mapping[str, Any]) -> str:

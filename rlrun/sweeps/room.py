@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import torch
 
@@ -30,16 +31,18 @@ def slots(experiments: Sequence[Experiment]) -> list[str | None]:
     Returns:
         For each run of that time the GPU that it is to see; None: whatever its config says.
     """
-    hardware = experiments[0].hardware
-    gpus = visible_gpus() if hardware.device == "cuda" else []
-    if hardware.jobs != "auto":
-        count = hardware.jobs
+    wanted = [experiment.hardware for experiment in experiments]
+    gpus = visible_gpus() if any(each.device == "cuda" for each in wanted) else []
+    asked = [each.jobs for each in wanted if each.jobs != "auto"]
+    if asked:
+        count = min(asked)
     elif gpus:
         count = len(gpus)
     else:
         needed = max(map(bytes_of, experiments))
         by_memory = int(FILLED * available_memory() / needed)
-        count = min(available_cores() // (hardware.threads or 1), by_memory)
+        threads = max(each.threads or 1 for each in wanted)
+        count = min(available_cores() // threads, by_memory)
     count = max(1, min(count, len(experiments)))
     return [gpus[number % len(gpus)] if gpus else None for number in range(count)]
 
@@ -56,7 +59,8 @@ def visible_gpus() -> list[str]:
     """Return the GPUs that a run of this process could use, as CUDA_VISIBLE_DEVICES names them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+        names = (name.strip() for name in named.split(","))
+        return [*takewhile(lambda name: name not in ("", "-1"), names)]  # as CUDA reads it
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

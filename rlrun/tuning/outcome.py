@@ -125,6 +125,7 @@ def draw(study: optuna.Study, directory: Path) -> list[Path]:
     """
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len(complete) < FEWEST_TRIALS:
+        warn(f"no pictures of what matters: they need {FEWEST_TRIALS} complete trials")
         return []
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -29,6 +29,7 @@ from optuna.distributions import (
 from rlrun.config import schema
 from rlrun.config.files import read_yaml
 from rlrun.errors import UserError, did_you_mean
+from rlrun.sweeps.plan import key_of
 
 # Significant digits of a value.
 DIGITS = 6
@@ -41,12 +42,14 @@ def read_space(path: Path) -> dict[str, str]:
     """Read a search space: the range of each setting by its name.
 
     Raises:
-        UserError: it is no mapping of settings to ranges.
+        UserError: it is no mapping of settings to ranges, or one of them is none.
     """
     try:
-        return schema.convert(read_yaml(path), dict[str, str], path.name)
-    except (OSError, ValueError) as error:
+        space = schema.convert(read_yaml(path), dict[str, str], "the file")
+        distributions(space)
+    except (OSError, ValueError, UserError) as error:
         raise UserError(f"{path} is no search space: {error}") from error
+    return space
 
 
 def split(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -140,11 +143,6 @@ def parse(word: str) -> Override:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise UserError(f"{word}: {str(error).partition(chr(10))[0]}") from error
-
-
-def key_of(word: str) -> str:
-    """Return the setting or group that a word of a command line is about."""
-    return word.lstrip("+~").partition("=")[0]
 
 
 def nearest_point(

@@ -26,7 +26,7 @@ from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.disk import replacing
 from rlrun.tuning.space import distributions, rounded
 
-STUDY, JOURNAL, NAME = "study.json", "journal.log", "tune"
+JOURNAL, NAME = "journal.log", "tune"
 
 Sampler = Literal["tpe", "random", "cmaes"]
 Pruner = Literal["median", "halving", "none"]
@@ -66,7 +66,8 @@ def open_study(directory: Path, question: Question, *, evaluations: int) -> optu
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions(question.space)  # before anything is written
-    path = directory / STUDY
+    run_directory.require_own(directory, "study")
+    path = directory / run_directory.FILES["study"]
     try:
         with run_directory.shared(directory):
             if path.exists():

@@ -24,7 +24,7 @@ from rlrun.algos.groups.episode_update import EpisodeBatch
 from rlrun.collectors.segments import Segments
 from rlrun.errors import UserError
 
-every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo"])
+every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo", "cispo"])
 
 
 @every_algorithm
@@ -85,6 +85,7 @@ def test_ratios_are_measured_where_they_are_clipped(algo):
         "rloo": (change * mask).sum(0).exp(),
         "grpo": change[mask].exp(),
         "dapo": change[mask].exp(),
+        "cispo": change[mask].exp(),
         "gspo": ((change * mask).sum(0) / mask.sum(0)).exp(),
     }[algo]
     metrics = algorithm.update(transitions, progress=0.0)

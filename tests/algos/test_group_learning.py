@@ -1,4 +1,4 @@
-"""RLOO, GRPO, DAPO and GSPO learn, and with a flipped sign they do not."""
+"""RLOO, GRPO, DAPO, GSPO and CISPO learn, and with a flipped sign they do not."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from tiny import (
     trained_return,
 )
 
-every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo"])
+every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo", "cispo"])
 SETTINGS = {"epochs": 4, "episodes_per_minibatch": 8, "learning_rate": 1e-2}
 
 

@@ -17,7 +17,7 @@ from rlrun.data.rollout import Rollout
 from rlrun.learning.aggregation import minibatch_weights, step_weights
 
 both = pytest.mark.parametrize("actions", [CHOICE, BOX], ids=["discrete", "continuous"])
-every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo"])
+every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo", "cispo"])
 
 
 # ---------------------------------------------------------------------- the loss
@@ -68,6 +68,12 @@ def plain_loss(algo: str, algorithm, policy: nn.Module, rollout: Rollout) -> Ten
                 low, high = algorithm.clip_low, algorithm.clip_high
                 gain = sum(pessimistic(c.exp(), advantage, low, high) for c in changes)
                 loss -= (gain + bonus * entropies) / sum(lengths)
+            case "cispo":
+                low, high = algorithm.clip_low, algorithm.clip_high
+                gain = sum(
+                    c.exp().detach().clamp(1 - low, 1 + high) * advantage * c for c in changes
+                )
+                loss -= (gain + bonus * entropies) / sum(lengths)
             case "gspo":
                 ratio = torch.exp(sum(changes) / length)
                 gain = pessimistic(ratio, advantage, algorithm.clip_low, algorithm.clip_high)
@@ -88,7 +94,8 @@ CHANGES = {
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_a_step_is_one_on_the_loss_of_a_loop(algo, actions, changes):
     moved = 0.1 if actions is CHOICE else 0.03
-    algorithm, transitions = ready(algo, actions, moved=moved, **changes)
+    bounds = {"clip_low": 0.1, "clip_high": 0.1} if algo == "cispo" else {}
+    algorithm, transitions = ready(algo, actions, moved=moved, **bounds, **changes)
     rollout = rollout_of(algorithm, transitions)
     learner = algorithm.learners["policy"]
     expected, _ = torchs_step(
@@ -163,7 +170,7 @@ def test_at_ratio_one_every_step_has_the_gradient_of_its_own_advantage(algo):
         scores = advantage * logp * rollout.mask
         if algo == "rloo":
             return -scores.sum() / 8
-        if algo == "dapo":
+        if algo in ("dapo", "cispo"):
             return -scores.sum() / lengths.sum()
         return -(scores.sum(0) / lengths).mean()
 

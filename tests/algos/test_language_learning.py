@@ -60,7 +60,7 @@ def mean(shares: list[float]) -> float:
     return sum(shares) / len(shares)
 
 
-@pytest.mark.parametrize("algo", ["grpo", "rloo", "ppo", "reinforce", "dapo", "gspo"])
+@pytest.mark.parametrize("algo", ["grpo", "rloo", "ppo", "reinforce", "dapo", "gspo", "cispo"])
 def test_right_answers_are_learned(algo):
     shares = outcomes(60, f"algo={algo}", *FEWER_STEPS.get(algo, ()))
     assert mean(shares[:3]) < 0.35

@@ -8,7 +8,7 @@ from rlrun.errors import UserError
 FRACTION = r"must be in \[0, 1\]"
 COUNT, POSITIVE, NON_NEGATIVE = "must be at least 1", "must be positive", "must be at least 0"
 
-GROUPS = ["rloo", "grpo", "gspo", "dapo"]
+GROUPS = ["rloo", "grpo", "gspo", "dapo", "cispo"]
 SEGMENTS = ["a2c", "actor_critic_q", "actor_critic_td", "ppo", "ppo_kl", "trpo"]
 EVERY = [*SEGMENTS, "reinforce", *GROUPS]
 ADAM = ["ppo", "ppo_kl", "reinforce", *GROUPS]
@@ -28,13 +28,14 @@ CASES = [
     ("optimizer.max_grad_norm", 0.0, POSITIVE, ["a2c", *ADAM]),
     ("optimizer.alpha", 1.1, r"must be in \[0, 1\)", ["a2c"]),
     ("clip", 0.0, POSITIVE, ["ppo", "rloo", "grpo"]),
-    ("clip_low", 0.0, POSITIVE, ["dapo", "gspo"]),
+    ("clip_low", 0.0, POSITIVE, ["dapo", "gspo", "cispo"]),
     ("clip_high", 0.0, POSITIVE, ["dapo", "gspo"]),
     ("value_clip", -0.2, POSITIVE, ["ppo"]),
     ("stop_kl", 0.0, POSITIVE, ["ppo"]),
     ("kl.coefficient", -1.0, NON_NEGATIVE, ["ppo_kl", "rloo", "grpo", "gspo"]),
     ("kl.target", 0.0, POSITIVE, ["ppo_kl", "rloo", "grpo", "gspo"]),
-    ("kl.horizon", 0, COUNT, ["rloo", "grpo", "gspo"]),
+    ("kl.horizon", 0, COUNT, ["rloo", "grpo", "gspo", "cispo"]),
+    ("kl.refresh_every", 0, COUNT, ["rloo", "grpo", "gspo", "cispo"]),
     ("overlong_buffer", 0, COUNT, ["dapo"]),
     ("overlong_penalty", -1.0, NON_NEGATIVE, ["dapo"]),
     ("trust_region.max_kl", 0.0, POSITIVE, ["trpo"]),

@@ -64,7 +64,7 @@ def group_algorithm(name, **changes):
     return algorithm
 
 
-@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo", "rloo"])
+@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo", "rloo", "cispo"])
 def test_groups(name):
     """GC = A, and with GRPO's penalty A + β (π_ref/π_θ − 1)."""
     batch, network = episode_batch(), policy()
@@ -78,6 +78,29 @@ def test_groups(name):
     weight = MEAN_OF_MEANS
     loss, _ = algorithm.policy_loss(network, batch)
     assert_gradient(loss, network, coefficient, weight)
+
+
+@pytest.mark.parametrize("name", ["grpo", "gspo", "rloo", "cispo"])
+def test_a_penalty_of_k2(name):
+    """GC = A − β log π_θ/π_ref: the gradient of KL(π_θ ‖ π_ref)."""
+    batch, network = episode_batch(), policy()
+    algorithm = group_algorithm(name, **{"kl.estimator": "k2", "kl.place": "loss"})
+    loss, _ = algorithm.policy_loss(network, batch)
+    coefficient = ADVANTAGE - batch.kl_coefficient * (batch.logp - batch.reference_logp)
+    assert_gradient(loss, network, coefficient, MEAN_OF_MEANS)
+
+
+def test_cispo_far_from_the_policy_that_wrote():
+    """GC = clip(ρ, 1 − ε_low, 1 + ε_high) A, for every token."""
+    algorithm = group_algorithm("cispo")
+    algorithm.clip_low, algorithm.clip_high = 0.1, 0.2
+    network, batch = policy(), episode_batch()
+    batch = batch._replace(logp=batch.logp + 0.3 * torch.randn(T, N, generator=generator(9)))
+    ratio = (logp_now() - batch.logp).exp()
+    assert (ratio > 1.2).any()
+    assert (ratio < 0.9).any()
+    loss, _ = algorithm.policy_loss(network, batch)
+    assert_gradient(loss, network, ratio.clamp(0.9, 1.2) * ADVANTAGE, MEAN_OF_MEANS)
 
 
 def test_ppo():

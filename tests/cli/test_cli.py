@@ -169,6 +169,30 @@ MISTAKES = {
 }
 
 
+def test_a_users_file_with_the_name_of_one_of_ours_is_named(rlrun, tmp_path):
+    own = tmp_path / "mine" / "env" / "hopper.yaml"
+    own.parent.mkdir(parents=True)
+    ours = (conf_directory() / "env" / "hopper.yaml").read_text()
+    own.write_text(ours)
+    line = [
+        "--config-dir",
+        str(tmp_path / "mine"),
+        "algo=ppo",
+        "env=hopper",
+        "--cfg",
+        "job",
+        "-p",
+        "env",
+    ]
+    assert rlrun(*line)[0] == 0  # says the same
+    own.write_text(ours.replace("Hopper", "Walker2d"))
+    code, _, err = rlrun(*line)
+    assert code == 2
+    assert err == (
+        f"rlrun: {own} has the name of a file of rlrun's own, which counts: call it otherwise\n"
+    )
+
+
 @pytest.mark.parametrize("words", MISTAKES)
 def test_a_mistake_is_one_line_and_leaves_nothing(rlrun, users_conf, empty_directory, words):
     code, _, err = rlrun(*words.replace("CONF", users_conf).split())
@@ -298,7 +322,7 @@ def test_completion_answers(empty_directory):
 
 COMPLETIONS = {
     "rlrun ev": ["eval", "evaluation."],
-    "rlrun l": ["list", "log_every_steps=", "logger.", "logger="],
+    "rlrun l": ["language", "list", "log_every_steps=", "logger.", "logger="],
     "rlrun eval out": [],
     "rlrun eval run --ch": ["--checkpoint"],
     "rlrun eval run --episodes 3 --checkpoint b": ["best"],

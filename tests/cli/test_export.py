@@ -12,11 +12,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import safetensors.numpy
+import torch
 import yaml
-from running import experiment, fragile, small
+from languages import task_of
+from running import PLAIN, experiment, fragile, small
 
 from rlrun.envs.gym_env import FreshEachEpisode
 from rlrun.runs import api
+from rlrun.runs.export.formats import export_policy
 from rlrun.runs.trained import load_policy
 
 FILES = {
@@ -131,7 +134,7 @@ MISTAKES = {
     "export --to onnx": "the following arguments are required: run",
     "export run": "the following arguments are required: --to",
     "export run --to onx": "argument --to: no format 'onx'; did you mean 'onnx'?",
-    "export run --to gguf": "there is minari, onnx, safetensors, torch",
+    "export run --to gguf": "there is huggingface, minari, onnx, safetensors, torch",
     "export nowhere --to onnx": "no run at 'nowhere'",
     "export run --to onnx --checkpoint first": "invalid choice: 'first'",
     "export run --to onnx --episodes 3": "--episodes is of --to minari, not of --to onnx",
@@ -334,3 +337,29 @@ def test_a_hostile_run_is_refused(rlrun, run):
         assert err.count("\n") == 1
         assert "os.system" in err
     assert not Path("canary").exists()
+
+
+def test_a_policy_of_tokens_is_exported_too(tmp_path):
+    directory = tmp_path / "run"
+    sizes = ("algo.num_envs=8", "model.width=8", "model.heads=2", "total_steps=400")
+    rate = "algo.optimizer.learning_rate=0.1"  # so that it says different things
+    api.train(experiment(["algo=sft", "env=add", *PLAIN, *sizes, rate, f"run_dir={directory}"]))
+    policy = load_policy(directory)
+    env, prefixes = task_of("add").make_single(render_mode=None), []
+    for seed in range(20):
+        obs, _ = env.reset(seed=seed)
+        prefixes.append(obs)
+        for token in (seed % 10, 3):
+            obs, *_ = env.step(token)
+            prefixes.append(obs)
+    expected = policy.act(np.stack(prefixes))
+    assert len(set(expected.tolist())) > 1
+    (onnx,), (program,), weights = (export_policy(directory, to) for to in FILES)
+    session = onnxruntime.InferenceSession(onnx)
+    names = [each.name for each in session.get_inputs()]
+    got = session.run(["action"], dict(zip(names, [np.stack(prefixes)], strict=True)))[0]
+    assert got.tolist() == expected.tolist()
+    graph = torch.export.load(program).module()
+    assert graph(torch.from_numpy(np.stack(prefixes)))["action"].tolist() == expected.tolist()
+    described = json.loads(weights[1].read_text())
+    assert any("rlrun/models/transformer.py" in line for line in described["computation"])

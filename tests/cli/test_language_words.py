@@ -121,3 +121,28 @@ def test_an_evaluation_says_how_often_one_of_several_is_right(run, capsys):
     commands.run("eval", [str(run), "--episodes", "10", "--json"])
     figures = json.loads(capsys.readouterr().out)
     assert {"return", "outcome", "pass@1", "pass@8", "truncated", "distinct"} <= figures.keys()
+
+
+def test_what_a_policy_writes_is_a_page(run, capsys):
+    commands.run("eval", [str(run), "--samples", "--episodes", "6", "--json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["which"] for row in rows] == ["best"] * 4 + ["worst"] * 4 + ["random"] * 6
+    assert len({row["prompt"] for row in rows}) <= 6
+    commands.run("eval", [str(run), "--samples", "--episodes", "6"])
+    page = capsys.readouterr().out
+    assert [word for word in page.split() if word in ("best", "worst", "random")] == [
+        "best",
+        "worst",
+        "random",
+    ]
+    for row in rows:
+        assert row["prompt"] in page
+        assert f"{row['advantage']:.2f}" in page
+
+
+def test_a_policy_that_acts_has_no_page(tmp_path):
+    directory = tmp_path / "run"
+    words = ("algo=ppo", "env=cartpole", "total_steps=64", *PLAIN, f"run_dir={directory}")
+    api.train(experiment(list(words)))
+    with pytest.raises(UserError, match=r"^--samples: .* was trained to act, not to write$"):
+        commands.run("eval", [str(directory), "--samples"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from languages import actor_of, generator, policy_of, task_of
 
+from rlrun.collectors.engines import own
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.generation import Generation, Refill
 from rlrun.collectors.sampling import Sampling
@@ -21,9 +22,26 @@ AS_IT_IS = Sampling(temperature=1.0, top_k=None, top_p=1.0)
 N = 12
 
 
-def collect(task, policy, *, sampling=AS_IT_IS, group_size=1, refill=None, count=N, seed=3):
+def collect(
+    task,
+    policy,
+    *,
+    sampling=AS_IT_IS,
+    group_size=1,
+    refill=None,
+    count=N,
+    seed=3,
+    engine=own,
+    bound=2.0,
+):
     """What is written to N prompts, and by whom."""
-    spec = Generation(group_size=group_size, sampling=sampling, refill=refill)
+    spec = Generation(
+        group_size=group_size,
+        sampling=sampling,
+        engine=engine,
+        truncated_importance=bound,
+        refill=refill,
+    )
     shape = spec.shape(Problem.of_prompts(task), count)
     collector = spec.open(TokenEnv(task, num_envs=count), shape, seed=seed)
     return collector.collect(actor_of(policy)), collector

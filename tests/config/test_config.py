@@ -27,6 +27,14 @@ PAIRS = {
     f"{algo}_{env}": (algo, env) for algo in choices(CONF / "algo") for env in choices(CONF / "env")
 }
 
+# What has no value of its own; nothing is read where it is built.
+MUST_BE_SAID = {
+    "gym": ["env.id=CartPole-v1"],
+    "pairs": ["collector.path=pairs.jsonl"],
+    "prompts": ["env.path=prompts.jsonl"],
+    "huggingface": ["model.path=model"],
+}
+
 NAMES = {"algo": "ppo", "env": "cartpole", "advantage": "gae", "label": "ppo_cartpole"}
 
 
@@ -46,8 +54,7 @@ def loaded(*overrides: str) -> Experiment:
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_builds(group, name):
     overrides = ["env=cartpole", f"{group}={name}"]
-    if name == "gym":
-        overrides.append("env.id=CartPole-v1")
+    overrides += MUST_BE_SAID.get(name, [])
     experiment = loaded(*overrides)
     node = experiment.config.get(group)
     if name == "none":
@@ -124,10 +131,19 @@ def test_every_file_begins_with_its_line_of_help(path):
     assert 10 < len(first_comment(path)) <= 100
 
 
+def brought_by(algo):
+    """The choices that an algorithm's file brings along, also by the file that it is made of."""
+    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text())["defaults"]
+    found = {}
+    for entry in defaults:
+        if entry != "_self_":
+            found |= brought_by(entry) if isinstance(entry, str) else entry
+    return found
+
+
 @pytest.mark.parametrize("algo", choices(CONF / "algo"))
 def test_an_algorithm_brings_its_parts_and_the_command_line_wins(algo):
-    defaults = yaml.safe_load((CONF / "algo" / f"{algo}.yaml").read_text())["defaults"]
-    brought = {key: name for entry in defaults if entry != "_self_" for key, name in entry.items()}
+    brought = brought_by(algo)
     parts = ("collector", "model", "advantage")
     groups = [group for group in parts if f"/{group}@_global_.{group}" in brought]
     usual = {group: brought[f"/{group}@_global_.{group}"] for group in groups}

@@ -12,7 +12,7 @@ from rlrun.errors import UserError
 NAMES = sorted(
     path.stem
     for path in (conf_directory() / "env").glob("*.yaml")
-    if "rlrun.envs.tokens" in path.read_text()
+    if "/prompts@_here_: procedural" in path.read_text()
 )
 # Tasks with several right answers, and the rewards that they have not.
 SEVERAL = {"brackets": ("fraction",), "countdown": ("fraction", "prefix")}
@@ -88,12 +88,12 @@ def test_shares_of_an_answer():
     task = task_of("copy")
     judge = task.judge
     # Three digits and the end are four places.
-    assert judge("C123=", "123", complete=True)[2:] == (1.0, 1.0)
-    assert judge("C123=", "153", complete=True)[2:] == (0.75, 0.25)
-    assert judge("C123=", "12", complete=True)[2:] == (0.5, 0.5)
-    assert judge("C123=", "123", complete=False)[2:] == (0.75, 0.75)
-    assert judge("C123=", "12345", complete=True)[2:] == (0.5, 0.5)
-    assert judge("C123=", "", complete=True)[2:] == (0.0, 0.0)
+    assert judge("C123=", "123", complete=True)[2:4] == (1.0, 1.0)
+    assert judge("C123=", "153", complete=True)[2:4] == (0.75, 0.25)
+    assert judge("C123=", "12", complete=True)[2:4] == (0.5, 0.5)
+    assert judge("C123=", "123", complete=False)[2:4] == (0.75, 0.75)
+    assert judge("C123=", "12345", complete=True)[2:4] == (0.5, 0.5)
+    assert judge("C123=", "", complete=True)[2:4] == (0.0, 0.0)
     assert judge("C123=", "C=", complete=True).form == 0.0
 
 

@@ -22,7 +22,7 @@ from rlrun.runs.policies import load_policy, unread_policy
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 CPU = torch.device("cpu")
-every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo"])
+every_penalised = pytest.mark.parametrize("algo", ["rloo", "grpo", "gspo", "cispo"])
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_in_the_loss_it_is_weighed_like_the_step_it_belongs_to(algo, tmp_path):
     loss = torch.zeros(())
     for i in range(4):
         terms = [(logp[t, i] - reference_logp[t, i]) ** 2 / 2 for t in range(lengths[i])]
-        loss += 0.5 * sum(terms) / (4 if algo == "rloo" else 4 * lengths[i])
+        loss += 0.5 * sum(terms) / {"rloo": 4, "cispo": lengths.sum()}.get(algo, 4 * lengths[i])
     (gradient,) = torch.autograd.grad(loss, theta)
     assert gradient.norm() > 0.01
 
@@ -214,6 +214,39 @@ def test_it_pulls_a_policy_to_the_reference(make_env, algo, estimator, place, tm
     divergence = [m["policy/reference_kl"].item() for m in learn(algorithm, collector, 20)]
     assert divergence[0] > 0.02
     assert divergence[-1] < 0.3 * divergence[0]
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_a_refreshed_reference_is_the_policy_of_that_iteration(normalized, tmp_path):
+    settings = {
+        "reference": moved_policy(Corridor, tmp_path),
+        "refresh_every": 2,
+        "learning_rate": 1e-2,
+        "normalization.observation": normalized,
+    }
+    algorithm, collector = penalised(control(Corridor, 4), "grpo", **settings)
+    saved, divergence = [], []
+    for _ in range(5):
+        saved.append({name: part.state_dict() for name, part in algorithm.parts.items()})
+        divergence.append(learn(algorithm, collector, 1)[0]["policy/reference_kl"].item())
+    assert min(divergence[:2]) > 0.01
+    assert divergence[2] == pytest.approx(0.0, abs=1e-6)  # after two iterations, and again
+    assert divergence[3] > 1e-5
+    assert divergence[4] == pytest.approx(0.0, abs=1e-6)
+    ages = [state["reference_age"]["iterations"] for state in saved]
+    assert ages == [0, 1, 0, 1, 0]
+    # A state stays what it was.
+    first, second, third = (state["reference"]["weights"] for state in saved[:3])
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(second[name], third[name]) for name in first)
+
+
+def test_a_reference_of_another_size_cannot_be_replaced(tmp_path):
+    path = moved_policy(Corridor, tmp_path)
+    wide = small_model(hidden_sizes=[16])
+    message = r"^algo\.kl\.refresh_every: .*/moved is a network of other sizes than model=…"
+    with pytest.raises(UserError, match=message):
+        penalised(control(Corridor, 4), "grpo", reference=path, refresh_every=2, model=wide)
 
 
 def test_an_adapted_coefficient_follows_the_kl(tmp_path):

@@ -24,6 +24,9 @@ class Recorder:
     def picture(self, name, path):
         self.calls.append(("picture", name, path))
 
+    def samples(self, rows, step):
+        self.calls.append(("samples", rows, step))
+
     def close(self, status, figures):
         self.calls.append(("close", status, figures))
 

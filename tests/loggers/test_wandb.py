@@ -116,6 +116,38 @@ def test_pictures_are_media_at_the_last_step(info, tmp_path):
     assert copy.read_bytes() == (tmp_path / "curves.png").read_bytes()
 
 
+SAMPLES = [
+    {"which": "best", "prompt": "1+1=", "response": "2", "reward": 1.0, "complete": True},
+    {"which": "worst", "prompt": "1+2=", "response": "", "reward": 0.0, "complete": False},
+]
+
+
+def test_what_was_written_is_a_table_once_a_step(info):
+    logger = spec().open(info, None)
+    log(logger, ROWS[:2])
+    logger.samples(SAMPLES, 20)
+    state = logger.state_dict()
+    logger.close("interrupted", {})
+    wandb.teardown()
+    record = JsonlLogger(info.directory / "metrics.jsonl", None)
+    log(record, ROWS[:1])
+    record.close("interrupted", {})
+    resumed = spec().open(info, state)  # from before that evaluation
+    log(resumed, ROWS[1:2])
+    resumed.samples(SAMPLES, 20)
+    log(resumed, ROWS[2:3])
+    resumed.samples(SAMPLES[:1], 30)
+    resumed.close("finished", {})
+    files = run_files(info)
+    assert [row for file in files for row in file.logged()] == ROWS[:3]
+    tables = [file.media()["eval/samples"] for file in files]
+    assert [step for step, _ in tables] == [20, 30]
+    (path,) = info.directory.glob(f"wandb/offline-run-*/files/{tables[0][1]['path']}")
+    content = json.loads(path.read_text())
+    assert content["columns"] == list(SAMPLES[0])
+    assert content["data"] == [list(row.values()) for row in SAMPLES]
+
+
 FIGURES = {
     "checkpoint": "step-000000002048",
     "step": 2048,

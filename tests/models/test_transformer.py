@@ -63,6 +63,43 @@ def test_padding_above_and_below_changes_nothing():
         assert torch.allclose(got, expected[:, n], atol=1e-5)
 
 
+@pytest.mark.parametrize("blank", [True, False])
+@pytest.mark.parametrize("length", [1, T])
+def test_prompts_that_are_alike_are_read_once(length, blank):
+    policy, four = policy_of(TASK).requires_grad_(True), random_sequences(TASK, 4, length)
+    if not blank:
+        four = replace(four, blank=torch.zeros_like(four.blank))
+    numbers = torch.tensor([0, 1, 2, 3] * 3)[torch.randperm(12, generator=generator())]
+    response = torch.randint(TASK.language.size, (length, 12), generator=generator(5))
+    tokens = torch.cat([four.tokens[: four.prompt_rows, numbers], response])
+    obs = replace(four, tokens=tokens, blank=four.blank[numbers])
+    weight = torch.randn(length, 12, generator=generator(6))
+    read: list[int] = []
+    hook = policy.reader.decoder.embedding.register_forward_hook(
+        lambda module, arguments, output: read.append(output.shape[0] * output.shape[1])
+    )
+
+    def logp_and_gradient(obs):
+        logp = policy(obs).log_prob(obs.tokens[-length:])
+        return logp, torch.autograd.grad((weight[:, : logp.shape[1]] * logp).sum(), parameters)
+
+    parameters = list(policy.parameters())
+    together, gradient = logp_and_gradient(obs)
+    assert sum(read) == 4 * four.prompt_rows + 12 * (length - 1)
+    hook.remove()
+    alone = torch.cat(
+        [
+            policy(obs.columns(torch.tensor([n]))).log_prob(obs.tokens[-length:, n : n + 1])
+            for n in range(12)
+        ],
+        1,
+    )
+    assert torch.allclose(together, alone, atol=1e-5)
+    expected = torch.autograd.grad((weight * alone).sum(), parameters)
+    for got, wanted in zip(gradient, expected, strict=True):
+        assert torch.allclose(got, wanted, atol=1e-4)
+
+
 def test_later_tokens_are_not_seen():
     policy, obs = policy_of(TASK), random_sequences(TASK, 4, T)
     changed = obs.tokens.clone()

@@ -20,9 +20,9 @@ from rlrun.errors import UserError
 # Their loss is a mean over a given number of rows: 1/T of the gradient, if episodes have T steps.
 OVER_ROWS = ["a2c", "actor_critic_q", "actor_critic_td", "ppo", "ppo_kl", "trpo"]
 # Theirs is an aggregate of episodes, which may differ in length.
-OVER_EPISODES = ["dapo", "grpo", "gspo", "reinforce", "rloo"]
+OVER_EPISODES = ["cispo", "dapo", "grpo", "gspo", "reinforce", "rloo"]
 ALL = OVER_ROWS + OVER_EPISODES
-WITHOUT_CRITIC = ["dapo", "grpo", "gspo", "rloo"]
+WITHOUT_CRITIC = ["cispo", "dapo", "grpo", "gspo", "rloo"]
 
 # Discounted from step t: unbiased, if steps are weighed with γ^t.
 FROM_THE_STEP = {

@@ -1,15 +1,18 @@
 """Evaluation on an environment whose returns can be counted by hand."""
 
 import re
+from contextlib import closing
 from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from running import PLAIN, experiment
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial import SerialVectorEnv
+from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import Episodes, play_episodes, which_limit
 
 
@@ -111,3 +114,18 @@ def test_says_which_limit_counts(time_limit, max_length, said):
     else:
         assert re.search(said, line)
         assert "\n" not in line
+
+
+@pytest.mark.parametrize("model", ["transformer", "mlp"])
+def test_single_steps_of_language_are_evaluated_on_prompts_that_training_never_sees(model):
+    words = ("algo=ppo", "env=add", "collector=segments", f"model={model}", *PLAIN)
+    assembly = Assembly(experiment(list(words)), None)
+    task, count = assembly.experiment.env, 40
+    with closing(assembly), closing(assembly.evaluator.make(count)) as env:
+        observed = {True: env.reset(0), False: assembly.env.reset(0)}
+        for held_out, obs in observed.items():
+            shape = (obs.shape[0], -1, task.language.size + 1)
+            for places in obs.view(shape).argmax(-1).tolist():
+                prompt = task.vocabulary.decode(p for p in places if p != task.language.size)
+                assert task.is_held_out(prompt) is held_out
+        assert len(assembly.evaluator.play(count, seed=0).returns) == count

@@ -4,9 +4,12 @@ import itertools
 import json
 
 import pytest
+import torch
+from languages import actor_of, policy_of, task_of
 
+from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.runs.files.samples import Samples
-from rlrun.runs.responses import Answers, pass_at
+from rlrun.runs.responses import AS_IT_IS, Answers, LanguageEvaluator, pass_at, repeated
 
 
 @pytest.mark.parametrize(("n", "right"), [(5, 0), (5, 1), (5, 2), (5, 5), (8, 3)])
@@ -25,6 +28,25 @@ def test_metrics():
     assert said["eval/pass@1"] == pytest.approx(0.25)
     assert said["eval/pass@8"] == 0.5
     assert said["eval/outcome"] == 0.5
+
+
+def test_an_advantage_is_what_a_response_is_paid_over_those_drawn_to_its_prompt():
+    task = task_of("add", samples=4, reward="fraction")
+    evaluator = LanguageEvaluator(task, lambda: actor_of(policy_of(task)))
+    answers = evaluator.play(6, seed=0)
+    rows = {row["prompt"]: row for row in answers.transcripts}
+    env, generator = TokenEnv(task, num_envs=6), torch.Generator().manual_seed(0)
+    prompts = env.prompts(range(6), held_out=True)
+    drawn = evaluator.write(repeated(prompts, 4), AS_IT_IS, generator)
+    texts = [text for text in prompts.texts for _ in range(4)]
+    paid = env.judge(texts, drawn.tokens, drawn.complete).reward.view(6, 4).mean(1)
+    assert paid.std() > 0
+    for prompt, mean in zip(prompts.texts, paid.tolist(), strict=True):
+        row = rows[prompt]
+        assert row["advantage"] == pytest.approx(row["reward"] - mean, abs=1e-6)
+    rewards = [row["reward"] for row in answers.transcripts]
+    assert rewards[:4] == sorted(answers.returns)[::-1][:4]
+    assert rewards[4:8] == sorted(answers.returns)[:4]
 
 
 def test_samples_of_a_part_that_is_done_again_are_not_there_twice(tmp_path):

@@ -49,6 +49,20 @@ def test_compiling_is_announced_where_something_is_compiled(
     assert ("compile_s" in record(tmp_path / "run")) is compiles
 
 
+EAGER = """
+import sys, rlrun
+for words in sys.argv[1:]:
+    rlrun.train(words.split())
+assert not {"sympy", "torch._dynamo", "torch._inductor"} & set(sys.modules), "seconds for nothing"
+"""
+
+
+def test_what_is_not_compiled_does_without_the_compiler(tmp_path):
+    short = ("total_steps=160", "evaluation.episodes=1")
+    words = [" ".join(small("hopper", *short, algo=algo)) for algo in ("ppo", "trpo", "sac")]
+    subprocess.run([sys.executable, "-c", EAGER, *words], cwd=tmp_path, check=True)
+
+
 def test_a_signal_after_the_last_look_at_it_costs_no_step(monkeypatch, tmp_path, capsys):
     save_if_due = Run.save_if_due
 

@@ -14,9 +14,11 @@ WORDS = ["algo=ppo,a2c", "env=cartpole", "total_steps=1e6", "seed=0,1"]
 
 def test_the_same_words_name_the_same_sweep_whatever_their_order_and_seeds():
     name = sweep_name(WORDS)
-    assert name.startswith("ppo-a2c_cartpole_")
+    assert name.startswith("a2c-ppo_cartpole_")
     assert sweep_name([*WORDS[::-1][1:], "seed=0,1,2,3"]) == name
     assert sweep_name([*WORDS, "hardware.jobs=2", "hydra/launcher=joblib"]) == name
+    assert sweep_name(["algo=a2c,ppo", *WORDS[1:]]) == name
+    assert sweep_name([*WORDS, "logger=wandb", "tags=[a]", "checkpoint.every_seconds=5"]) == name
     others = [[*WORDS, "algo.gamma=0.9"], ["algo=ppo", *WORDS[1:]], [*WORDS[:2], *WORDS[3:]]]
     assert len({name, *map(sweep_name, others)}) == 4
     assert sweep_name(["seed=0,1"]).startswith("sweep_")
@@ -29,6 +31,7 @@ def test_a_run_is_named_after_its_label_its_own_settings_and_its_seed():
     assert run_name(job, []) == "ppo_cartpole_td_s3"
     own = ["algo.gamma=0.9", "model.hidden_sizes=[8,8]", "advantage=td", "seed=3"]
     assert run_name(job, own) == "ppo_cartpole_td_gamma=0.9_hidden_sizes=-8,8-_s3"
+    assert run_name(job, ["algo.x=1e+30"]) == "ppo_cartpole_td_x=1e+30_s3"
     assert len(run_name(job, [f"algo.x={'9' * 300}"])) < 255
 
 
@@ -54,6 +57,16 @@ def test_a_job_with_another_config_is_another_run(tmp_path):
     assert one.directory != other.directory
     assert other.directory.name.startswith("ppo_cartpole_s0_")
     assert add_run(tmp_path, experiment(words), []) == other
+
+
+def test_a_run_without_a_setting_that_came_later_is_the_same_job(tmp_path):
+    job = experiment(small("cartpole", "seed=3"))
+    first = add_run(tmp_path, job, ["seed=3"])
+    lines = (first.directory / "config.yaml").read_text().splitlines(keepends=True)
+    earlier = [line for line in lines if "stop_kl" not in line]
+    assert len(earlier) == len(lines) - 1
+    (first.directory / "config.yaml").write_text("".join(earlier))
+    assert add_run(tmp_path, job, ["seed=3"]) == first
 
 
 def test_a_run_of_the_users_own_directory_is_found_again_and_no_other_is_taken(tmp_path):

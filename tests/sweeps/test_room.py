@@ -27,6 +27,11 @@ def test_there_are_as_many_runs_at_a_time_as_cores(machine):
     assert room.slots([planned("hardware.threads=2")] * 9) == [None] * 2
     assert room.slots([planned("hardware.threads=8")] * 9) == [None]
     assert room.slots([planned("hardware.jobs=6")] * 9) == [None] * 6
+    # The most modest of several wishes is everybody's.
+    assert room.slots([*jobs, planned("hardware.threads=2")]) == [None] * 2
+    assert (
+        room.slots([*jobs, *[planned(f"hardware.jobs={count}") for count in (3, 2)]]) == [None] * 2
+    )
 
 
 def test_there_are_as_many_runs_as_the_memory_carries(machine):
@@ -47,6 +52,8 @@ def test_each_gpu_has_a_run_or_several(machine):
     assert room.slots(jobs) == ["4", "7"]
     jobs = [experiment(small("cartpole", "hardware=gpu", "hardware.jobs=3"))] * 9
     assert room.slots(jobs) == ["4", "7", "4"]
+    machine.setenv("CUDA_VISIBLE_DEVICES", "4,-1,7")  # CUDA reads no further
+    assert room.visible_gpus() == ["4"]
     one = [experiment(small("cartpole", "hardware=gpu", "hardware.device=cuda:1"))] * 9
     assert set(room.slots(one)) == {None}
 

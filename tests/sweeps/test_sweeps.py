@@ -4,7 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -65,8 +68,12 @@ def logged_step(directory: Path) -> int:
 
 
 def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
-    code, output = run(tmp_path, *words("total_steps=256", "seed=0,1"))
-    assert code == 0, output
+    # As from a shell; elsewhere, workers are forked from the server of the tests.
+    command = [sys.executable, "-m", "rlrun", *words("total_steps=256", "seed=0,1,0")]  # two runs
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "2 of 2 runs finished in sweep" in output
     first = runs(tmp_path)
     assert set(first) == {"ppo_cartpole_s0", "ppo_cartpole_s1"}
     assert [record(path)["status"] for path in first.values()] == ["finished"] * 2
@@ -129,7 +136,7 @@ def stints(directory: Path) -> list[dict]:
 
 
 def test_a_sweep_that_is_killed_altogether_is_finished_by_the_same_words(tmp_path):
-    line = words("total_steps=6_400", "checkpoint.every_seconds=0.2", "seed=0,1")
+    line = words("total_steps=3_200", "checkpoint.every_seconds=0.2", "seed=0,1")
     process = Process(line, tmp_path)
     wait_until(lambda: any(rows(path) > 12 for path in runs(tmp_path).values()))
     killed = {path: record(path)["pid"] for path in runs(tmp_path).values()}
@@ -161,7 +168,7 @@ def test_workers_save_their_runs_when_their_pool_is_gone(tmp_path):
 
 
 def test_the_same_sweep_started_twice_shares_the_work(tmp_path):
-    line = words("total_steps=6_400", "seed=0,1,2")
+    line = words("total_steps=3_200", "seed=0,1,2")
     line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
     processes = [Process(line, tmp_path) for _ in range(2)]
     # One of each: the directory of a run that has begun is locked.
@@ -256,6 +263,18 @@ def rows_since(tmp_path: Path, pids: list[int]) -> bool:
         if said["status"] == "running" and said["pid"] not in pids and rows(directory) > 3:
             return True
     return False
+
+
+def test_a_directory_that_has_a_run_or_a_study_has_no_sweep(tmp_path):
+    for kind in ("run", "study"):
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / f"{kind}.json").write_text("{}")
+        before = sorted((tmp_path / "sweep").iterdir())
+        code, output = run(tmp_path, *words("total_steps=256", "seed=0,1"))
+        assert code == 2
+        assert f"sweep is the directory of a {kind}: a sweep needs another one\n" in output
+        assert sorted((tmp_path / "sweep").iterdir()) == before
+        shutil.rmtree(tmp_path / "sweep")
 
 
 @pytest.mark.parametrize("word", ["hardware.jobs=0", "hardware.jobs=some"])

@@ -107,3 +107,11 @@ def test_the_nearest_point_is_in_the_space_as_far_as_there_is_one():
         "algo.clip": 0.2,
         "algo.horizon": 96,
     }
+
+
+@pytest.mark.parametrize("content", ["- 1\n", "algo.gamma: interval(0.9\n", "algo.gamma: 0.9\n"])
+def test_a_file_that_is_no_space_is_named(tmp_path, content):
+    path = tmp_path / "ppo.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=rf"^{path} is no search space: [^\n]*$"):
+        read_space(path)

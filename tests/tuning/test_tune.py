@@ -92,7 +92,7 @@ def test_the_best_values_are_written_and_proved(tmp_path, monkeypatch):
     assert f"\n  +env.options.worth={worth}\n" in output
 
     # The file makes the run of the trial again.
-    use = re.search(r"They are in study/tuned/study.yaml. Next:\n  rlrun (.*)\n", output)[1]
+    use = re.search(r"They are in study/tuned/best_study.yaml. Next:\n  rlrun (.*)\n", output)[1]
     code, said = run(tmp_path, *shlex.split(use), "seed=7", "run_dir=again")
     assert code == 0, said
     again = read_yaml(tmp_path / "again" / "config.yaml")
@@ -313,20 +313,24 @@ def test_what_is_no_study_is_one_line(tmp_path):
     code, output = run(tmp_path, *line)
     assert (code, output.count("\n")) == (2, 1)
     assert "study/journal.log is no journal of a study" in output
+    (tmp_path / "study" / "study.json").rename(tmp_path / "study" / "sweep.json")
+    code, output = run(tmp_path, *line)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "study is the directory of a sweep: a study needs another one" in output
 
 
 def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):
-    task = "inverted_double_pendulum"
+    task, study = "inverted_double_pendulum", tmp_path / "ppo_pendulum"  # as a pair of rlrun's own
     line = ["tune", *small(task, "total_steps=64", "algo.clip=interval(0.1,0.3)")]
     line.remove("algo.horizon=32")  # which the collector's is
-    line += ["--trials", "1", "--seeds", "7", *SEARCH_ONLY, "--dir", "study"]
+    line += ["--trials", "1", "--seeds", "7", *SEARCH_ONLY, "--dir", "ppo_pendulum"]
     code, output = run(tmp_path, *line)
     assert code == 0, output
-    found = as_words(rounded(trials(tmp_path / "study")[0].params))
+    found = as_words(rounded(trials(study)[0].params))
     words = shlex.split(re.search(r"Next:\n  rlrun (.*)\n", output)[1])
-    assert words[:2] == ["--config-dir", "study"]
+    assert words[:2] == ["--config-dir", "ppo_pendulum"]
     for own in ([], ["algo.horizon=64"]):
-        there = compose_plain([*words[2:], *own, "seed=7"], [tmp_path / "study"])
+        there = compose_plain([*words[2:], *own, "seed=7"], [study])
         trial = compose_plain([*line[1:-10], *found, *own, "seed=7"], [])
         assert there == {**trial, "tuned_on": [7]}
         assert there["algo"]["normalization"]["observation"] is False  # the pair's

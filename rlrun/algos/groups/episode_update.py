@@ -139,9 +139,14 @@ class EpisodeUpdate:
         self._shuffle = context.streams.minibatch
         self.agent = Agent(context, algorithm, critics=False)
         self.penalty = ReferencePenalty(
-            kl, self.agent.networks.policy, context.load_policy, self.agent.device
+            kl,
+            self.agent.networks.policy,
+            self.agent.observation_normalizer,
+            context.load_policy,
+            self.agent.device,
         )
         if not context.resumed:
+            self.penalty.require_refreshable()
             made_up = self.agent.made_up_rollout()
             warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
         self.policy = learner_of(shape)(
@@ -203,6 +208,7 @@ class EpisodeUpdate:
             columns = [pad(column, length) for column in whole]
             batches = EpisodeBatch(*take_columns(episodes, *columns))
             history.append(self.policy.fit(batches, learning_rate))
+        self.penalty.grow_older()
         return {
             **summarize(history),
             **spread_metrics(rollout, self._shape.group_size),

@@ -12,9 +12,9 @@ gains from moving away from π_old, the penalty how far all of them lead away fr
 
 Departures: the return may be discounted (``gamma``); other estimators, aggregations and KL
 penalties can be chosen; an entropy bonus; there is no reference policy unless one is given, and it
-is not replaced during a run; the details of PPO in control (``ppo.py``): orthogonal
-initialisation, normalised observations, Adam with ε = 1e-5, a falling step size, a bounded gradient
-norm.
+is replaced during a run only with ``kl.refresh_every``; the details of PPO in control (``ppo.py``):
+orthogonal initialisation, normalised observations, Adam with ε = 1e-5, a falling step size, a
+bounded gradient norm.
 """
 
 from dataclasses import dataclass

@@ -19,6 +19,7 @@ from rlrun import loops
 from rlrun.algos.preference.imitation import Imitation, WeightedSteps, reference_of
 from rlrun.config.types import Count
 from rlrun.data.rollout import Transitions
+from rlrun.data.sequences import Sequences
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.optimizers import Adam
@@ -50,6 +51,7 @@ class Distill:
 
     def policy_loss(self, policy: PolicyFunction, batch: WeightedSteps) -> LossAndMetrics:
         """L(θ) = Σ w KL(π_θ ‖ π_T)."""
+        assert isinstance(batch.obs, Sequences)
         distribution = policy(batch.obs)
         with torch.no_grad():
             teacher = self.teacher(batch.obs)

@@ -7,11 +7,16 @@ Model" (arXiv:2305.18290), eq. 7. Of two responses y_w and y_l to a prompt the f
     Δ = log π_θ(y_w)/π_ref(y_w) − log π_θ(y_l)/π_ref(y_l)
 
 with ε = 0; ε > 0 is "conservative" DPO, for which an ε of the pairs are the wrong way round
-(Mitchell 2023). The gradient coefficient is GC = β (σ(−β Δ) − ε), with + for y_w and − for y_l.
+(Mitchell 2023; ``algo=cdpo`` is this with ε = 0.1). The gradient coefficient is
+GC = β (σ(−β Δ) − ε), with + for y_w and − for y_l.
 
 The reference writes the responses, and the judge ranks them: of each group the best and the worst
-are a pair. Departures: with ``length_normalized`` the log-ratios are means over a response's tokens
-(as in Shao et al. 2024; TRL's "sigmoid_norm"), so that a long one is not told apart by its length.
+are a pair; or a file has pairs (``collector=pairs``).
+
+Departures: with ``length_normalized`` the log-ratios are means over a response's tokens (as in Shao
+et al. 2024; TRL's "sigmoid_norm"), so that a long one is not told apart by its length; each GC is
+then over |o|. Where IPO (``ipo.py``) has a square of the same Δ, this has a sigmoid: both are one
+loss on ``pairs.py: log_ratios``, which is where lengths are normalised for either.
 """
 
 from dataclasses import dataclass

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from rlrun.data.minibatches import all_rows, take
 from rlrun.data.normalize import Normalization
+from rlrun.data.packing import Packed, pack
 from rlrun.data.rollout import Rollout, Transitions
-from rlrun.data.sequences import Observations
+from rlrun.data.sequences import Observations, Sequences
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, step_weights
@@ -24,6 +25,7 @@ from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
+from rlrun.models.language import TokenPolicy
 from rlrun.models.reference import Reference
 
 
@@ -31,12 +33,12 @@ class WeightedSteps(NamedTuple):
     """B steps of responses.
 
     Attributes:
-        obs: steps of sequences.
+        obs: steps of sequences, packed or not.
         action: tokens, [B].
         weight: w GC of each step, [B].
     """
 
-    obs: Observations
+    obs: Observations | Packed
     action: Tensor
     weight: Tensor
 
@@ -75,19 +77,21 @@ def no_advantage(rollout: Rollout, *, gamma: float) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(rollout.reward), torch.zeros_like(rollout.reward)
 
 
-def agent_of(context: Context, name: str) -> Agent:
+def agent_of(context: Context, name: str, *, recorded: bool = False) -> Agent:
     """Build a policy that writes responses, and learns neither a value nor an advantage.
 
     Args:
         context: the other parts of the run.
         name: of the algorithm, for messages.
+        recorded: whether it can learn from what others wrote.
 
     Raises:
         UserError: the run has single steps of an environment, and no responses to prompts.
     """
     if not context.shape.sequences:
         raise UserError(f"{name} learns from responses to prompts: env=add collector=generation")
-    return Agent(replace(context, estimator=no_advantage), Unscaled(), critics=False)
+    context = replace(context, estimator=no_advantage)
+    return Agent(context, Unscaled(), critics=False, recorded=recorded)
 
 
 class Imitation:
@@ -99,22 +103,26 @@ class Imitation:
         parts: what else decides the future.
     """
 
-    def __init__(self, context: Context, algorithm: ImitationAlgorithm, name: str):
+    def __init__(
+        self, context: Context, algorithm: ImitationAlgorithm, name: str, *, packed: bool = False
+    ):
         """Build the policy and what fits it.
 
         Args:
             context: the other parts of the run.
             algorithm: its hyperparameters and its loss.
             name: of the algorithm, for messages.
+            packed: whether several sequences are read in a row.
 
         Raises:
-            UserError: there are no responses to learn from.
+            UserError: there are no responses to learn from, or they cannot be packed.
         """
         self.agent = agent_of(context, name)
-        self._algorithm, self._longest = algorithm, context.shape.longest
-        self.policy = learner_of(context.shape)(
-            self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
-        )
+        policy = self.agent.networks.policy
+        if packed and isinstance(policy, TokenPolicy) and not policy.reader.decoder.packs:
+            raise UserError("algo.packed=true: this model reads one sequence a row")
+        self._algorithm, self._longest, self._packed = algorithm, context.shape.longest, packed
+        self.policy = learner_of(context.shape)(policy, algorithm.policy_loss, algorithm.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = dict(self.agent.parts)
 
@@ -131,9 +139,12 @@ class Imitation:
         if not counts.any():
             return {"updates": torch.tensor(0)}
         weight = step_weights(rollout.mask, self._algorithm.aggregation, longest=self._longest)
-        columns = (rollout.obs, rollout.action, weight * coefficient)
+        columns = take(all_rows(counts), rollout.obs, rollout.action, weight * coefficient)
+        if self._packed:
+            assert isinstance(rollout.obs, Sequences)
+            columns[0] = [pack(rollout.obs, counts).to(self.agent.device)]
         rate = self.policy.rate(progress)
-        metrics = self.policy.fit(WeightedSteps(*take(all_rows(counts), *columns)), rate)
+        metrics = self.policy.fit(WeightedSteps(*columns), rate)
         return {**summarize([metrics]), "schedule/learning_rate": rate}
 
 

@@ -1,4 +1,8 @@
-"""The body of the algorithms on pairs: a better response and a worse one to the same prompt."""
+"""The body of the algorithms on pairs: a better response and a worse one to the same prompt.
+
+The reference writes several responses to a prompt, of which the judge makes a pair
+(``collector=generation``), or a file has pairs (``collector=pairs``), which are groups of two.
+"""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -74,7 +78,7 @@ class PairUpdate:
         Raises:
             UserError: there are no groups of responses, or there is no reference.
         """
-        self.agent = agent_of(context, name)
+        self.agent = agent_of(context, name, recorded=True)
         if context.shape.group_size < 2:
             raise UserError(f"{name} compares responses to one prompt: collector.group_size=8, say")
         self._group_size = context.shape.group_size

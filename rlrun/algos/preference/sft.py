@@ -6,7 +6,10 @@ instructions with human feedback"). The environment's answers are learned from, 
 
     L(θ) = −Σ w log π_θ(o_t|q, o_<t)       GC = 1, o ~ the answer key
 
-Departures: AdamW with the values of ``conf/algo/sft.yaml``; answers are padded, not packed.
+Prompts and answers are padded to one length, or packed several in a row (``packed``), which do not
+see each other: the loss is the same.
+
+Departures: AdamW with the values of ``conf/algo/sft.yaml``.
 """
 
 from dataclasses import dataclass
@@ -34,11 +37,12 @@ class SFT:
 
     num_envs: Count
     aggregation: Aggregation
+    packed: bool
     optimizer: Adam
 
     def setup(self, context: Context) -> None:
         """Build the policy and what fits it (see ``algos/contract.py``)."""
-        self.body = Imitation(context, self, "sft")
+        self.body = Imitation(context, self, "sft", packed=self.packed)
         self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
         if context.author is None:
             raise UserError("sft learns from answers, which this environment has not: env=add")

@@ -34,6 +34,12 @@ def parser() -> OneLineParser:
     )
     arguments.add_argument("--json", action="store_true", help="print the figures as a JSON object")
     arguments.add_argument(
+        "--samples",
+        action="store_true",
+        help="of a task of language: print some of the responses, the best, the worst and others, "
+        "with what they were paid for; those of past evaluations are in samples.jsonl",
+    )
+    arguments.add_argument(
         "--prompt",
         action="append",
         metavar="TEXT",
@@ -52,6 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.prompt is not None:
         answer(arguments)
+        return
+    if arguments.samples:
+        show_samples(arguments)
         return
     if arguments.video is not None and "DISPLAY" not in os.environ:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
@@ -101,3 +110,22 @@ def answer(arguments: argparse.Namespace) -> None:
         line = {"prompt": prompt, "response": response}
         said = json.dumps(line, ensure_ascii=False) if arguments.json else f"{prompt}{response}"
         say(said, sys.stdout)
+
+
+def show_samples(arguments: argparse.Namespace) -> None:
+    """Prints some of what a policy of language writes to prompts that training never saw."""
+    from rlrun.cli.verbs.samples_page import samples_page
+    from rlrun.runs.answers import write_samples
+
+    rows = write_samples(
+        arguments.run,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        checkpoint=arguments.checkpoint,
+        plugins=arguments.plugin,
+    )
+    if arguments.json:
+        for row in rows:
+            say(json.dumps(row, ensure_ascii=False), sys.stdout)
+    else:
+        standard_output().print(samples_page(rows))

@@ -1,4 +1,4 @@
-"""`rlrun export`: a policy as a file that runs without rlrun, or its episodes as a dataset."""
+"""`rlrun export`: a policy as what runs without rlrun, or its episodes as a dataset."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ from rlrun.cli.words import not_negative, positive, run_directory
 from rlrun.errors import UserError, did_you_mean, say
 
 # What a policy can be written as.
-EXPORTS = ("onnx", "torch", "safetensors", "minari")
+EXPORTS = ("onnx", "torch", "safetensors", "huggingface", "minari")
 
 # How an id of Minari's ends, where a directory's name does not.
 DATASET_ID = re.compile(r"[\w./:-]+-v\d+")
@@ -24,7 +24,8 @@ def parser() -> OneLineParser:
     arguments = OneLineParser(
         "rlrun export",
         description="Writes a trained policy as a file that runs without rlrun, from an "
-        "environment's observations to its actions; or its episodes as a Minari dataset.",
+        "environment's observations to its actions; a model of language as a directory of "
+        "transformers; or episodes as a Minari dataset.",
     )
     arguments.add_argument("run", type=run_directory, help="the run's directory")
     arguments.add_argument(
@@ -33,13 +34,15 @@ def parser() -> OneLineParser:
         choices=EXPORTS,
         required=True,
         help="onnx; torch: a program of torch.export (.pt2); safetensors: weights, and a JSON file "
-        "that describes them; minari: a dataset of episodes",
+        "that describes them; huggingface: a directory that transformers loads; minari: a dataset "
+        "of episodes",
     )
     add_checkpoint(arguments)
     arguments.add_argument(
         "--output",
         metavar="FILE|ID",
-        help="the file (default: policy.onnx and so on, in the run's directory); the dataset's id, "
+        help="the file (default: policy.onnx and so on, in the run's directory); the directory of "
+        "a model (default: model, in the run's directory); the dataset's id, "
         "hopper/ppo-v0, or the directory for such datasets (default: Minari's own)",
     )
     arguments.add_argument("--force", action="store_true", help="replace what is there")
@@ -76,6 +79,19 @@ def run(arguments: argparse.Namespace) -> None:
     for option in ("episodes", "seed"):
         if vars(arguments)[option] is not None:
             raise UserError(f"--{option} is of --to minari, not of --to {arguments.to}")
+
+    if arguments.to == "huggingface":
+        from rlrun.runs.export.huggingface import export_model
+
+        written = export_model(
+            arguments.run,
+            output=None if arguments.output is None else Path(arguments.output),
+            force=arguments.force,
+            checkpoint=arguments.checkpoint,
+            plugins=arguments.plugin,
+        )
+        say(str(written), sys.stdout)
+        return
 
     from rlrun.runs.export.formats import export_policy
 

@@ -31,9 +31,6 @@ DECIDED = {
 # Whose settings are searched. Another task or budget would make trials that do not compare.
 SEARCHED = ("algo", "advantage", "collector", "model", "env")
 
-# Words that say where and how a run is done, and not what it does.
-BESIDE = ("hardware", "hydra", "logger")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -59,8 +56,13 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Of the file of the group `tuned` that is made."""
+        """Of the study."""
         return re.sub(r"[^\w-]+", "-", self.directory.resolve().name)
+
+    @property
+    def file_name(self) -> str:
+        """Of the file of the group `tuned` that is made: no file of rlrun's own is called so."""
+        return f"best_{self.name}"
 
 
 def read(arguments: argparse.Namespace) -> Request:
@@ -71,7 +73,7 @@ def read(arguments: argparse.Namespace) -> Request:
     """
     ranges, words = space.split(arguments.words)
     for key, how in DECIDED.items():
-        if key in ranges or key in map(space.key_of, words):
+        if key in ranges or key in map(plan.key_of, words):
             raise UserError(f"{key}=…: {how}")
     for key in ranges:
         group, dot, _ = key.lstrip("+").partition(".")
@@ -95,9 +97,8 @@ def read(arguments: argparse.Namespace) -> Request:
     space.require_known(searched, list(flatten(usual.config)))
     if arguments.sampler == "cmaes":
         say_what_is_random(searched)
-    decisive = [word for word in words if not space.key_of(word).startswith(BESIDE)]
     question = Question(
-        words=sorted(decisive),
+        words=sorted(filter(plan.decides, words)),
         config=plan.config_code(usual.config),
         space=searched,
         seeds=arguments.seeds,
@@ -125,7 +126,7 @@ def known_space(usual: Experiment, words: Sequence[str], own: Sequence[Path]) ->
         own: the user's directories of groups, one of which may have a file for it.
     """
     name = Path("tune", f"{usual.choices['algo']}.yaml")
-    chosen = set(map(space.key_of, words)) & {"advantage", "collector", "model"}
+    chosen = set(map(plan.key_of, words)) & {"advantage", "collector", "model"}
     there = flatten(usual.config)
     for directory in (*own, conf_directory()):
         if (directory / name).exists():

@@ -123,17 +123,22 @@ def write(request: Request, study: optuna.Study, best: Best) -> bool:
     seeds = ", ".join(map(str, request.chosen_on))
     with shared(directory):
         file = outcome.write_best(
-            directory / "tuned" / f"{request.name}.yaml",
+            directory / "tuned" / f"{request.file_name}.yaml",
             f"{usual.choices['algo']} on {usual.env.id}: {headline} on seeds {seeds} (rlrun tune)",
             chosen_values(request, best.values),
-            {space.key_of(key): request.question.space[key] for key in best.values},
+            {plan.key_of(key): request.question.space[key] for key in best.values},
             request.chosen_on,
         )
         outcome.draw(study, directory)
     lines = [f"The {headline}, {number(best.value)}:"]
     lines += [f"  {key}={value}" for key, value in best.values.items()]
     lines.append(f"They are in {file}. Next:")
-    words = ["--config-dir", str(directory), *without_tuned(request.words), f"tuned={request.name}"]
+    words = [
+        "--config-dir",
+        str(directory),
+        *without_tuned(request.words),
+        f"tuned={request.file_name}",
+    ]
     places = ",".join(f"file://{place.resolve()}" for place in request.own)
     words += [f"hydra.searchpath=[{places}]"] if places else []
     say("\n".join([*lines, f"  rlrun {shlex.join(words)}"]), sys.stdout)
@@ -162,7 +167,7 @@ def chosen_values(request: Request, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_tuned(words: Sequence[str]) -> list[str]:
     """Return the words that do not choose of the group `tuned`."""
-    return [word for word in words if space.key_of(word) != "tuned"]
+    return [word for word in words if plan.key_of(word) != "tuned"]
 
 
 def prove(request: Request, best: Best) -> None:
@@ -180,7 +185,7 @@ def prove(request: Request, best: Best) -> None:
     place = request.directory / f"validation_{best.number:03d}"
     slots = room.slots([request.usual] * 2 * len(seeds))
     at_once = len(slots)
-    tuned = [*without_tuned(request.words), f"tuned={request.name}"]
+    tuned = [*without_tuned(request.words), f"tuned={request.file_name}"]
     there = [request.directory, *request.own]
     usual = MakeJobs([*request.words, f"group={USUAL}"], request.own, seeds, at_once, request.name)
     found = MakeJobs([*tuned, f"group={BEST}"], there, seeds, at_once, request.name)

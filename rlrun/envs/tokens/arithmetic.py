@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar
 import numpy as np
 from annotated_types import Interval
 
-from rlrun.envs.tokens.task import Judgement, Reward, TokenTask
+from rlrun.envs.tokens.procedural import ProceduralTask
+from rlrun.envs.tokens.task import Judgement, Reward
 
 DIGITS = "0123456789"
 
@@ -19,7 +20,7 @@ NUMERALS = DIGITS + "abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(kw_only=True)
-class ModAdd(TokenTask):
+class ModAdd(ProceduralTask):
     """``7+9=`` → ``5``: the sum modulo a number, one character each (10 is a, 11 is b …).
 
     Attributes:
@@ -58,7 +59,7 @@ class ModAdd(TokenTask):
 
 
 @dataclass(kw_only=True)
-class Add(TokenTask):
+class Add(ProceduralTask):
     """``12+7=`` → ``91``: the sum, with the ones first, as one adds by hand.
 
     Attributes:
@@ -98,7 +99,7 @@ class Add(TokenTask):
 
 
 @dataclass(kw_only=True)
-class DigitSequence(TokenTask):
+class DigitSequence(ProceduralTask):
     """``1,3,5:4`` → ``7,9,1,3``: numbers of equal distance go on, modulo 10 (verl's test).
 
     Attributes:
@@ -136,7 +137,7 @@ class DigitSequence(TokenTask):
 
 
 @dataclass(kw_only=True)
-class Parity(TokenTask):
+class Parity(ProceduralTask):
     """``011010=`` → ``1``: whether the number of ones is odd.
 
     A negative control: no part of the bits says anything about the answer, so that a reward for
@@ -176,7 +177,7 @@ OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 @dataclass(kw_only=True)
-class Countdown(TokenTask):
+class Countdown(ProceduralTask):
     """``3,5,8>16`` → ``3+5+8``: an expression of all the numbers that has this value.
 
     Signs are + − ×, without brackets, and multiplication comes first. Several may be right.
@@ -222,7 +223,7 @@ class Countdown(TokenTask):
         return solution(prompt)
 
     def judge(self, prompt: str, response: str, *, complete: bool) -> Judgement:
-        """Compute the expression (see :class:`TokenTask`)."""
+        """Compute the expression (see :class:`ProceduralTask`)."""
         form = complete and self.is_well_formed(response)
         numbers, _, value = prompt.partition(">")
         used = sorted(map(int, re.findall(r"\d+", response)))

@@ -64,6 +64,7 @@ class TokenEnv:
         """
         self.task = task
         self.num_envs = num_envs
+        self._judge = task.open_judge()
         self._episodes: list[tuple[float, int]] = []
 
     def prompts(self, seeds: Sequence[int], *, held_out: bool = False) -> Prompts:
@@ -95,17 +96,18 @@ class TokenEnv:
         tokens = []
         for text in texts:
             try:
-                tokens.append(self.task.vocabulary.encode(text))
+                encoded = self.task.encode_prompt(text)
             except KeyError as error:
                 known = "".join(language.tokens[: language.end])
                 raise UserError(
                     f"prompt {text!r}: {self.task.id} has no character {error}; it has {known}"
                 ) from error
-            if not 0 < len(text) <= rows:
+            if not 0 < len(encoded) <= rows:
                 raise UserError(
-                    f"prompt {text!r} has {len(text)} tokens; a prompt of {self.task.id} has 1 to "
-                    f"{rows}"
+                    f"prompt {text!r} has {len(encoded)} tokens; a prompt of {self.task.id} has 1 "
+                    f"to {rows}"
                 )
+            tokens.append(encoded)
         blank = torch.tensor([rows - len(row) for row in tokens])
         return Prompts(torch.tensor(padded_above(tokens, rows, 0)).T.contiguous(), blank, texts)
 
@@ -119,10 +121,7 @@ class TokenEnv:
         """
         task = self.task
         responses = [task.vocabulary.decode(row) for row in response.T.tolist()]
-        judgements = [
-            task.judge(prompt, text, complete=ended)
-            for prompt, text, ended in zip(texts, responses, complete.tolist(), strict=True)
-        ]
+        judgements = self._judge.judge(texts, responses, complete.tolist())
         return Verdict(
             torch.tensor([judgement.reward(task.reward) for judgement in judgements]),
             torch.tensor([judgement.outcome for judgement in judgements]),
@@ -140,4 +139,5 @@ class TokenEnv:
         return episodes
 
     def close(self) -> None:
-        """Release nothing: a task holds nothing."""
+        """Let the judge go."""
+        self._judge.close()

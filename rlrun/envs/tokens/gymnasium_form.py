@@ -21,9 +21,11 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
     response.
     """
 
-    def __init__(self, task: "TokenTask"):
-        """Make it for the prompts of training."""
+    def __init__(self, task: "TokenTask", *, held_out: bool = False):
+        """Make it for the prompts of training, or for those that training never sees."""
         self._task = task
+        self._held_out = held_out
+        self._judge = task.open_judge()
         self._language = language = task.language
         places = language.prompt_rows + language.response_rows
         self.observation_space = spaces.MultiDiscrete([language.size + 1] * places)
@@ -34,7 +36,7 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
     ) -> tuple[NDArray[np.int64], dict[str, Any]]:
         """Draw a prompt."""
         super().reset(seed=seed, options=options)
-        self._prompt = self._task.prompt(self.np_random)
+        self._prompt = self._task.prompt(self.np_random, held_out=self._held_out)
         self._response: list[int] = []
         return self._observation(), {}
 
@@ -48,12 +50,16 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
         if not (complete or cut):
             return self._observation(), 0.0, False, False, {}
         text = self._task.vocabulary.decode(self._response)
-        judgement = self._task.judge(self._prompt, text, complete=complete)
+        (judgement,) = self._judge.judge([self._prompt], [text], [complete])
         reward = judgement.reward(self._task.reward)
         return self._observation(), reward, complete, cut, {"judgement": judgement._asdict()}
 
     def _observation(self) -> NDArray[np.int64]:
         language = self._language
-        tokens = [*self._task.vocabulary.encode(self._prompt), *self._response]
+        tokens = [*self._task.encode_prompt(self._prompt), *self._response]
         places = language.prompt_rows + language.response_rows
         return np.array(padded_above([tokens], places, language.size)[0], np.int64)
+
+    def close(self) -> None:
+        """Let the judge go."""
+        self._judge.close()

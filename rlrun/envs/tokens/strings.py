@@ -7,13 +7,14 @@ import numpy as np
 from annotated_types import Interval
 
 from rlrun.config.types import Count
-from rlrun.envs.tokens.task import Judgement, Reward, TokenTask
+from rlrun.envs.tokens.procedural import ProceduralTask
+from rlrun.envs.tokens.task import Judgement, Reward
 
 DIGITS = "0123456789"
 
 
 @dataclass(kw_only=True)
-class DigitsTask(TokenTask):
+class DigitsTask(ProceduralTask):
     """Digits to digits; the first letter of a prompt says what to do with them.
 
     All such tasks have the same tokens, so that a model of one can go on with another.
@@ -103,7 +104,7 @@ class Sort(DigitsTask):
 
 
 @dataclass(kw_only=True)
-class Brackets(TokenTask):
+class Brackets(ProceduralTask):
     """``((`` → ``)())()``: brackets are completed to a balanced string of a given length.
 
     There are many right answers, so that it can be seen whether a policy keeps to one of them.
@@ -171,7 +172,7 @@ class Brackets(TokenTask):
         return len(brackets)
 
     def judge(self, prompt: str, response: str, *, complete: bool) -> Judgement:
-        """Count the brackets that can stand where they do (see :class:`TokenTask`)."""
+        """Count the brackets that can stand where they do (see :class:`ProceduralTask`)."""
         form = complete and self.is_well_formed(response)
         correct = self.correct(prompt + response) - self.given
         right = form and correct == self.longest_answer

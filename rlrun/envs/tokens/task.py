@@ -6,11 +6,10 @@ is a batch of prompts and their judge (`TokenEnv`), for who writes whole respons
 Gymnasium environment (`gymnasium_form.py`), for who takes single steps.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -19,14 +18,11 @@ from rlrun.config.types import Count, Decay
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.serial import SerialVectorEnv
 from rlrun.envs.tokens.gymnasium_form import TokenTaskEnv
-from rlrun.envs.tokens.vocabulary import Language, Vocabulary
+from rlrun.envs.tokens.vocabulary import Language, Tokenizer
 from rlrun.errors import UserError
 
 # What a response is paid for.
 Reward = Literal["exact", "fraction", "prefix", "format"]
-
-# Prompts that are drawn for one of a share.
-MOST_DRAWS = 10_000
 
 # What a well-formed answer that is wrong is paid by the reward `format` (as TinyZero).
 PAID_FOR_FORM = 0.1
@@ -40,12 +36,14 @@ class Judgement(NamedTuple):
         form: 1 if it looks like an answer and is complete, else 0.
         fraction: share of the places at which it agrees with the answer; the end is a place.
         prefix: share of the answer's places before the first mistake.
+        failed: 1 if the judge failed, and the response is paid nothing for that.
     """
 
     outcome: float
     form: float
     fraction: float
     prefix: float
+    failed: float = 0.0
 
     def reward(self, kind: Reward) -> float:
         """Return what it is paid: only a right answer is paid 1."""
@@ -58,6 +56,26 @@ class Judgement(NamedTuple):
                 return self.prefix
             case "format":
                 return max(self.outcome, PAID_FOR_FORM * self.form)
+
+
+class Judge(Protocol):
+    """Says what responses are worth."""
+
+    def judge(
+        self, prompts: Sequence[str], responses: Sequence[str], complete: Sequence[bool]
+    ) -> list[Judgement]:
+        """Judge N responses.
+
+        Args:
+            prompts: that were drawn.
+            responses: to them, without the token that ends one.
+            complete: whether each ended by itself.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -95,67 +113,15 @@ class TokenTask(ABC):
 
     @property
     @abstractmethod
-    def characters(self) -> str:
-        """What prompts and responses are made of."""
+    def vocabulary(self) -> Tokenizer:
+        """Between texts and tokens."""
 
     @property
     @abstractmethod
-    def answer_characters(self) -> str:
-        """What answers are made of."""
-
-    @property
-    @abstractmethod
-    def longest_prompt(self) -> int:
-        """Characters of the longest prompt."""
-
-    @property
-    @abstractmethod
-    def longest_answer(self) -> int:
-        """Characters of the longest answer."""
-
-    @property
-    def answer_rows(self) -> int | None:
-        """Characters of every answer; None: answers differ in length, and end by a token."""
-        return None
+    def language(self) -> Language:
+        """What a model and a collector have to know."""
 
     @abstractmethod
-    def draw(self, generator: np.random.Generator) -> str:
-        """Draw a prompt."""
-
-    @abstractmethod
-    def answer(self, prompt: str) -> str:
-        """Return the answer to a prompt, or one of the right ones."""
-
-    def judge(self, prompt: str, response: str, *, complete: bool) -> Judgement:
-        """Say what a response is worth.
-
-        Args:
-            prompt: one that was drawn.
-            response: without the token that ends it.
-            complete: whether it ended by itself.
-        """
-        answer = self.answer(prompt)
-        ends = self.answer_rows is None
-        places = max(len(answer), len(response)) + ends
-        agree = [one == other for one, other in zip(response, answer, strict=False)]
-        right = sum(agree)
-        prefix = agree.index(False) if False in agree else len(agree)
-        if complete and ends and len(response) == len(answer):
-            right += 1
-            prefix += prefix == len(answer)
-        return Judgement(
-            outcome=float(complete and response == answer),
-            form=float(complete and self.is_well_formed(response)),
-            fraction=right / places,
-            prefix=prefix / places,
-        )
-
-    def is_well_formed(self, response: str) -> bool:
-        """Say whether a response looks like an answer, right or wrong."""
-        return response != "" and set(response) <= set(self.answer_characters)
-
-    # ------------------------------------------------------------------ prompts
-
     def prompt(self, generator: np.random.Generator, *, held_out: bool = False) -> str:
         """Draw a prompt of training, or one that training never sees.
 
@@ -166,45 +132,38 @@ class TokenTask(ABC):
         Raises:
             UserError: there is none.
         """
-        for _ in range(MOST_DRAWS):
-            prompt = self.draw(generator)
-            if self.held_out == 0 or self.is_held_out(prompt) is held_out:
-                return prompt
-        raise UserError(
-            f"env.held_out={self.held_out}: {self.id} has too few prompts to hold some out; "
-            "env.held_out=0 trains and evaluates on all of them"
-        )
 
-    def is_held_out(self, prompt: str) -> bool:
-        """Say whether training never sees a prompt: a function of its text alone."""
-        digest = hashlib.blake2b(prompt.encode(), digest_size=8).digest()
-        return int.from_bytes(digest) < self.held_out * 2**64
+    @abstractmethod
+    def open_judge(self) -> Judge:
+        """Return who says what responses are worth."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether there is a right answer to each prompt that can be written."""
+        return True
+
+    @abstractmethod
+    def answer(self, prompt: str) -> str:
+        """Return the answer to a prompt, or one of the right ones."""
 
     # ------------------------------------------------------------------ as the rest of rlrun asks
 
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The characters as tokens."""
-        return Vocabulary(self.characters)
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return a prompt's tokens.
 
-    @cached_property
-    def language(self) -> Language:
-        """What a model and a collector have to know."""
-        return Language(
-            size=len(self.vocabulary),
-            end=self.vocabulary.end,
-            prompt_rows=self.longest_prompt,
-            response_rows=self.time_limit,
-            answer_rows=self.answer_rows,
-            tokens=self.vocabulary.tokens,
-        )
+        Raises:
+            KeyError: it has a character that is no token.
+        """
+        return self.vocabulary.encode(prompt)
+
+    def encoded_answer(self, prompt: Sequence[int]) -> list[int]:
+        """Return the tokens of the answer to a prompt, of which the tokens are given."""
+        return self.vocabulary.encode(self.answer(self.vocabulary.decode(prompt)))
 
     @property
     def time_limit(self) -> int:
-        """Tokens after which a response is truncated: some more than an answer has."""
-        if self.answer_rows is not None:
-            return self.answer_rows
-        return self.longest_answer + 2
+        """Tokens after which a response is truncated."""
+        return self.language.response_rows
 
     def remarks(self) -> list[str]:
         """Return what a user may not have meant: nothing."""
@@ -214,6 +173,10 @@ class TokenTask(ABC):
         """Make N of its Gymnasium form, of training's prompts (see `EnvironmentSpec`)."""
         del threads
         return SerialVectorEnv([lambda: self.make_single(render_mode=None)] * num_envs)
+
+    def make_held_out(self, *, num_envs: int) -> SerialVectorEnv:
+        """Make N of its Gymnasium form, of the prompts that training never sees."""
+        return SerialVectorEnv([lambda: TokenTaskEnv(self, held_out=True)] * num_envs)
 
     def make_single(self, *, render_mode: str | None) -> gym.Env:
         """Make its Gymnasium form.

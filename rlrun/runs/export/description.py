@@ -4,6 +4,7 @@ from typing import Any
 
 from gymnasium import spaces
 
+from rlrun.models.language import TokenPolicy
 from rlrun.models.networks import (
     BoundedPolicy,
     CategoricalPolicy,
@@ -23,9 +24,18 @@ CHOICES = {
     CategoricalPolicy: "u = the first index of the largest y",
     GreedyPolicy: "u = the first index of the largest y",
     GaussianPolicy: "u = y",
+    TokenPolicy: "u = the first index of the largest y",
     SquashedGaussianPolicy: "u = m + s * tanh(the first half of y)",
     DeterministicPolicy: "u = m + s * tanh(y)",
 }
+
+
+# What the tensors of a transformer are for.
+DECODER = (
+    "y = the logits of the next token, by the decoder of rlrun/models/transformer.py: a Llama-like "
+    "one, with RMSNorm of epsilon 1e-6, rotary positions of base 10,000 and SwiGLU; logits = the "
+    "last token's vector @ embedding.weight.T; a choice of V is a place without a token"
+)
 
 
 def describe(policy: DeployedPolicy, facts: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +72,9 @@ def computation(policy: DeployedPolicy) -> list[str]:
         clip = policy.normalizer.clip
         lines.append(f"x = clip((x - normalizer.mean) * normalizer.inverse_std, {-clip}, {clip})")
     kinds = {type(module) for module in policy.policy.modules()}
-    if Table in kinds:
+    if TokenPolicy in kinds:
+        lines.append(DECODER)
+    elif Table in kinds:
         lines.append("y = policy.logits.rows[s], s = (choice 1 * values of 2 + choice 2) * …")
     else:
         lines.append("y = x through the modules of policy in order; Linear: x @ weight.T + bias")

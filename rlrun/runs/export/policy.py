@@ -12,10 +12,13 @@ from rlrun.envs.control import ControlEnv
 from rlrun.models.bounded_distributions import Dirac, SquashedGaussian
 from rlrun.models.distributions import ActionValues, Categorical, DiagonalGaussian
 from rlrun.models.networks import Policy
+from rlrun.models.token_distributions import TokenCategorical
 from rlrun.runs.export.observations import leaves_of, torch_dtype
 
 # What a policy returns.
-PolicyDistribution = Categorical | ActionValues | DiagonalGaussian | SquashedGaussian | Dirac
+PolicyDistribution = (
+    Categorical | ActionValues | DiagonalGaussian | SquashedGaussian | Dirac | TokenCategorical
+)
 
 
 class DeployedPolicy(nn.Module):
@@ -141,6 +144,8 @@ def parameters_of(distribution: PolicyDistribution) -> dict[str, Tensor]:
     match distribution:
         case Categorical(logits):
             return {"logits": logits}
+        case TokenCategorical():
+            return {"logits": distribution.logits}
         case ActionValues(values):
             return {"action_values": values}
         case DiagonalGaussian(mean, log_std) | SquashedGaussian(mean, log_std):

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -25,8 +25,10 @@ from rlrun.runs.files.disk import remove, replacing, sync
 
 LOCK = ".lock"
 
-# What makes a directory that of a sweep: it holds runs, and this plan of them.
-PLAN = "sweep.json"
+# What rlrun makes directories for, and the file that makes a directory one of them. A sweep holds
+# runs, and a plan of them; a study trials, and what they are to find out.
+Kind = Literal["run", "sweep", "study"]
+FILES: dict[Kind, str] = {"run": "run.json", "sweep": "sweep.json", "study": "study.json"}
 
 # How the name of a directory begins that is not yet a run's. A process that was killed may leave
 # one; it is nothing to anybody.
@@ -164,9 +166,29 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def kind_of(directory: Path) -> Kind | None:
+    """Say what a directory is that of; None: of nothing that rlrun has made."""
+    return next((kind for kind, name in FILES.items() if os.path.lexists(directory / name)), None)
+
+
 def is_sweep(directory: Path) -> bool:
     """Say whether a directory is that of a sweep."""
-    return (directory / PLAN).is_file()
+    return kind_of(directory) == "sweep"
+
+
+def require_own(directory: Path, kind: Kind) -> None:
+    """Refuse to make something in a directory that has something else: nobody would find it there.
+
+    Args:
+        directory: which may be there or not.
+        kind: what is to be made, or to be gone on with.
+
+    Raises:
+        UserError: it is another kind's.
+    """
+    there = kind_of(directory)
+    if there not in (None, kind):
+        raise UserError(f"{directory} is the directory of a {there}: a {kind} needs another one")
 
 
 def lock(directory: Path) -> AbstractContextManager:

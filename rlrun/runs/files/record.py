@@ -116,6 +116,7 @@ class Record:
 
     def show(self, samples: Sequence[Mapping[str, Any]]) -> None:
         """Keep what was written in an evaluation; a file that fails does not stop the run."""
+        self.loggers.samples(samples, self._counters.step)
         try:
             self._samples.append(samples, self._counters.step)
         except OSError as error:

@@ -1,0 +1,182 @@
+"""Prompts of the user's own: a file of them, and a verifier that knows what is right."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from rlrun.config.types import Count, FunctionIn
+from rlrun.envs.tokens.examples import Example, read_examples, split
+from rlrun.envs.tokens.verified import VerifiedTask
+from rlrun.envs.tokens.verifiers import functions
+from rlrun.envs.tokens.verifiers.reading import math_verify
+from rlrun.errors import UserError
+
+
+@dataclass(kw_only=True)
+class Prompts(VerifiedTask):
+    """Settings; ``conf/env/prompts.yaml`` explains them."""
+
+    path: str
+    held_out_path: str | None
+    max_prompt_tokens: Count | None
+    verifier: Annotated[Callable[..., Any], FunctionIn(functions.__name__)]
+
+    def __post_init__(self):
+        """Refuse a function that is no verifier."""
+        super().__post_init__()
+        given = list(inspect.signature(self.verifier).parameters)
+        if len(given) != 2:
+            raise ValueError(
+                f"verifier must take a response and an answer, and {self.verifier.__name__} takes "
+                f"({', '.join(given)})"
+            )
+
+    @property
+    def id(self) -> str:
+        """Name of the data set."""
+        return Path(self.path).stem
+
+    @property
+    def verify(self) -> Callable[[str, Any], Any]:
+        """Say what a response is worth."""
+        return self.verifier
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether there is a right answer to each prompt that can be written."""
+        return self.verifier is not functions.regex
+
+    def remarks(self) -> list[str]:
+        """Say by what boxed answers are compared, where that is not math-verify."""
+        if self.verifier is functions.boxed and math_verify() is None:
+            return [
+                "env.verifier=boxed compares numbers and texts: with math-verify it knows that "
+                "\\frac12 is 0.5 (pip install 'rlrun[math]')"
+            ]
+        return []
+
+    # ------------------------------------------------------------------ prompts
+
+    @cached_property
+    def _parts(self) -> tuple[dict[str, Example], list[str], list[str]]:
+        """All examples by their texts, and the texts of training and those held out.
+
+        Raises:
+            UserError: a file cannot be read, or there is nothing to train on.
+        """
+        examples = read_examples(self.path, "env.path")
+        self._require_readable(examples, f"env.path={self.path}")
+        if self.held_out_path is None:
+            try:
+                return examples, *split(list(examples), self.held_out)
+            except ValueError as error:
+                raise UserError(
+                    f"env.held_out={self.held_out}: {error} to hold some out; env.held_out=0 "
+                    "trains and evaluates on all of them"
+                ) from error
+        apart = read_examples(self.held_out_path, "env.held_out_path")
+        place = f"env.held_out_path={self.held_out_path}"
+        self._require_readable(apart, place)
+        for text, example in apart.items():
+            if text in examples:
+                raise UserError(
+                    f"{place}: line {example.line} is line {examples[text].line} of {self.path}: "
+                    "training never sees what is held out"
+                )
+        return {**examples, **apart}, list(examples), list(apart)
+
+    def _require_readable(self, examples: dict[str, Example], place: str) -> None:
+        """Refuse answers that the verifier cannot read, if it is one of rlrun's.
+
+        Raises:
+            UserError: names the line.
+        """
+        if self.verifier.__module__ != functions.__name__:
+            return
+        for example in examples.values():
+            try:
+                self.verifier("", example.answer)
+            except ValueError as error:
+                raise UserError(
+                    f"{place}: line {example.line}: env.verifier={self.verifier.__name__} cannot "
+                    f"read the answer: {error}"
+                ) from error
+
+    def prompt(self, generator: np.random.Generator, *, held_out: bool = False) -> str:
+        """Draw a prompt, each alike (see :class:`~rlrun.envs.tokens.task.TokenTask`)."""
+        texts = self._parts[2] if held_out else self._parts[1]
+        return texts[generator.integers(len(texts))]
+
+    def answer(self, prompt: str) -> str:
+        """Return the answer in the file."""
+        return self._parts[0][prompt].answer
+
+    def answer_to(self, prompt: str) -> str:
+        """Return the answer in the file."""
+        return self.answer(prompt)
+
+    # ------------------------------------------------------------------ tokens
+
+    def characters(self) -> str:
+        """Return those of the files, in order."""
+        found = set()
+        for example in self._parts[0].values():
+            found |= {*example.text, *example.answer}
+        return "".join(sorted(found))
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Return a prompt's tokens; one that is not in the files has no system text."""
+        known = self._encoded.get(prompt)
+        return self.vocabulary.encode_prompt(prompt, None) if known is None else known
+
+    def encoded_answer(self, prompt: Sequence[int]) -> list[int]:
+        """Return the tokens of the answer to a prompt, of which the tokens are given."""
+        return self.vocabulary.encode(self.answer(self._texts[tuple(prompt)]))
+
+    @cached_property
+    def _encoded(self) -> dict[str, list[int]]:
+        """The tokens of prompts, by their texts."""
+        encode = self.vocabulary.encode_prompt
+        return {
+            text: encode(example.prompt, example.system) for text, example in self._parts[0].items()
+        }
+
+    @cached_property
+    def _texts(self) -> dict[tuple[int, ...], str]:
+        """Prompts by their tokens."""
+        return {tuple(tokens): text for text, tokens in self._encoded.items()}
+
+    @cached_property
+    def prompt_rows(self) -> int:
+        """Tokens of the longest prompt.
+
+        Raises:
+            UserError: one is longer than it may be, or an answer is; their lines are named.
+        """
+        longest = 0
+        for text, example in self._parts[0].items():
+            count, place = len(self._encoded[text]), f"{self._file_of(text)}: line"
+            if self.max_prompt_tokens is not None and count > self.max_prompt_tokens:
+                raise UserError(
+                    f"{place} {example.line}: the prompt has {count} tokens, more than "
+                    f"env.max_prompt_tokens={self.max_prompt_tokens}"
+                )
+            longest = max(longest, count)
+            written = len(self.vocabulary.encode(example.answer)) + 1 if self.has_answers else 0
+            if written > self.max_response_tokens:
+                raise UserError(
+                    f"{place} {example.line}: the answer has {written} tokens with its end, more "
+                    f"than env.max_response_tokens={self.max_response_tokens}"
+                )
+        return longest
+
+    def _file_of(self, text: str) -> str:
+        """Name the file that an example is in."""
+        if self.held_out_path is not None and text in self._parts[2]:
+            return f"env.held_out_path={self.held_out_path}"
+        return f"env.path={self.path}"

@@ -1,0 +1,1 @@
+"""Programs that say whether a response answers a prompt."""

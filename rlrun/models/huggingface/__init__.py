@@ -1,0 +1,1 @@
+"""Pretrained causal language models, by the packages transformers and peft."""

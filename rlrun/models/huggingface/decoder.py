@@ -1,0 +1,185 @@
+"""A pretrained causal model as a decoder: what it says of each token, and the logits' head."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlrun.errors import UserError
+
+# How far logits may be apart that are computed in two ways, as a share of the largest one.
+TOLERANCE = 1e-3
+
+
+@dataclass
+class PretrainedCache:
+    """Keys and values of the tokens that were read.
+
+    Attributes:
+        past: the model's own.
+        blank: rows above each sequence, [N].
+        padded: whether there are any.
+        length: tokens read.
+    """
+
+    past: Any
+    blank: Tensor
+    padded: bool
+    length: int = 0
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all sequences but these, numbers [n]."""
+        self.past.batch_select_indices(rows)
+        self.blank = self.blank[rows]
+
+
+class PretrainedDecoder(nn.Module):
+    """The body of a model of transformers (as :class:`~rlrun.models.language.Decoder`).
+
+    Attributes:
+        body: tokens -> what is said of each.
+        output: makes logits of it; None: the embedding does, transposed (tied).
+        scale: what logits are multiplied by besides.
+    """
+
+    packs = False
+
+    def __init__(self, model: Any, vocabulary: int, place: str):
+        """Take a model.
+
+        Args:
+            model: an ``AutoModelForCausalLM``, on the CPU.
+            vocabulary: V, tokens of the tokeniser; rows of the embedding behind them are for none.
+            place: how the user named the model.
+
+        Raises:
+            UserError: it has fewer tokens, or cannot be read as other models are.
+        """
+        super().__init__()
+        embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+        if len(embedding.weight) < vocabulary:
+            raise UserError(
+                f"{place} has {len(embedding.weight)} tokens, and its tokeniser {vocabulary}"
+            )
+        if output is None or model.base_model is model:
+            raise UserError(f"{place}: {type(model).__name__} has no body and head that are apart")
+        self.body = model.base_model
+        self.output = None if output.weight is embedding.weight and output.bias is None else output
+        self.vocabulary = vocabulary
+        self.scale = 1.0
+        self._takes_places = "position_ids" in inspect.signature(self.body.forward).parameters
+        self._cache_of: Callable[[], Any] = dynamic_cache(model.config)
+        self._require_equal(model, place)
+
+    @property
+    def width(self) -> int:
+        """D, numbers that are said of a token."""
+        bias = self.output is not None and self.output.bias is not None
+        return self.body.get_input_embeddings().weight.shape[1] + bias
+
+    @property
+    def head(self) -> Tensor:
+        """What makes logits, [V, d]; a bias is its last column, of which each token has 1."""
+        output = self.body.get_input_embeddings() if self.output is None else self.output
+        weight = output.weight[: self.vocabulary]
+        if self.output is None or self.output.bias is None:
+            return weight
+        return torch.cat([weight, self.output.bias[: self.vocabulary, None]], 1)
+
+    def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
+        """Read whole sequences.
+
+        Args:
+            tokens: [N, S].
+            blank: tokens at the beginning of each that are none, [N].
+
+        Returns:
+            [N, S, d].
+        """
+        return self._read(tokens, blank, bool(blank.any()), 0, use_cache=False)
+
+    def states(self, tokens: Tensor, blank: Tensor) -> Tensor:
+        """Say what each sequence is, by its last token, [N, d] (see `forward`)."""
+        return self(tokens, blank)[:, -1]
+
+    def responses(self, tokens: Tensor, blank: Tensor, prompt_rows: int) -> Tensor:
+        """Read prompts of P rows with the responses to them (see `forward`).
+
+        Returns:
+            What is said of each prompt, and of each token after it, [N, S − P + 1, d].
+        """
+        return self(tokens, blank)[:, prompt_rows - 1 :]
+
+    def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
+        """Refuse: not all models take a mask of their own kind."""
+        raise NotImplementedError
+
+    def cache(self, blank: Tensor, rows: int) -> PretrainedCache:
+        """Make room to read sequences piece by piece; it grows as they do."""
+        return PretrainedCache(self._cache_of(), blank, bool(blank.any()))
+
+    def read(self, tokens: Tensor, cache: PretrainedCache) -> Tensor:
+        """Read the next tokens of sequences, [N, s]; return what is said of them, [N, s, d]."""
+        hidden = self._read(
+            tokens,
+            cache.blank,
+            cache.padded,
+            cache.length,
+            past_key_values=cache.past,
+            use_cache=True,
+        )
+        cache.length += tokens.shape[1]
+        return hidden
+
+    def _read(
+        self, tokens: Tensor, blank: Tensor, padded: bool, start: int, **arguments: Any
+    ) -> Tensor:
+        places = torch.arange(start + tokens.shape[1], device=tokens.device)
+        if padded:
+            arguments["attention_mask"] = (places >= blank.unsqueeze(1)).long()
+        if self._takes_places:  # counted from the prompt's first token
+            arguments["position_ids"] = (places[start:] - blank.unsqueeze(1)).clamp(min=0)
+        hidden = self.scale * self.body(tokens, **arguments).last_hidden_state
+        if self.output is None or self.output.bias is None:
+            return hidden
+        return torch.cat([hidden, self.scale * torch.ones_like(hidden[..., :1])], -1)
+
+    @torch.no_grad()
+    def _require_equal(self, model: Any, place: str) -> None:
+        """Try that its logits are what is made of them here, padded and token by token.
+
+        Raises:
+            UserError: they are not: it caps its logits, say, or its cache is of another kind.
+        """
+        tokens = torch.arange(10).view(2, 5) % self.vocabulary
+        blank, none = torch.tensor([2, 0]), torch.zeros(1, dtype=torch.int64)
+        expected = model(tokens[1:]).logits[..., : self.vocabulary]
+        found = self(tokens[1:], none) @ self.head.T
+        # Some models scale their logits (Granite, Cohere).
+        self.scale = ((expected * found).sum() / found.square().sum()).item()
+        whole = self(tokens, blank) @ self.head.T
+        alone = self(tokens[:1, 2:], none) @ self.head.T
+        cache = self.cache(blank, 5)
+        parts = [self.read(part, cache) @ self.head.T for part in tokens.split([3, 1, 1], 1)]
+        pieces = torch.cat(parts, 1)
+        pairs = {
+            "its logits": (whole[1:], expected),
+            "sequences with padding": (whole[:1, 2:], alone),
+            "reading token by token": (pieces[:, 2:], whole[:, 2:]),
+        }
+        for what, (one, other) in pairs.items():
+            if not torch.allclose(one, other, atol=TOLERANCE * other.abs().max().item()):
+                raise UserError(
+                    f"{place}: rlrun cannot read a {type(model).__name__}: {what} differ from "
+                    "what the model says"
+                )
+
+
+def dynamic_cache(config: Any) -> Callable[[], Any]:
+    """Return what makes a cache of keys and values for a model of this config."""
+    from transformers import DynamicCache
+
+    return lambda: DynamicCache(config=config)

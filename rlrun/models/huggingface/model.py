@@ -1,0 +1,121 @@
+"""A pretrained model from a directory, trained whole or by adapters: ``model=huggingface``."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rlrun.config.types import Count
+from rlrun.envs.problem import Problem
+from rlrun.envs.tokens.pretrained import PretrainedTokenizer, quiet
+from rlrun.errors import UserError
+from rlrun.models.huggingface.adapters import LoRA, adapt, merged, without_adapters
+from rlrun.models.huggingface.decoder import PretrainedDecoder
+from rlrun.models.huggingface.directory import context_of, read_model, require_model
+from rlrun.models.language import Precision, Reader, TokenCritic, TokenPolicy
+from rlrun.models.networks import ActionCritic, Policy, StateCritic
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFace:
+    """Settings; ``conf/model/huggingface.yaml`` explains them."""
+
+    path: str
+    lora: LoRA | None
+    micro_batch: Count | None
+    precision: Precision
+    init: str | None
+
+    # The policies that were built: what is frozen of the last one, a reference can share.
+    built: list[TokenPolicy] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Read π(a|s) (see :class:`~rlrun.models.networks.Model`)."""
+        policy = TokenPolicy(self._reader(problem, generator))
+        self.built.append(policy)
+        return policy
+
+    def critic(self, problem: Problem, generator: torch.Generator) -> StateCritic:
+        """Read V(s), a model of its own with another head (as `policy`)."""
+        return TokenCritic(self._reader(problem, generator))
+
+    def action_critic(self, problem: Problem, generator: torch.Generator) -> ActionCritic:
+        """Refuse: there is none."""
+        raise _has_no("Q(s, a)")
+
+    def squashed_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Refuse: a token is a choice."""
+        raise _has_no("policy over a box of actions")
+
+    def deterministic_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
+        """Refuse: a token is a choice."""
+        raise _has_no("policy over a box of actions")
+
+    def action_values(
+        self, problem: Problem, generator: torch.Generator, *, dueling: bool, sigma: float | None
+    ) -> nn.Module:
+        """Refuse: there are none."""
+        raise _has_no("Q(s, ·)")
+
+    @property
+    def place(self) -> str:
+        """How the user named the model."""
+        return f"model.path={self.path}"
+
+    def shares_with(self, path: Path) -> bool:
+        """Say whether a policy has the model of a directory in it, frozen."""
+        return self.lora is not None and path.resolve() == Path(self.path).resolve()
+
+    def before_training(self) -> TokenPolicy:
+        """Return the policy that was built, without its adapters, by the same tensors."""
+        return without_adapters(self.built[-1])
+
+    def save(self, policy: TokenPolicy, directory: Path) -> None:
+        """Write a directory that transformers loads: the model, adapters merged, and tokeniser.
+
+        Args:
+            policy: one that was built by such settings.
+            directory: that is there.
+        """
+        model, decoder = read_model(Path(self.path), self.place), policy.reader.decoder
+        assert isinstance(decoder, PretrainedDecoder)
+        for target, trained in (
+            (model.base_model, decoder.body),
+            (model.get_output_embeddings(), decoder.output),
+        ):
+            if trained is not None:
+                weights = trained.state_dict() if self.lora is None else merged(trained)
+                target.load_state_dict({name: weights[name] for name in target.state_dict()})
+        with quiet():
+            model.save_pretrained(directory)
+        PretrainedTokenizer(self.path, "model.path").save(directory)
+
+    def _reader(self, problem: Problem, generator: torch.Generator) -> Reader:
+        language, path = problem.language, Path(self.path)
+        if language is None:
+            raise UserError(
+                f"model=huggingface reads tokens, and {problem.env_id} shows numbers: model=mlp"
+            )
+        require_model(path, self.place)
+        if PretrainedTokenizer(self.path, "model.path").tokens != language.tokens:
+            raise UserError(
+                f"{self.place} has a tokeniser of its own, and {problem.env_id} other tokens: "
+                f"env=prompts env.tokenizer={self.path}"
+            )
+        limit, longest = context_of(path), language.prompt_rows + language.response_rows
+        if limit is not None and longest > limit:
+            raise UserError(
+                f"{self.place} reads {limit} tokens, and the longest prompt of {problem.env_id} "
+                f"({language.prompt_rows}) with a response ({language.response_rows}) is {longest}"
+            )
+        model = read_model(path, self.place)
+        decoder = PretrainedDecoder(model, language.size, self.place)
+        if self.lora is not None:
+            adapt(model, self.lora, generator)
+        return Reader(decoder, language, self.micro_batch, self.precision)
+
+
+def _has_no(what: str) -> UserError:
+    """Say what a model of language is not there for."""
+    return UserError(f"model=huggingface has no {what}: this algorithm cannot take tokens")

@@ -1,0 +1,406 @@
+"""Pretrained models: what they say is what transformers says, and what comes of them it loads."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from languages import actor_of, generator
+from pretrained import make_model, write_examples
+from running import PLAIN, experiment, metrics
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from rlrun.cli import commands
+from rlrun.collectors.engines import own
+from rlrun.collectors.generation import Generation
+from rlrun.collectors.sampling import Sampling
+from rlrun.data.sequences import Sequences
+from rlrun.envs.problem import Problem
+from rlrun.envs.tokens.batch import TokenEnv
+from rlrun.envs.tokens.prompts import Prompts
+from rlrun.envs.tokens.verifiers.functions import exact
+from rlrun.errors import UserError
+from rlrun.models.huggingface.adapters import LoRA
+from rlrun.models.huggingface.model import HuggingFace
+from rlrun.runs import api
+from rlrun.runs.files.checkpoint import load
+
+transformers = pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+KINDS = ("llama", "gpt2", "qwen2", "gptj")
+ADAPTERS = LoRA(rank=4, alpha=8, targets=None)
+T = 6
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    directory = tmp_path_factory.mktemp("models")
+    for kind in KINDS:
+        (directory / kind).mkdir()
+        make_model(directory / kind, kind, spare=3 if kind in ("llama", "qwen2") else 0)
+    return {kind: directory / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory) -> Path:
+    return write_examples(tmp_path_factory.mktemp("data") / "sums.jsonl")
+
+
+def settings_of(directory: Path, lora: LoRA | None = None, **changes) -> HuggingFace:
+    values = {"micro_batch": None, "precision": "float32", "init": None, **changes}
+    return HuggingFace(path=str(directory), lora=lora, **values)
+
+
+def task_of(file: Path, model: Path, **changes) -> Prompts:
+    values = {
+        "path": str(file),
+        "held_out_path": None,
+        "held_out": 0.1,
+        "verifier": exact,
+        "verifier_seconds": 5.0,
+        "reward": "exact",
+        "samples": 2,
+        "tokenizer": str(model),
+        "max_prompt_tokens": None,
+        "max_response_tokens": T,
+        **changes,
+    }
+    return Prompts(**values)
+
+
+def policy_of(file: Path, model: Path, lora: LoRA | None = None, **changes):
+    """A policy, its task, and its settings."""
+    task, settings = task_of(file, model), settings_of(model, lora, **changes)
+    policy = settings.policy(Problem.of_prompts(task), generator())
+    return policy.requires_grad_(False), task, settings
+
+
+def sequences(task: Prompts, count: int = 5) -> Sequences:
+    """Prompts of different lengths, and responses, of random tokens."""
+    rows = 7
+    tokens = torch.randint(2, task.language.size, (rows + T, count), generator=generator(3))
+    return Sequences(tokens, torch.tensor([0, 3, 1, 6, 2][:count]), rows)
+
+
+def log_probs(policy, obs):
+    return policy(obs).logits.log_softmax(-1)
+
+
+def of_transformers(model: Path, obs: Sequences, size: int) -> torch.Tensor:
+    """What transformers says of each sequence by itself, without padding, [T, N, V]."""
+    reference = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
+    columns = []
+    for n in range(obs.count):
+        tokens = obs.tokens[int(obs.blank[n]) : -1, n]
+        logits = reference(tokens[None]).logits[0, -T:, :size]
+        columns.append(logits.log_softmax(-1))
+    return torch.stack(columns, 1).detach()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_says_what_transformers_says(kind, models, sums):
+    """With rows above the prompts, and all at once or token by token."""
+    policy, task, _ = policy_of(sums, models[kind])
+    obs = sequences(task)
+    expected = of_transformers(models[kind], obs, task.language.size)
+    assert expected.std() > 0.1
+    assert torch.allclose(log_probs(policy, obs), expected, atol=1e-5)
+    # Behind the end of a response, too, there may be anything.
+    longer = obs.padded(T + 2)
+    assert torch.allclose(log_probs(policy, longer)[:T], expected, atol=1e-5)
+    prompts, response = obs.tokens[: obs.prompt_rows], obs.tokens[obs.prompt_rows :]
+    choice, cache = policy.start(prompts, obs.blank, T)
+    for step in range(T):
+        assert torch.allclose(choice.logits.log_softmax(-1), expected[step], atol=1e-5)
+        if step == 2:  # some leave
+            stay = torch.tensor([0, 3, 4])
+            cache.keep(stay)
+            expected, response = expected[:, stay], response[:, stay]
+        choice = policy.go_on(response[step, : len(response[0])], cache)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_mu_is_that_of_what_was_drawn(kind, temperature, models, sums):
+    policy, task, _ = policy_of(sums, models[kind])
+    sampling = Sampling(temperature=temperature, top_k=None, top_p=1.0)
+    spec = Generation(
+        group_size=4, sampling=sampling, engine=own, truncated_importance=None, refill=None
+    )
+    shape = spec.shape(Problem.of_prompts(task), 16)
+    transitions = spec.open(TokenEnv(task, num_envs=16), shape, seed=1).collect(actor_of(policy))
+    mu = sampling.log_probs(policy(transitions.obs).logits)
+    expected = mu.gather(-1, transitions.action.unsqueeze(-1)).squeeze(-1)
+    mask = transitions.mask
+    assert torch.allclose(transitions.logp[mask], expected[mask], atol=1e-5)
+
+
+def test_rows_of_the_embedding_behind_the_tokens_are_not_drawn(models, sums):
+    policy, task, _ = policy_of(sums, models["llama"])
+    rows = len(transformers.AutoTokenizer.from_pretrained(models["llama"]))
+    assert task.language.size == rows
+    assert policy(sequences(task)).logits.shape[-1] == rows
+    assert policy.reader.decoder.body.get_input_embeddings().weight.shape[0] == rows + 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_change_nothing_at_first_and_are_all_that_is_trained(kind, models, sums):
+    plain, task, _ = policy_of(sums, models[kind])
+    policy, _, settings = policy_of(sums, models[kind], ADAPTERS)
+    obs = sequences(task)
+    before = log_probs(plain, obs)
+    assert torch.allclose(log_probs(policy, obs), before, atol=1e-6)
+    names = [name for name, _ in policy.requires_grad_(True).named_parameters()]
+    assert names
+    assert all("lora_" in name for name in names)
+    assert set(policy.state_dict()) == set(names)
+    policy(obs).log_prob(obs.tokens[obs.prompt_rows :]).sum().backward()
+    gradients = {name: weight.grad for name, weight in policy.named_parameters()}
+    assert all(gradients[name].abs().sum() > 0 for name in names if "lora_B" in name)
+
+    # A reference shares what is frozen, and stays when the policy moves.
+    reference = settings.before_training()
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.add_(0.1)
+    assert not torch.allclose(log_probs(policy, obs), before, atol=1e-2)
+    assert torch.allclose(log_probs(reference, obs), before, atol=1e-6)
+    own, shared = (
+        {tensor.data_ptr() for tensor in each.buffers() if tensor.numel()}
+        for each in (policy, reference)
+    )
+    assert shared <= own
+    assert not list(reference.parameters())
+
+
+def test_micro_batches_change_no_gradient(models, sums):
+    gradients = []
+    for micro_batch in (None, 2):
+        policy, task, _ = policy_of(sums, models["llama"], micro_batch=micro_batch)
+        obs = sequences(task)
+        policy.requires_grad_(True)(obs).log_prob(obs.tokens[obs.prompt_rows :]).mean().backward()
+        gradients.append([weight.grad for weight in policy.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+# ---------------------------------------------------------------------- runs
+
+SMALL = (*PLAIN, "env=prompts", "algo.num_envs=16", "collector.group_size=4", "total_steps=300")
+LORA = "model.lora={rank: 4, alpha: 8, targets: null}"
+
+
+def newest(run: Path) -> Path:
+    """The newest checkpoint of a run."""
+    return max((run / "checkpoints").glob("step-*"))
+
+
+def words_of(sums: Path, model: Path, *words: str) -> list[str]:
+    of_model = ["model=huggingface", f"model.path={model}"]
+    return [*SMALL, f"env.path={sums}", "env.max_response_tokens=4", *of_model, *words]
+
+
+@pytest.fixture(scope="module")
+def run(models, sums, tmp_path_factory) -> Path:
+    """Adapters that were trained with a reference in the loss."""
+    directory = tmp_path_factory.mktemp("adapted") / "run"
+    words = ["algo=grpo", LORA, f"algo.kl.reference={models['gpt2']}", "algo.kl.coefficient=0.1"]
+    # Right is what a policy of random weights writes now and then.
+    words += ["env.verifier=regex", f"run_dir={directory}"]
+    file = write_examples(
+        directory.parent / "any.jsonl", [{"prompt": f"{n}", "answer": "[0-4]"} for n in range(20)]
+    )
+    api.train(experiment(words_of(file, models["gpt2"], *words)))
+    return directory
+
+
+def test_a_run_of_adapters_keeps_them_alone(run):
+    rows = [row for row in metrics(run) if "policy/reference_kl" in row]
+    assert rows[0]["policy/reference_kl"] == 0.0
+    assert rows[-1]["policy/reference_kl"] > 0.0
+    with safe_open(newest(run) / "weights.safetensors", "pt") as opened:
+        assert all("lora_" in name for name in opened.keys())  # noqa: SIM118
+    reference = load(newest(run)).state["algorithm.reference"]
+    assert reference["weights"] == {}
+
+
+def test_what_is_exported_is_what_was_trained(run, models, sums, capsys):
+    target = run.parent / "exported"
+    commands.run("export", [str(run), "--to", "huggingface", "--output", str(target)])
+    assert capsys.readouterr().out == f"{target}\n"
+    with api.saved_run(run, "last", []) as (assembly, _):
+        policy = assembly.algorithm.agent.actor.policy
+        obs = sequences(assembly.experiment.env)
+        expected = log_probs(policy, obs)
+    size = assembly.experiment.env.language.size
+    assert torch.allclose(of_transformers(target, obs, size), expected, atol=1e-5)
+    assert not torch.allclose(of_transformers(models["gpt2"], obs, size), expected, atol=1e-3)
+    assert transformers.AutoTokenizer.from_pretrained(target).eos_token == "<end>"
+    with pytest.raises(UserError, match="exported exists: --output with another name, or --force"):
+        commands.run("export", [str(run), "--to", "huggingface", "--output", str(target)])
+    # What is no model is never replaced.
+    words = [str(run), "--to", "huggingface", "--output", str(run.parent), "--force"]
+    with pytest.raises(UserError, match=r"exists: --output with another name$"):
+        commands.run("export", words)
+    commands.run("export", [str(run), "--to", "huggingface", "--output", str(target), "--force"])
+
+
+@pytest.mark.parametrize("words", ["algo=ppo", "algo=ppo LORA", "algo=sft", "algo=rloo"])
+def test_resumed_it_is_the_run_that_would_have_gone_on(words, models, sums, tmp_path):
+    given = [LORA if word == "LORA" else word for word in words.split()]
+    given += ["collector.group_size=1"] if "ppo" in words or "sft" in words else []
+    given += ["algo.optimizer.anneal_learning_rate=false"]  # by the steps that there will be
+    words = words_of(sums, models["llama"], *given)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    api.train(experiment([*words, f"run_dir={whole}"]))
+    api.train(experiment([*words, f"run_dir={parts}", "total_steps=100"]))
+    api.resume(parts, total_steps=300)
+    one, other = (load_file(newest(each) / "weights.safetensors") for each in (parts, whole))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_reference_is_another_model_of_the_same_tokens(models, sums, tmp_path):
+    other = make_model(tmp_path, "llama", seed=5)
+    directory = tmp_path / "run"
+    words = ["algo=distill", f"algo.reference={other}", f"run_dir={directory}"]
+    api.train(experiment(words_of(sums, models["gpt2"], *words)))
+    assert metrics(directory)[1]["policy/reference_kl"] > 0.0
+    api.resume(directory, total_steps=600)
+
+
+def test_a_run_begins_as_another_ones_policy(run, models, sums, tmp_path):
+    directory = tmp_path / "run"
+    words = ["algo=grpo", LORA, f"model.init={run}", f"algo.kl.reference={run}"]
+    words += ["algo.kl.coefficient=0.1", f"run_dir={directory}"]
+    api.train(experiment(words_of(sums, models["gpt2"], *words)))
+    first = next(row for row in metrics(directory) if "policy/reference_kl" in row)
+    assert first["policy/reference_kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_prompt_is_asked_by_the_chat_template(sums, tmp_path):
+    (tmp_path / "model").mkdir()
+    model = make_model(tmp_path / "model", chat=True)
+    file = write_examples(
+        tmp_path / "x.jsonl",
+        [
+            {"prompt": "1+1=", "answer": "2", "system": "add"},
+            {"prompt": "2+2=", "answer": "4"},
+        ],
+    )
+    task = task_of(file, model, held_out=0.0)
+    shown = {
+        text: "".join(task.language.tokens[token] for token in task.encode_prompt(text))
+        for text in ("add\n1+1=", "2+2=", "3+3=")
+    }
+    assert shown == {
+        "add\n1+1=": "<system>add<user>1+1=<a>",
+        "2+2=": "<user>2+2=<a>",
+        "3+3=": "<user>3+3=<a>",  # of somebody's own
+    }
+    assert task.encoded_answer(task.encode_prompt("add\n1+1=")) == task.vocabulary.encode("2")
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+def broken(directory: Path, how: str) -> None:
+    """Make a model's directory into one that is none."""
+    weights, config = directory / "model.safetensors", directory / "config.json"
+    match how:
+        case "no config":
+            config.unlink()
+        case "no weights":
+            weights.unlink()
+        case "pickle":
+            weights.rename(directory / "pytorch_model.bin")
+        case "no tokeniser":
+            (directory / "tokenizer.json").unlink()
+        case "part of the weights":
+            tensors = load_file(weights)
+            tensors.pop("model.layers.1.mlp.up_proj.weight")
+            save_file(tensors, weights, metadata={"format": "pt"})
+        case "other weights":
+            weights.write_bytes(b"nothing")
+        case "of its own code":
+            values = {**json.loads(config.read_text()), "model_type": "mine"}
+            code = {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"}
+            config.write_text(json.dumps({**values, "auto_map": code}))
+            (directory / "mine.py").write_text("raise SystemExit('code was run')\n")
+        case "adapter":
+            (directory / "adapter_config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("no config", "is no model: it has no config.json"),
+        ("no weights", "has no weights: no model.safetensors nor model.safetensors.index.json"),
+        ("pickle", "; pytorch_model.bin may be code, and is not read"),
+        ("no tokeniser", "has no tokeniser: none of tokenizer.json,"),
+        ("part of the weights", "is not whole: its weights lack model.layers.1.mlp.up_proj.weight"),
+        ("other weights", "cannot be read: "),
+        ("of its own code", "cannot be read: "),
+        ("adapter", "an adapter is no model by itself"),
+    ],
+)
+def test_a_directory_that_is_no_whole_model_is_one_line(how, message, sums, tmp_path):
+    (tmp_path / "model").mkdir()
+    model = make_model(tmp_path / "model")
+    broken(model, how)
+    with pytest.raises(UserError) as caught:
+        api.train(experiment(words_of(sums, model, "algo=grpo", f"run_dir={tmp_path}/run")))
+    line = str(caught.value)
+    assert message in line
+    assert f"={model}" in line
+    assert "\n" not in line
+    assert not (tmp_path / "run").exists()
+
+
+def refused(words: list[str]) -> str:
+    with pytest.raises(UserError) as caught:
+        api.train(experiment(words))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_does_not_fit_a_model_is_one_line(models, sums, tmp_path):
+    llama = models["llama"]
+    (tmp_path / "endless").mkdir()
+    endless = make_model(tmp_path / "endless", end=False)
+    assert "its tokeniser has no end token" in refused(words_of(sums, endless, "algo=grpo"))
+    (tmp_path / "short").mkdir()
+    short = make_model(tmp_path / "short", context=7)
+    line = refused(words_of(sums, short, "algo=grpo"))
+    assert "reads 7 tokens, and the longest prompt of sums (4) with a response (4) is 8" in line
+    line = refused(words_of(sums, llama, "algo=grpo", "env.max_prompt_tokens=3"))
+    assert "line 1: the prompt has 4 tokens, more than env.max_prompt_tokens=3" in line
+    assert "model.path=/nowhere: no such directory" in refused(
+        words_of(sums, Path("/nowhere"), "algo=grpo", f"env.tokenizer={llama}")
+    )
+    assert "has a tokeniser of its own, and add other tokens: env=prompts" in refused(
+        [*PLAIN, "algo=grpo", "env=add", "model=huggingface", f"model.path={llama}"]
+    )
+    assert "CartPole-v1 shows numbers: model=mlp" in refused(
+        [*PLAIN, "algo=ppo", "env=cartpole", "model=huggingface", f"model.path={llama}"]
+    )
+    other = "algo=grpo", "algo.kl.coefficient=0.1"
+    (tmp_path / "other").mkdir()
+    reference = make_model(tmp_path / "other")
+    tokenizer = json.loads((reference / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["!"] = vocabulary.pop("z")
+    (reference / "tokenizer.json").write_text(json.dumps(tokenizer))
+    line = refused(words_of(sums, llama, *other, f"algo.kl.reference={reference}"))
+    assert f"algo.kl.reference={reference} has a tokeniser of its own, and sums other" in line
+    assert "is a pretrained model: model=huggingface" in refused(
+        [*PLAIN, "env=prompts", f"env.path={sums}", *other, f"algo.kl.reference={llama}"]
+    )
+    assert "model.lora.targets: " in refused(
+        words_of(sums, llama, "algo=grpo", "model.lora={rank: 4, alpha: 8, targets: [nothing]}")
+    )
+    for algo in ("dqn", "sac", "actor_critic_q", "trpo"):
+        words = [word for word in words_of(sums, llama) if not word.startswith("algo.num_envs")]
+        refused([word for word in words if "group_size" not in word] + [f"algo={algo}"])

@@ -1,0 +1,32 @@
+"""A user's package: verifiers, good ones and others."""
+
+import os
+import time
+
+
+def generous(response: str, answer: str) -> float | None:
+    """Half for a response of the right length, and 1 for the answer."""
+    if not response:
+        return None
+    return 1.0 if response == answer else 0.5 * (len(response) == len(answer))
+
+
+def troubled(response: str, answer: str) -> object:
+    """Fail as the response says."""
+    match response:
+        case "raise":
+            raise KeyError("nothing there")
+        case "hang":
+            time.sleep(60)
+        case "exit":
+            os._exit(3)
+        case "much":
+            return 7
+        case "text":
+            return "yes"
+    return response == answer
+
+
+def of_three(response: str, answer: str, prompt: str) -> bool:
+    """Take one argument too many."""
+    return False

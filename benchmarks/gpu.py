@@ -88,7 +88,10 @@ def algorithms() -> list[str]:
     """Return the names of all algorithms that a device makes a difference to."""
     names = []
     for path in sorted((conf_directory() / "algo").glob("*.yaml")):
-        algorithm: Any = locate(str(OmegaConf.select(OmegaConf.load(path), "_target_")))
+        target = OmegaConf.select(OmegaConf.load(path), "_target_")
+        if target is None:
+            continue  # other values for another one's code
+        algorithm: Any = locate(target)
         if algorithm.loop in (loops.on_policy, loops.off_policy):
             names.append(path.stem)
     return names

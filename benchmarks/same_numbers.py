@@ -49,6 +49,7 @@ ALGORITHMS = (
     "grpo",
     "dapo",
     "gspo",
+    "cispo",
 )
 # Methods with a replay buffer, and words for short runs of them.
 FROM_REPLAY = (
@@ -78,7 +79,7 @@ ON_TABLES = (
 ON_TOKENS = ("grpo", "dapo", "ppo", "reinforce", "sft", "rft")
 
 # What learns from another run's policy, of which there is none here.
-FROM_ANOTHER_RUN = ("dpo", "ipo", "distill")
+FROM_ANOTHER_RUN = ("dpo", "cdpo", "ipo", "distill")
 PLAIN = (
     "seed=3",
     "hardware.compile=off",

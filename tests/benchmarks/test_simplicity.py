@@ -9,13 +9,13 @@ ROOT = Path(__file__).parents[2]
 
 # What is not as it should be (`simplicity.LIMITS`) gets no worse.
 REACHED = {
-    "ppo: functions": 64,
-    "ppo: files": 25,
-    "grpo: functions": 66,
-    "grpo: files": 27,
+    "ppo: functions": 57,
+    "ppo: files": 21,
+    "grpo: functions": 58,
+    "grpo: files": 23,
     "algos/: share of mathematics": 0.35,
-    # Ten of them came with tokens: sequences beside rows, and a second kind of learner.
-    "algos/: code lines of the policy gradient": 860,
+    # Sequences beside rows and a second kind of learner came with tokens, and CISPO with 42 lines.
+    "algos/: code lines of the policy gradient": 897,
 }
 
 

@@ -18,6 +18,7 @@ import torch
 from running import SERVER, differences
 
 from rlrun.errors import CheckpointNotWritten, UserError
+from rlrun.runs.files import checkpoint as checkpoint_module
 from rlrun.runs.files.checkpoint import STATE, WEIGHTS, CheckpointStore, load
 from rlrun.runs.files.disk import MANIFEST
 
@@ -325,3 +326,40 @@ def test_kill_9_at_any_moment_leaves_the_newest_whole_checkpoint(tmp_path):
         if (directory / "best").is_symlink():
             assert store.load_best().info["step"] % 3 == 0
     assert (directory / "best").is_symlink()
+
+
+@pytest.mark.parametrize("moment", ["_sha256", "sync"])
+def test_a_checkpoint_is_written_again_if_it_is_deleted_meanwhile(
+    store, monkeypatch, capsys, moment
+):
+    save(store, 1)
+    original = getattr(checkpoint_module, moment)
+    deletions = itertools.count()
+
+    def delete_once(path):
+        if next(deletions) == 0:
+            shutil.rmtree(store.directory)
+        return original(path)
+
+    monkeypatch.setattr(checkpoint_module, moment, delete_once)
+    path = save(store, 2, 0.5)
+    assert names(store) == [path.name]
+    assert load(path).weights["layer.weight"][0, 0] == 0.5
+    assert "was deleted: the checkpoints before step 2 are gone" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_deleted_each_time_is_an_error(store, monkeypatch):
+    def delete(path):
+        shutil.rmtree(store.directory)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(checkpoint_module, "_sha256", delete)
+    with pytest.raises(CheckpointNotWritten, match="could not be written: "):
+        save(store, 1)
+
+
+def test_the_best_checkpoint_may_be_deleted_before_it_is_marked(store):
+    path = save(store, 1)
+    shutil.rmtree(store.directory)
+    store.mark_best(path)
+    assert not store.directory.exists()

@@ -74,44 +74,57 @@ class CheckpointStore:
         Raises:
             CheckpointNotWritten: the disk is full, say; earlier checkpoints are as before.
         """
-        self.repair()
-        self.notice_deletion(step)
         final = self._path(step)
         temporary = self.directory / f".writing-{final.name}"
-        replaced = self.directory / f".replaced-{final.name}"
-        try:
-            # The run's own directory is not made again: somebody has deleted it.
-            self.directory.mkdir(exist_ok=True)
-            temporary.mkdir()
-            contiguous = {
-                name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()
-            }
-            (temporary / WEIGHTS).write_bytes(safetensors.torch.save(contiguous))
-            with (temporary / STATE).open("wb") as file:
-                torch.save(state, file)
-            digests = {name: _sha256(temporary / name) for name in (WEIGHTS, STATE)}
-            manifest = {"step": step, **info, "sha256": digests}
-            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            for name in FILES:
-                sync(temporary / name)
-            sync(temporary)
-            if os.path.lexists(
-                final
-            ):  # this step was saved before, or is a damaged one's second try
-                final.rename(replaced)
-            temporary.rename(final)
-            sync(self.directory)
-        except (OSError, RuntimeError) as error:
-            # torch.save hides the disk's answer behind an error of its own.
-            answer = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(answer, OSError):
-                raise
-            raise CheckpointNotWritten(f"{final} could not be written: {answer}") from error
-        finally:
-            remove(temporary)
-        remove(replaced)
+        for tried_before in (False, True):
+            self.repair()
+            self.notice_deletion(step)
+            try:
+                self._publish(final, temporary, step, weights, state, info)
+                break
+            except (OSError, RuntimeError) as error:
+                # torch.save hides the disk's answer behind an error of its own.
+                answer = error if isinstance(error, OSError) else error.__context__
+                if not isinstance(answer, OSError):
+                    raise
+                # Somebody may delete or move the directory while this is being written to it.
+                deleted = isinstance(answer, FileNotFoundError) and not temporary.exists()
+                if tried_before or not deleted:
+                    raise CheckpointNotWritten(f"{final} could not be written: {answer}") from error
+            finally:
+                remove(temporary)
         self._rotate(final)
         return final
+
+    def _publish(
+        self,
+        final: Path,
+        temporary: Path,
+        step: int,
+        weights: dict[str, Tensor],
+        state: dict,
+        info: dict,
+    ) -> None:
+        """Write a checkpoint beside its place, and bring it there when it is on the disk."""
+        replaced = self.directory / f".replaced-{final.name}"
+        # The run's own directory is not made again: somebody has deleted it.
+        self.directory.mkdir(exist_ok=True)
+        temporary.mkdir()
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        (temporary / WEIGHTS).write_bytes(safetensors.torch.save(contiguous))
+        with (temporary / STATE).open("wb") as file:
+            torch.save(state, file)
+        digests = {name: _sha256(temporary / name) for name in (WEIGHTS, STATE)}
+        manifest = {"step": step, **info, "sha256": digests}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        for name in FILES:
+            sync(temporary / name)
+        sync(temporary)
+        if os.path.lexists(final):  # this step was saved before, or is a damaged one's second try
+            final.rename(replaced)
+        temporary.rename(final)
+        sync(self.directory)
+        remove(replaced)
 
     def notice_deletion(self, step: int) -> None:
         """Say that somebody has deleted all checkpoints, if that is so.
@@ -162,6 +175,8 @@ class CheckpointStore:
             temporary.replace(link)
             sync(self.directory)
         except OSError as error:
+            if not checkpoint.exists():
+                return  # somebody has deleted it since, which the next save says
             raise CheckpointNotWritten(f"{link} could not be written: {error}") from error
         self._rotate(checkpoint)
 

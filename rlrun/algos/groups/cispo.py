@@ -21,12 +21,11 @@ from typing import ClassVar
 
 from rlrun import loops
 from rlrun.algos.groups import episode_update
-from rlrun.algos.groups.episode_update import EpisodeBatch, compare
+from rlrun.algos.groups.episode_update import EpisodeBatch, compare, step_metrics
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
-from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import ReferenceKL
 from rlrun.learning.surrogates import clipped_weight_surrogate
@@ -40,13 +39,13 @@ class CISPO:
     setup, update = episode_update.setup, episode_update.update
 
     num_envs: Count
+    epochs: Count
+    episodes_per_minibatch: Count
     clip_low: PositiveOrInfinite
     clip_high: PositiveOrInfinite
     aggregation: Aggregation
-    gamma: Fraction
-    epochs: Count
-    episodes_per_minibatch: Count
     kl: ReferenceKL
+    gamma: Fraction
     optimizer: Adam
     entropy_coefficient: NonNegative
     normalization: Normalization
@@ -61,11 +60,5 @@ class CISPO:
         gain = surrogate + self.entropy_coefficient * steps.entropy - batch.kl_coefficient * penalty
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
-            **policy_metrics(
-                steps.log_ratio,
-                steps.entropy,
-                clip=self.clip_low,
-                clip_high=self.clip_high,
-                mask=steps.counts,
-            ),
+            **step_metrics(steps, self.clip_low, self.clip_high),
         }

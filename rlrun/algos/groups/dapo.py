@@ -38,14 +38,13 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate, compare
+from rlrun.algos.groups.episode_update import EpisodeBatch, EpisodeUpdate, compare, step_metrics
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.metrics import policy_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.surrogates import clipped_surrogate
 
@@ -111,13 +110,7 @@ class DAPO:
         gain = surrogate + self.entropy_coefficient * steps.entropy
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
-            **policy_metrics(
-                steps.log_ratio,
-                steps.entropy,
-                clip=self.clip_low,
-                clip_high=self.clip_high,
-                mask=steps.counts,
-            ),
+            **step_metrics(steps, self.clip_low, self.clip_high),
         }
 
 

@@ -15,7 +15,7 @@ from rlrun.learning.agent import Agent
 from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.metrics import spread_metrics, summarize
+from rlrun.learning.metrics import policy_metrics, spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import (
     NO_PENALTY,
@@ -73,6 +73,11 @@ def compare(policy: PolicyFunction, batch: EpisodeBatch) -> Steps:
         torch.where(counts, logp - batch.reference_logp, 0.0),
         distribution.entropy(),
     )
+
+
+def step_metrics(steps: Steps, clip: float, clip_high: float | None = None) -> Metrics:
+    """Say how far the policy has moved, for the logs: `policy_metrics` of the steps that count."""
+    return policy_metrics(steps.log_ratio, steps.entropy, clip, clip_high, mask=steps.counts)
 
 
 class EpisodeAlgorithm(Protocol):

@@ -24,12 +24,12 @@ from typing import ClassVar
 
 from rlrun import loops
 from rlrun.algos.groups import episode_update
-from rlrun.algos.groups.episode_update import EpisodeBatch, compare
+from rlrun.algos.groups.episode_update import EpisodeBatch, compare, step_metrics
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
-from rlrun.learning.metrics import policy_metrics, ratio_metrics
+from rlrun.learning.metrics import ratio_metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.learning.reference_penalty import ReferenceKL
 from rlrun.learning.surrogates import bounded, clipped_surrogate, of_each_step
@@ -65,6 +65,6 @@ class GSPO:
         gain = surrogate + self.entropy_coefficient * steps.entropy - batch.kl_coefficient * penalty
         return -(batch.weight * gain).sum(), {
             "loss/policy": -(batch.weight * surrogate).sum(),
-            **policy_metrics(steps.log_ratio, steps.entropy, self.clip_low, mask=steps.counts),
+            **step_metrics(steps, self.clip_low),
             **ratio_metrics(episode, self.clip_low, self.clip_high),
         }

@@ -159,14 +159,16 @@ def conditions(word: str) -> dict[str, str]:
     return found
 
 
-def wandb_project(word: str) -> tuple[str | None, str]:
-    """Reads where something goes at W&B: "wandb:team/project", or without the team.
+def wandb_project(word: str) -> tuple[str | None, str | None]:
+    """Reads where something goes at W&B: "wandb:team/project", without the team, or "wandb".
 
     Raises:
         argparse.ArgumentTypeError: it is no such address.
     """
+    if word == "wandb":
+        return None, None
     place, colon, path = word.partition(":")
     entity, slash, project = path.rpartition("/")
     if place != "wandb" or not (colon and project) or "/" in entity or (slash and not entity):
-        raise argparse.ArgumentTypeError(f"expected wandb:ENTITY/PROJECT, got '{word}'")
+        raise argparse.ArgumentTypeError(f"expected wandb or wandb:ENTITY/PROJECT, got '{word}'")
     return entity or None, project

@@ -2,13 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import wandb
 import wandb_file
 from made_runs import seeds
 
-from rlrun.analysis.reports.wandb_page import publish
+from rlrun.analysis.reports.wandb_page import project_of, publish
 from rlrun.analysis.results import examine, write_files
 from rlrun.errors import UserError
 
@@ -56,3 +57,18 @@ def test_what_wandb_refuses_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^--to wandb: ") as caught:
         publish(result, "", entity=None, project="project", directory=tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def in_project(run, project, entity=None):
+    settings = {"logger.wandb.project": project, "logger.wandb.entity": entity}
+    return replace(run, settings={**run.settings, **settings})
+
+
+def test_the_project_is_that_of_the_runs():
+    runs = seeds("ppo", [1, 2])
+    logged = in_project(runs[0], "walks", "team")
+    assert project_of([logged, runs[1]]) == ("team", "walks")
+    with pytest.raises(UserError, match="projects of these runs: none"):
+        project_of(runs)
+    with pytest.raises(UserError, match="projects of these runs: hops, walks"):
+        project_of([logged, in_project(runs[1], "hops")])

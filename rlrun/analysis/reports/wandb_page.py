@@ -1,10 +1,29 @@
 """Puts a comparison on a project's page at Weights & Biases: a table, and the report."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from rlrun.analysis.results import Result
+from rlrun.analysis.stored_runs import StoredRun
 from rlrun.errors import UserError, say
+
+
+def project_of(runs: Iterable[StoredRun]) -> tuple[str | None, str]:
+    """Return the entity and project that runs were logged in.
+
+    Raises:
+        UserError: it is none, or more than one.
+    """
+    settings = [run.settings for run in runs if "logger.wandb.project" in run.settings]
+    projects = {
+        (each.get("logger.wandb.entity"), str(each["logger.wandb.project"])) for each in settings
+    }
+    if len(projects) != 1:
+        found = ", ".join(sorted(project for _, project in projects)) or "none"
+        raise UserError(f"--to wandb:PROJECT has to say which; projects of these runs: {found}")
+    (found_one,) = projects
+    return found_one
 
 
 def publish(

@@ -23,6 +23,9 @@ from rlrun.cli.words import names, positive, thresholds, wandb_project
 from rlrun.errors import UserError, say, warn
 from rlrun.loggers.progress import standard_output
 
+# Where a report is that is sent without `--output`.
+SENT = Path("outputs", "compare")
+
 # What `rlrun compare` prints in place of a table for the terminal, and what writes it.
 FORMATS: dict[str, tuple[str, Callable[[Result], str]]] = {
     "markdown": ("print Markdown", as_markdown),
@@ -89,8 +92,9 @@ def parser() -> OneLineParser:
     arguments.add_argument(
         "--to",
         type=wandb_project,
-        metavar="wandb:[ENTITY/]PROJECT",
-        help="with --output: log the table and the report at W&B, as a run of job type compare",
+        metavar="wandb[:[ENTITY/]PROJECT]",
+        help="log the table and the report at W&B, as a run of job type compare, by default in the "
+        f"project of the runs; --output is {SENT} then if nothing else is said",
     )
     arguments.add_argument(
         "--smooth",
@@ -108,10 +112,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UserError: a mistake in the words, or runs that cannot be compared.
     """
-    if arguments.smooth > 1 and arguments.output is None:
+    output = arguments.output or (None if arguments.to is None else SENT)
+    if arguments.smooth > 1 and output is None:
         raise UserError("--smooth is of pictures: say with --output where they go")
-    if arguments.to is not None and arguments.output is None:
-        raise UserError("--to wandb sends the report: say with --output where it is written, too")
     result = examine(
         read_runs(arguments.runs),
         command=shlex.join(["rlrun", *sys.argv[1:]]),
@@ -120,6 +123,12 @@ def run(arguments: argparse.Namespace) -> None:
         thresholds=arguments.threshold,
         scales=None if arguments.normalize is None else read_scales(arguments.normalize),
     )
+    if arguments.to is not None:
+        from rlrun.analysis.reports.wandb_page import project_of, publish
+
+        entity, project = arguments.to
+        if project is None:
+            entity, project = project_of(result.runs)
     if arguments.format is None:
         show(result, standard_output())
     else:
@@ -128,15 +137,11 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.format in ("csv", "latex"):  # which have no room for them
             for line in result.cautions:
                 warn(line)
-    if arguments.output is not None:
+    if output is not None:
         try:
-            page = write_files(result, arguments.output, smooth=arguments.smooth)
+            page = write_files(result, output, smooth=arguments.smooth)
         except OSError as error:
-            reason = f"--output {arguments.output} cannot be written to: {error}"
-            raise UserError(reason) from error
-        say(f"wrote {arguments.output / 'report.html'} and what it is made of", sys.stderr)
+            raise UserError(f"--output {output} cannot be written to: {error}") from error
+        say(f"wrote {output / 'report.html'} and what it is made of", sys.stderr)
         if arguments.to is not None:
-            from rlrun.analysis.reports.wandb_page import publish
-
-            entity, project = arguments.to
-            publish(result, page, entity=entity, project=project, directory=arguments.output)
+            publish(result, page, entity=entity, project=project, directory=output)

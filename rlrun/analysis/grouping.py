@@ -18,22 +18,22 @@ from rlrun.errors import UserError, did_you_mean
 # Choices that make a method, beside the algorithm.
 PARTS = ("advantage", "collector", "model")
 
-# Settings, or groups of them, that say how a run is done and not what it does. `cautions.py` has
-# something to say of those that matter.
-NO_METHOD = (
-    "seed",
-    "total_steps",
-    "evaluation",
-    "hardware",
+# Settings, or groups of them, that do not decide what a run computes: with other values it is the
+# same job of a sweep.
+BESIDE = (
     "run_dir",
-    "log_every_steps",
-    "checkpoint",
+    "hardware",
     "logger",
     "tags",
     "group",
     "tuned_on",
-    "plugins",
+    "checkpoint",
+    "log_every_steps",
 )
+
+# Those that say how a run is done and not what it does. `cautions.py` has something to say of those
+# that matter.
+NO_METHOD = (*BESIDE, "seed", "total_steps", "evaluation", "plugins")
 
 # Of the environment: how it is stepped, which changes nothing in what it does.
 NO_TASK = ("env.workers", "env.worker_timeout", "env.plugins")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlrun.analysis.grouping import distinguishing
+from rlrun.analysis.grouping import BESIDE, distinguishing
 from rlrun.analysis.stored_runs import flatten
 from rlrun.config import schema
 from rlrun.config.experiment import Experiment
@@ -31,18 +31,6 @@ PLAN = FILES["sweep"]
 
 # Characters of a run's name: file systems allow 255 of a directory's.
 LONGEST_NAME = 120
-
-# What does not decide what a run computes. With any other value it is the same job.
-BESIDE = (
-    "run_dir",
-    "hardware",
-    "logger",
-    "tags",
-    "group",
-    "tuned_on",
-    "checkpoint",
-    "log_every_steps",
-)
 
 # Settings that are in a run's label or at the end of its name.
 NAMED = ("algo", "env", "advantage", "collector", "model", "seed")

@@ -10,12 +10,11 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from rlrun.config.experiment import Experiment
 from rlrun.errors import UserError
 from rlrun.runs.files.directory import LOCK, shared
 from rlrun.runs.signals import StopFlag
-from rlrun.sweeps.plan import Job
 from rlrun.sweeps.pool import ELSEWHERE_SECONDS, POLL_SECONDS
+from rlrun.tuning.jobs import RunMaker
 from rlrun.tuning.space import distributions, nearest_point, rounded
 from rlrun.tuning.study import Question, make_sampler
 from rlrun.tuning.trials import Progress, Trial
@@ -33,18 +32,6 @@ STATES = {
     Progress.PRUNED: TrialState.PRUNED,
     Progress.FAILED: TrialState.FAIL,
 }
-
-
-class RunMaker(Protocol):
-    """Makes a run of each seed from a trial's values."""
-
-    def compose(self, values: Mapping[str, Any]) -> Sequence[Experiment]:
-        """Put the runs together; a UserError says that the values make none."""
-        ...
-
-    def make(self, place: Path, experiments: Sequence[Experiment]) -> Sequence[Job]:
-        """Make their directories in the trial's."""
-        ...
 
 
 class TrialsDisplay(Protocol):

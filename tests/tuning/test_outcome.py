@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.pruners import MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import CmaEsSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
 
 from rlrun.tuning.outcome import ends, height, nested, verdict, write_best
 from rlrun.tuning.study import make_pruner, make_sampler
@@ -78,3 +79,25 @@ def test_samplers_and_pruners_are_optunas():
     pruners = {"median": MedianPruner, "halving": SuccessiveHalvingPruner, "none": NopPruner}
     for name, kind in pruners.items():
         assert type(make_pruner(name, 10)) is kind
+
+
+def ended_at(study, value: float, evaluations: int) -> int:
+    """After how many evaluations a trial that always has this value is pruned, or all of them."""
+    trial = study.ask()
+    for step in range(1, evaluations + 1):
+        trial.report(value, step)
+        if trial.should_prune():
+            study.tell(trial, state=TrialState.PRUNED)
+            return step
+    study.tell(trial, value)
+    return evaluations
+
+
+def test_halving_leaves_the_best_third_at_each_stage():
+    study = optuna.create_study(direction="maximize", pruner=make_pruner("halving", 9))
+    assert ended_at(study, 5.0, 9) == 9  # nothing to compare it with
+    assert ended_at(study, 4.0, 9) == 3  # a third of a run is every trial's
+    assert ended_at(study, 3.0, 9) == 3
+    assert ended_at(study, 6.0, 9) == 9
+    assert ended_at(study, 5.5, 9) == 3  # one of five is left
+    assert ended_at(study, 5.8, 9) == 9  # two of six are

@@ -4,7 +4,6 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import optuna
 from rlrun.analysis.stored_runs import flatten
 from rlrun.cli.hydra_bridge import compose, unresolved
 from rlrun.cli.verbs.tune_request import Request
-from rlrun.config.experiment import Experiment
 from rlrun.errors import Interrupted, JobFailed, say
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import StandardError, number
@@ -21,9 +19,9 @@ from rlrun.runs.files.directory import shared
 from rlrun.runs.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps import plan, room
-from rlrun.sweeps.run import run_sweep
 from rlrun.tuning import outcome, space
 from rlrun.tuning.display import StudyDisplay
+from rlrun.tuning.jobs import RunMaker, train_in_turn
 from rlrun.tuning.study import Best, best_trials, open_study
 from rlrun.tuning.tuner import Tuner
 
@@ -52,7 +50,7 @@ def search(request: Request) -> optuna.Study:
         study,
         directory,
         request.question,
-        MakeJobs(request.words, request.own, arguments.seeds, len(slots), request.name),
+        runs_of(request, request.words, request.own, arguments.seeds, len(slots)),
         usual=flatten(usual.config),
         trials=arguments.trials,
         evaluations=evaluations,
@@ -90,12 +88,10 @@ def choose(request: Request, study: optuna.Study) -> Best:
     jobs = []
     for trial in finalists:
         words = [*request.words, f"group=trial_{trial.number:03d}"]
-        maker = MakeJobs(words, request.own, seeds, len(slots), request.name)
+        maker = runs_of(request, words, request.own, seeds, len(slots))
         jobs.append(maker.make(place, maker.compose(trial.values)))
-    in_order = [job for runs_of_a_seed in zip(*jobs, strict=True) for job in runs_of_a_seed]
-    plan.write_plan(place, request.arguments.words, ["group", "seed"], in_order)
     with contextlib.suppress(JobFailed):  # which is said; it is a finalist less
-        run_sweep(place, in_order, slots, by=["group"])
+        train_in_turn(place, request.arguments.words, jobs, slots)
     searched = len(request.question.seeds)
     whole = []
     for trial, runs in zip(finalists, jobs, strict=True):
@@ -184,67 +180,32 @@ def prove(request: Request, best: Best) -> None:
     # More trials may find others, which are another proof.
     place = request.directory / f"validation_{best.number:03d}"
     slots = room.slots([request.usual] * 2 * len(seeds))
-    at_once = len(slots)
     tuned = [*without_tuned(request.words), f"tuned={request.file_name}"]
-    there = [request.directory, *request.own]
-    usual = MakeJobs([*request.words, f"group={USUAL}"], request.own, seeds, at_once, request.name)
-    found = MakeJobs([*tuned, f"group={BEST}"], there, seeds, at_once, request.name)
-    with_usual = usual.make(place, usual.compose({}))
-    with_best = found.make(place, found.compose({}))
-    jobs = [job for pair in zip(with_usual, with_best, strict=True) for job in pair]
-    plan.write_plan(place, request.arguments.words, ["group", "seed"], jobs)
-    run_sweep(place, jobs, slots, by=["group"])
+    with_usual, with_best = (
+        maker.make(place, maker.compose({}))
+        for maker in (
+            runs_of(request, [*request.words, f"group={USUAL}"], request.own, seeds, len(slots)),
+            runs_of(
+                request,
+                [*tuned, f"group={BEST}"],
+                [request.directory, *request.own],
+                seeds,
+                len(slots),
+            ),
+        )
+    )
+    train_in_turn(place, request.arguments.words, [with_usual, with_best], slots)
     say(outcome.verdict(outcome.finals(with_usual), outcome.finals(with_best)), sys.stdout)
 
 
-@dataclass(frozen=True)
-class MakeJobs:
-    """Makes the runs of some values, one for each seed.
-
-    Attributes:
-        words: what all of the runs have.
-        own: the user's directories of groups.
-        seeds: of the runs.
-        at_once: runs at the same time, which share the cores.
-        study: what the study is called.
-    """
-
-    words: Sequence[str]
-    own: Sequence[Path]
-    seeds: Sequence[int]
-    at_once: int
-    study: str
-
-    def compose(self, values: Mapping[str, Any]) -> list[Experiment]:
-        """Put the runs of some values together.
-
-        Args:
-            values: by setting.
-
-        Raises:
-            UserError: the values make no run.
-        """
-        experiments, preflight = [], Preflight()
-        for seed in self.seeds:
-            words = [*self.words, *space.as_words(values), f"seed={seed}"]
-            experiment = compose(words, Path(), self.own)
-            preflight.check(experiment)
-            experiments.append(room.with_share(experiment, self.at_once))
-        return experiments
-
-    def make(self, place: Path, experiments: Sequence[Experiment]) -> list[plan.Job]:
-        """Make the directories of runs, or find those that are there.
-
-        Args:
-            place: directory that they are in.
-            experiments: of the runs.
-
-        Raises:
-            UserError: a directory cannot be made.
-        """
-        jobs = []
-        for experiment in experiments:
-            own = [f"group={experiment.group}"] if experiment.group else []
-            own.append(f"seed={experiment.seed}")
-            jobs.append(plan.add_run(place, experiment, own, name=f"{self.study}/{place.name}"))
-        return jobs
+def runs_of(
+    request: Request, words: Sequence[str], own: Sequence[Path], seeds: Sequence[int], at_once: int
+) -> RunMaker:
+    """Return what makes the runs of some words with the user's directories of groups."""
+    return RunMaker(
+        put_together=lambda every: compose(every, Path(), own),
+        words=words,
+        seeds=seeds,
+        at_once=at_once,
+        study=request.name,
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from rlrun.collectors.generation import write
+from rlrun.collectors.writing import write
 
 
 def warm(policy, prompts, language, *, sampling, generator, device):

@@ -9,8 +9,8 @@ token's probability differs from what the policy in training says: it is measure
 
 import torch
 
-from rlrun.collectors.generation import Responses, Writer, write
 from rlrun.collectors.sampling import Sampling
+from rlrun.collectors.writing import Responses, Writer, write
 from rlrun.envs.tokens.batch import Prompts
 from rlrun.envs.tokens.vocabulary import Language
 
@@ -24,5 +24,5 @@ def own(
     generator: torch.Generator,
     device: torch.device,
 ) -> Responses:
-    """Write by the policy itself (see :func:`~rlrun.collectors.generation.write`)."""
+    """Write by the policy itself (see :func:`~rlrun.collectors.writing.write`)."""
     return write(policy, prompts, language, sampling=sampling, generator=generator, device=device)

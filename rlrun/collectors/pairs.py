@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from rlrun.collectors.contract import Actor, Collector
-from rlrun.collectors.generation import Responses, transitions_of
+from rlrun.collectors.generation import transitions_of
+from rlrun.collectors.writing import Responses
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv

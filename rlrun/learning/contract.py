@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rlrun.advantages.columns import Estimator
-from rlrun.collectors.generation import Writer
+from rlrun.collectors.writing import Writer
 from rlrun.data.packing import Packed
 from rlrun.data.rollout import RolloutShape
 from rlrun.data.seeding import Streams

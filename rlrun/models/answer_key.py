@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlrun.collectors.generation import Writer
+from rlrun.collectors.writing import Writer
 from rlrun.envs.tokens.task import TokenTask
 
 
@@ -38,7 +38,7 @@ class Pages:
 
 
 class AnswerKey:
-    """Writes the answer to each prompt (as a :class:`~rlrun.collectors.generation.Writer`)."""
+    """Writes the answer to each prompt (as a :class:`~rlrun.collectors.writing.Writer`)."""
 
     def __init__(self, task: TokenTask):
         """Take the task that has the answers."""
@@ -67,7 +67,7 @@ class AnswerKey:
 
 @dataclass(frozen=True)
 class Author:
-    """Who writes what a policy learns from (as a ``collectors.generation.WritingActor``).
+    """Who writes what a policy learns from (as a ``collectors.writing.WritingActor``).
 
     Attributes:
         policy: writes.

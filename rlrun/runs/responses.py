@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlrun.collectors.generation import Responses, write
 from rlrun.collectors.sampling import Sampling
+from rlrun.collectors.writing import Responses, write
 from rlrun.envs.tokens.batch import Prompts, TokenEnv, Verdict
 from rlrun.envs.tokens.task import TokenTask
 from rlrun.models.actor import Actor

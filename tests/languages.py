@@ -12,7 +12,7 @@ from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.task import TokenTask
 from rlrun.models.actor import Actor
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 
 
 def task_of(name: str, **changes: Any) -> TokenTask:

@@ -17,7 +17,7 @@ SHARE_LEFT = 0.75
 
 
 class NextToken(Protocol):
-    """The choice of the next token (``models/token_distributions.py``)."""
+    """The choice of the next token (``models/language/token_distributions.py``)."""
 
     @property
     def logits(self) -> Tensor:
@@ -26,7 +26,7 @@ class NextToken(Protocol):
 
 
 class Writer(Protocol):
-    """A policy that writes (``models/language.py``)."""
+    """A policy that writes (``models/language/networks.py``)."""
 
     def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[NextToken, Any]:
         """Read prompts [P, N]; return the choice of the first token, and what was read."""

@@ -18,7 +18,7 @@ from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context, Stateful
 from rlrun.models.actor import Actor
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 from rlrun.models.networks import Networks
 
 

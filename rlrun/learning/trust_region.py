@@ -22,7 +22,7 @@ from rlrun.hardware.compilable import Compilable
 from rlrun.learning.metrics import USUAL_CLIP, ratio_metrics
 from rlrun.models.distributions import Categorical, DiagonalGaussian
 from rlrun.models.flat_parameters import FlatParameters
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 from rlrun.models.networks import Policy
 
 Distribution = TypeVar("Distribution", Categorical, DiagonalGaussian)

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from rlrun.models.token_distributions import TokenCategorical
+from rlrun.models.language.token_distributions import TokenCategorical
 
 
 @dataclass(frozen=True)

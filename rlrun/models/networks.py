@@ -13,7 +13,7 @@ from rlrun.envs.problem import Problem
 from rlrun.models.bounded_distributions import Box, Dirac, SquashedGaussian
 from rlrun.models.distributions import ActionValues, Categorical, DiagonalGaussian
 from rlrun.models.ensemble import Ensemble
-from rlrun.models.language import TokenCritic, TokenPolicy
+from rlrun.models.language.networks import TokenCritic, TokenPolicy
 
 
 class CategoricalPolicy(nn.Module):

@@ -15,9 +15,9 @@ from rlrun.envs.tokens.task import TokenTask
 from rlrun.errors import UserError
 from rlrun.hardware.memory import memory_suffices, require_memory
 from rlrun.learning.contract import Context
-from rlrun.models.answer_key import AnswerKey
 from rlrun.models.huggingface.model import HuggingFace
-from rlrun.models.language_models import Transformer
+from rlrun.models.language.answer_key import AnswerKey
+from rlrun.models.language.model import Transformer
 from rlrun.models.reference import Reference
 from rlrun.runs.opening import measure, open_envs
 from rlrun.runs.policies import load_policy

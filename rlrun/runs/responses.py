@@ -13,7 +13,7 @@ from rlrun.collectors.writing import Responses, write
 from rlrun.envs.tokens.batch import Prompts, TokenEnv, Verdict
 from rlrun.envs.tokens.task import TokenTask
 from rlrun.models.actor import Actor
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 from rlrun.runs.evaluate import unwatched
 
 # From the policy itself.

@@ -362,4 +362,4 @@ def test_a_policy_of_tokens_is_exported_too(tmp_path):
     graph = torch.export.load(program).module()
     assert graph(torch.from_numpy(np.stack(prefixes)))["action"].tolist() == expected.tolist()
     described = json.loads(weights[1].read_text())
-    assert any("rlrun/models/transformer.py" in line for line in described["computation"])
+    assert any("rlrun/models/language/transformer.py" in line for line in described["computation"])

@@ -23,7 +23,7 @@ from rlrun.data.sequences import Sequences
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.optimizers import Adam
-from rlrun.models.token_distributions import TokenCategorical
+from rlrun.models.language.token_distributions import TokenCategorical
 
 
 @dataclass(kw_only=True, eq=False)

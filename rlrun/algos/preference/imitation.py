@@ -25,7 +25,7 @@ from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 from rlrun.models.reference import Reference
 
 

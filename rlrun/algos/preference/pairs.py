@@ -19,8 +19,8 @@ from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
-from rlrun.models.answer_key import Author
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.answer_key import Author
+from rlrun.models.language.networks import TokenPolicy
 
 
 class PairBatch(NamedTuple):

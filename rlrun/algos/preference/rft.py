@@ -23,8 +23,8 @@ from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.optimizers import Adam
 from rlrun.models.actor import Actor
-from rlrun.models.answer_key import Author
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.answer_key import Author
+from rlrun.models.language.networks import TokenPolicy
 
 
 @dataclass(kw_only=True, eq=False)

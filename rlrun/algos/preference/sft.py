@@ -25,7 +25,7 @@ from rlrun.errors import UserError
 from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.optimizers import Adam
-from rlrun.models.answer_key import Author
+from rlrun.models.language.answer_key import Author
 
 
 @dataclass(kw_only=True, eq=False)

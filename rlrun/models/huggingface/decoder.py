@@ -37,7 +37,7 @@ class PretrainedCache:
 
 
 class PretrainedDecoder(nn.Module):
-    """The body of a model of transformers (as :class:`~rlrun.models.language.Decoder`).
+    """The body of a model of transformers (as :class:`~rlrun.models.language.networks.Decoder`).
 
     Attributes:
         body: tokens -> what is said of each.

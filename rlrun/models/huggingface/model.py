@@ -13,7 +13,7 @@ from rlrun.errors import UserError
 from rlrun.models.huggingface.adapters import LoRA, adapt, merged, without_adapters
 from rlrun.models.huggingface.decoder import PretrainedDecoder
 from rlrun.models.huggingface.directory import context_of, read_model, require_model
-from rlrun.models.language import Precision, Reader, TokenCritic, TokenPolicy
+from rlrun.models.language.networks import Precision, Reader, TokenCritic, TokenPolicy
 from rlrun.models.networks import ActionCritic, Policy, StateCritic
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 from rlrun.models.networks import (
     BoundedPolicy,
     CategoricalPolicy,
@@ -32,9 +32,9 @@ CHOICES = {
 
 # What the tensors of a transformer are for.
 DECODER = (
-    "y = the logits of the next token, by the decoder of rlrun/models/transformer.py: a Llama-like "
-    "one, with RMSNorm of epsilon 1e-6, rotary positions of base 10,000 and SwiGLU; logits = the "
-    "last token's vector @ embedding.weight.T; a choice of V is a place without a token"
+    "y = the logits of the next token, by the decoder of rlrun/models/language/transformer.py: a "
+    "Llama-like one, with RMSNorm of epsilon 1e-6, rotary positions of base 10,000 and SwiGLU; "
+    "logits = the last token's vector @ embedding.weight.T; a choice of V is a place without a token"
 )
 
 

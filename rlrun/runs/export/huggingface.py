@@ -8,7 +8,7 @@ from rlrun.errors import UserError
 from rlrun.models.actor import Actor
 from rlrun.models.huggingface.directory import is_model
 from rlrun.models.huggingface.model import HuggingFace
-from rlrun.models.language import TokenPolicy
+from rlrun.models.language.networks import TokenPolicy
 from rlrun.runs.api import saved_run
 from rlrun.runs.files.disk import remove
 

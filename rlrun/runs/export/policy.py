@@ -11,8 +11,8 @@ from rlrun.envs.actions import ActionAdapter
 from rlrun.envs.control import ControlEnv
 from rlrun.models.bounded_distributions import Dirac, SquashedGaussian
 from rlrun.models.distributions import ActionValues, Categorical, DiagonalGaussian
+from rlrun.models.language.token_distributions import TokenCategorical
 from rlrun.models.networks import Policy
-from rlrun.models.token_distributions import TokenCategorical
 from rlrun.runs.export.observations import leaves_of, torch_dtype
 
 # What a policy returns.

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from rlrun.data.packing import Packed
 from rlrun.data.sequences import Sequences
 from rlrun.envs.tokens.vocabulary import Language
-from rlrun.models.caches import distinct
-from rlrun.models.token_distributions import TokenCategorical
+from rlrun.models.language.caches import distinct
+from rlrun.models.language.token_distributions import TokenCategorical
 
 # The type in which matrices are multiplied.
 Precision = Literal["float32", "bfloat16"]

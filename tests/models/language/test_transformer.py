@@ -12,9 +12,9 @@ from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
-from rlrun.models import token_distributions
 from rlrun.models.distributions import Categorical
-from rlrun.models.token_distributions import TokenCategorical
+from rlrun.models.language import token_distributions
+from rlrun.models.language.token_distributions import TokenCategorical
 
 TASK = task_of("add", digits=3)
 T = 5

@@ -8,10 +8,10 @@ from torch import nn
 from rlrun.config.types import Count
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.models.caches import DecoderShape
-from rlrun.models.language import Precision, Reader, TokenCritic, TokenPolicy
+from rlrun.models.language.caches import DecoderShape
+from rlrun.models.language.networks import Precision, Reader, TokenCritic, TokenPolicy
+from rlrun.models.language.transformer import Decoder
 from rlrun.models.networks import ActionCritic, Policy, StateCritic
-from rlrun.models.transformer import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)

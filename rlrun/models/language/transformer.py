@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rlrun.models.caches import Cache, DecoderShape, Prefix, distinct
+from rlrun.models.language.caches import Cache, DecoderShape, Prefix, distinct
 
 # Standard deviation of the first logits.
 FIRST_LOGIT = 0.15

@@ -34,7 +34,7 @@ CHOICES = {
 DECODER = (
     "y = the logits of the next token, by the decoder of rlrun/models/language/transformer.py: a "
     "Llama-like one, with RMSNorm of epsilon 1e-6, rotary positions of base 10,000 and SwiGLU; "
-    "logits = the last token's vector @ embedding.weight.T; a choice of V is a place without a token"
+    "logits = the last token's vector @ embedding.weight.T; a choice of V is a place without token"
 )
 
 

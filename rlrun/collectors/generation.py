@@ -209,7 +209,7 @@ def transitions_of(
         action=responses.tokens,
         logp=responses.logp,
         reward=torch.where(last, reward, 0.0),
-        terminated=last & complete,
+        terminated=last,  # also if it was cut: it has been judged, and nothing follows it
         truncated=last & ~complete,
         mask=mask,
         whole_episodes=True,

@@ -66,7 +66,8 @@ class Transitions:
             drawn, [T, N].
         reward: r_t as the environment gave it, [T, N].
         terminated: s_{t+1} is terminal: nothing follows it, [T, N] (bool).
-        truncated: the episode was cut after this step, but would have gone on, [T, N] (bool).
+        truncated: the episode was cut after this step, but would have gone on, [T, N] (bool). Of
+            language it is terminated as well: what was cut has been judged.
         mask: rows that count, [T, N] (bool); the others are padding behind the end of an episode,
             with zeros for rewards and False for endings.
         whole_episodes: each column is one episode, from its first step to its last.
@@ -118,7 +119,8 @@ class Rollout:
         reward: r_t as the algorithm sees it (scaled, if it asked for that), [T, N].
         raw_reward: r_t as the environment gave it, [T, N].
         terminated: s_{t+1} is terminal: nothing follows it, [T, N] (bool).
-        truncated: the episode was cut after this step, but would have gone on, [T, N] (bool).
+        truncated: the episode was cut after this step, but would have gone on, [T, N] (bool). Of
+            language it is terminated as well: what was cut has been judged.
         mask: rows that count, [T, N] (bool).
         whole_episodes: each column is one episode, from its first step to its last.
         group: number of the group of episodes with a common start, [T, N], or None.

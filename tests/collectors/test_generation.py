@@ -6,12 +6,14 @@ import pytest
 import torch
 from languages import actor_of, generator, policy_of, task_of
 
+from rlrun.advantages.temporal import gae
 from rlrun.collectors.engines import own
 from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.generation import Generation, Refill
 from rlrun.collectors.sampling import Sampling
 from rlrun.collectors.segments import Segments
 from rlrun.data.draws import draw
+from rlrun.data.rollout import Rollout
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import TokenEnv
@@ -133,6 +135,27 @@ def test_responses_are_segments():
         assert torch.equal(one[mask], other[mask]), column
 
 
+def test_nothing_follows_a_response_that_is_cut():
+    """It is judged as it is; a critic's guess of what would follow would be paid for not ending."""
+    task = task_of("add")
+    transitions, _ = collect(task, policy_of(task), count=64)
+    cut = transitions.truncated
+    assert 0 < cut.sum() < transitions.done.sum()
+    assert torch.equal(transitions.terminated, transitions.done)
+    names = ("obs", "next_obs", "action", "logp", "reward", "terminated", "truncated", "mask")
+    ones = torch.ones(cut.shape)
+    rollout = Rollout(
+        **{name: getattr(transitions, name) for name in names},
+        raw_obs=transitions.obs,
+        raw_reward=transitions.reward,
+        whole_episodes=True,
+        group=None,
+        columns={"value": ones, "next_value": ones},
+    )
+    _, target = gae(rollout, gamma=1.0, lam=0.95)
+    assert torch.equal(target[cut], transitions.reward[cut])
+
+
 def test_the_last_token_is_paid():
     task = task_of("add", reward="fraction")
     transitions, _ = collect(task, policy_of(task))
@@ -142,7 +165,7 @@ def test_the_last_token_is_paid():
     assert torch.equal(done.int().argmax(0), last)
     assert (transitions.reward[~done] == 0).all()
     tokens = transitions.action[last, torch.arange(N)]
-    assert torch.equal(transitions.terminated[last, torch.arange(N)], tokens == task.language.end)
+    assert torch.equal(transitions.truncated[last, torch.arange(N)], tokens != task.language.end)
     assert (last[tokens != task.language.end] == task.time_limit - 1).all()
 
 

@@ -18,7 +18,7 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
 
     What is observed are the P + L tokens that end with the latest one; a place before the prompt
     has the number V, which no token has. The reward, with the last token, is that of the whole
-    response.
+    response. A response that is cut is both terminated and truncated.
     """
 
     def __init__(self, task: "TokenTask", *, held_out: bool = False):
@@ -52,7 +52,8 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
         text = self._task.vocabulary.decode(self._response)
         (judgement,) = self._judge.judge([self._prompt], [text], [complete])
         reward = judgement.reward(self._task.reward)
-        return self._observation(), reward, complete, cut, {"judgement": judgement._asdict()}
+        # Nothing follows a response that is cut, either: it has been judged.
+        return self._observation(), reward, True, cut, {"judgement": judgement._asdict()}
 
     def _observation(self) -> NDArray[np.int64]:
         language = self._language

@@ -27,7 +27,7 @@ from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
 from rlrun.runs.files.evaluations import note_evaluation
 from rlrun.runs.files.record import run_info, summary
-from rlrun.runs.preflight import require_room, without_effect
+from rlrun.runs.preflight import require_room, too_large_steps, without_effect
 from rlrun.runs.reports.film import Film, filmed
 from rlrun.runs.responses import Answers, LanguageEvaluator
 
@@ -66,7 +66,8 @@ def train_run(experiment: Experiment) -> Trained:
     """
     check_loggers(experiment.loggers)
     with session.assemble(experiment, checkpoint=None) as assembly:
-        for line in without_effect(experiment, assembly.problem):
+        remarks = without_effect(experiment, assembly.problem) + too_large_steps(experiment)
+        for line in remarks:
             warn(line)
         facts = run_directory.provenance()
         with run_directory.new_directory(

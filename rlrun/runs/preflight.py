@@ -47,6 +47,9 @@ BYTES_PER_OBSERVED_NUMBER = 8
 # An object of Python's is hardly smaller.
 BYTES_PER_ENVIRONMENT = 1_000
 
+# Steps of a pretrained model that are larger than the usual ones by this are said to be too large.
+MOST_USUAL_STEPS = 10
+
 # What takes memory before the first step.
 SET_UP = "the environments and networks of this run"
 
@@ -194,6 +197,25 @@ def without_effect(experiment: Experiment, problem: Problem) -> list[str]:
         f"{setting} has no effect: {reason}"
         for setting, reason in reasons.items()
         if setting in given
+    ]
+
+
+def too_large_steps(experiment: Experiment) -> list[str]:
+    """Return a line if the optimiser's steps would undo what a pretrained model has learned.
+
+    Args:
+        experiment: of the run.
+    """
+    model, settings = experiment.model, experiment.config["algo"].get("optimizer", {})
+    if not isinstance(model, HuggingFace) or "learning_rate" not in settings:
+        return []
+    rate, usual = settings["learning_rate"], 1e-5 if model.lora is None else 1e-4
+    if rate <= MOST_USUAL_STEPS * usual:
+        return []
+    what = "a pretrained model" if model.lora is None else "adapters"
+    return [
+        f"algo.optimizer.learning_rate={rate:g} is for networks from scratch, and forgets what "
+        f"model.path has learned: {what} usually take steps of {usual:g}, or a tenth of that"
     ]
 
 

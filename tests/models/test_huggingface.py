@@ -25,6 +25,7 @@ from rlrun.models.huggingface.adapters import LoRA
 from rlrun.models.huggingface.model import HuggingFace
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.preflight import Preflight, too_large_steps
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")
@@ -155,7 +156,7 @@ def test_adapters_change_nothing_at_first_and_are_all_that_is_trained(kind, mode
     names = [name for name, _ in policy.requires_grad_(True).named_parameters()]
     assert names
     assert all("lora_" in name for name in names)
-    assert set(policy.state_dict()) == set(names)
+    assert set(policy.state_dict()) == {*names, "reader.decoder.body.lora_base.digest"}
     policy(obs).log_prob(obs.tokens[obs.prompt_rows :]).sum().backward()
     gradients = {name: weight.grad for name, weight in policy.named_parameters()}
     assert all(gradients[name].abs().sum() > 0 for name in names if "lora_B" in name)
@@ -224,6 +225,26 @@ def test_a_run_of_adapters_keeps_them_alone(run):
         assert all("lora_" in name for name in opened.keys())  # noqa: SIM118
     reference = load(newest(run)).state["algorithm.reference"]
     assert reference["weights"] == {}
+
+
+def test_adapters_are_those_of_one_model(run, sums, tmp_path):
+    """The directory that they were trained with may be another model's since."""
+    other = tmp_path / "other"
+    other.mkdir()
+    make_model(other, "gpt2", seed=1)
+    with pytest.raises(UserError, match="these adapters were trained on another model"):
+        Preflight().check(experiment(words_of(sums, other, "algo=grpo", LORA, f"model.init={run}")))
+
+
+@pytest.mark.parametrize(
+    ("lora", "rate", "usual"),
+    [(False, 1e-4, None), (False, 2e-4, "1e-05"), (True, 1e-3, None), (True, 2e-3, "0.0001")],
+)
+def test_steps_for_networks_from_scratch_are_named(lora, rate, usual, models, sums):
+    words = [f"algo.optimizer.learning_rate={rate}", *([LORA] if lora else [])]
+    lines = too_large_steps(experiment(words_of(sums, models["gpt2"], "algo=grpo", *words)))
+    assert len(lines) == (usual is not None)
+    assert all(f"learning_rate={rate:g} is for" in line and usual in line for line in lines)
 
 
 def test_what_is_exported_is_what_was_trained(run, models, sums, capsys):

@@ -1,9 +1,11 @@
 """Adapters of low rank, by the package peft; what they adapt is frozen, and can be shared."""
 
 import copy
+import hashlib
 import importlib.util
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeVar
@@ -19,6 +21,9 @@ M = TypeVar("M", bound=nn.Module)
 # In the names of an adapter's weights.
 MARK = "lora_"
 
+# Numbers of each frozen tensor that its model is recognised by.
+MOST_LOOKED_AT = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
@@ -33,6 +38,39 @@ class LoRA:
     rank: Count
     alpha: Count
     targets: list[str] | None
+
+
+class FrozenModel(nn.Module):
+    """Which model adapters belong to, in a checkpoint that has these alone.
+
+    Attributes:
+        digest: of some numbers of each of its tensors, [32] (uint8).
+    """
+
+    digest: torch.Tensor
+
+    def __init__(self, tensors: Iterable[torch.Tensor]):
+        """Look at frozen tensors."""
+        super().__init__()
+        seen = hashlib.blake2b(digest_size=32)
+        for tensor in tensors:
+            flat = tensor.reshape(-1)
+            some = flat[:: max(1, len(flat) // MOST_LOOKED_AT)]
+            seen.update(f"{list(tensor.shape)}".encode() + some.numpy().tobytes())
+        digest = torch.frombuffer(bytearray(seen.digest()), dtype=torch.uint8)
+        self.register_buffer("digest", digest)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        """Compare, in place of loading.
+
+        Raises:
+            UserError: the adapters that are loaded were trained on another model.
+        """
+        saved = state_dict.get(f"{prefix}digest", self.digest)
+        if not torch.equal(saved.cpu(), self.digest.cpu()):
+            raise UserError("these adapters were trained on another model than is in model.path")
 
 
 def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
@@ -77,6 +115,7 @@ def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
                 delattr(module, name)
                 tensor = frozen.setdefault(id(weight), weight.detach())
                 module.register_buffer(name, tensor, persistent=False)
+    model.base_model.add_module(f"{MARK}base", FrozenModel(frozen.values()))
 
 
 def without_adapters(module: M) -> M:
@@ -93,6 +132,8 @@ def without_adapters(module: M) -> M:
         for name, child in list(parent.named_children()):
             if isinstance(child, BaseTunerLayer):
                 setattr(parent, name, child.get_base_layer())
+            elif isinstance(child, FrozenModel):
+                delattr(parent, name)
     return twin
 
 

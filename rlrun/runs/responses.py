@@ -126,6 +126,9 @@ class LanguageEvaluator:
             "eval/truncated": 1.0 - float(greedy.complete.float().mean()),
             "eval/distinct": float(np.mean([len(texts) for texts in distinct]) / samples),
         }
+        for name, which in (("right", tried.outcome > 0), ("wrong", tried.outcome == 0)):
+            if which.any():
+                others[f"eval/length_{name}"] = float(responses.lengths[which].float().mean())
         advantage = verdict.reward - tried.reward.view(episodes, samples).mean(1)
         transcripts = transcribed(prompts, greedy, verdict, advantage)
         return Answers(

@@ -49,6 +49,24 @@ def test_an_advantage_is_what_a_response_is_paid_over_those_drawn_to_its_prompt(
     assert rewards[4:8] == sorted(answers.returns)[:4]
 
 
+def test_the_lengths_of_right_and_wrong_responses_are_apart():
+    task = task_of("add", digits=1, samples=64, held_out=0.0)
+    evaluator = LanguageEvaluator(task, lambda: actor_of(policy_of(task)))
+    said = evaluator.play(64, seed=0).metrics()
+    env, generator = TokenEnv(task, num_envs=64), torch.Generator().manual_seed(0)
+    prompts = repeated(env.prompts(range(64), held_out=True), 64)
+    drawn = evaluator.write(prompts, AS_IT_IS, generator)
+    right = env.judge(prompts.texts, drawn.tokens, drawn.complete).outcome > 0
+    assert right.any()
+    for name, which in (("right", right), ("wrong", ~right)):
+        expected = drawn.lengths[which].float().mean().item()
+        assert said[f"eval/length_{name}"] == pytest.approx(expected)
+    hard = task_of("add", digits=15, samples=2)  # whose answers nobody guesses
+    never = LanguageEvaluator(hard, lambda: actor_of(policy_of(hard))).play(4, seed=0).metrics()
+    assert "eval/length_wrong" in never
+    assert "eval/length_right" not in never
+
+
 def test_samples_of_a_part_that_is_done_again_are_not_there_twice(tmp_path):
     path = tmp_path / "samples.jsonl"
     Samples(path, -1).append([], 0)

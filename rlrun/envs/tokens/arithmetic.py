@@ -11,9 +11,8 @@ import numpy as np
 from annotated_types import Interval
 
 from rlrun.envs.tokens.procedural import ProceduralTask
+from rlrun.envs.tokens.strings import DIGITS
 from rlrun.envs.tokens.task import Judgement, Reward
-
-DIGITS = "0123456789"
 
 # Numbers below 36 as one character each.
 NUMERALS = DIGITS + "abcdefghijklmnopqrstuvwxyz"

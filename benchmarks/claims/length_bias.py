@@ -1,0 +1,77 @@
+"""Claim 9: GRPO's two divisions, by the spread of a group and by the length of a response.
+
+    python benchmarks/claims/length_bias.py
+
+Whoever is asked for a sum may write any number of dots first: only what comes last counts
+(`padding.py`). Nothing is to be gained by them, so that a change of length is what a loss does by
+itself. GRPO divides the loss of a response by its own length, so that a wrong answer is blamed less
+the longer it is (Liu et al. 2025, "Understanding R1-Zero-Like Training", arXiv:2503.20783, §3.1);
+and an advantage by its group's spread, which counts easy and hard prompts more than others.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common import COLORS, HERE, parse, tidy
+from language import (
+    EVALUATED,
+    curve,
+    draw_curve,
+    starts,
+    train_methods,
+)
+from matplotlib.figure import Figure
+
+TAUGHT, TOKENS, SEEDS = 1_000_000, 1_000_000, (0, 1, 2)
+# Of one start: the losses, which differ in these two divisions alone.
+METHODS: dict[str, Callable[[Path], Sequence[str]]] = {
+    "GRPO: both divisions": lambda start: ["algo=grpo"],
+    "without that by the length": lambda start: [
+        *["algo=grpo", "algo.aggregation=episode_mean_step_norm"],
+    ],
+    "without that by the spread": lambda start: ["algo=grpo", "advantage=dr_grpo"],
+    "Dr. GRPO: neither": lambda start: [
+        *["algo=grpo", "advantage=dr_grpo"],
+        "algo.aggregation=episode_mean_step_norm",
+    ],
+}
+NUMBERS = {
+    "eval/length_wrong": "tokens of wrong answers",
+    "eval/length_right": "tokens of right answers",
+    "eval/pass@1": "right answers (pass@1)",
+}
+
+
+def main() -> None:
+    """Train and draw."""
+    study = parse(__file__, __doc__)
+    # Where the runs find `padding`.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    tokens, seeds = (12_000, (0,)) if study.quick else (TOKENS, SEEDS)
+    task = ["env=add", "env._target_=padding.PaddedAdd", "plugins=[padding]"]
+    taught = ["algo=sft", *task, f"total_steps={12_000 if study.quick else TAUGHT}"]
+    begin = starts(study, taught, seeds)
+    directories = train_methods(study, METHODS, begin, [*task, f"total_steps={tokens}", *EVALUATED])
+    result = {
+        method: {name: curve(runs, name) for name in NUMBERS}
+        for method, runs in directories.items()
+    }
+    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, len(NUMBERS)), NUMBERS.items(), strict=True):
+        for color, method in zip(COLORS, METHODS, strict=False):
+            draw_curve(axes, result[method][name], color=color, label=method)
+        tidy(axes, title=title, x="tokens written, thousands", y="")
+        axes.set_ylim(bottom=0)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(
+        f"add with dots before the sum, from a policy taught by {TAUGHT:,} tokens of answers: "
+        f"interquartile mean and 95 % interval over {len(seeds)} seeds",
+        fontsize=10,
+    )
+    study.write({"env": "add", "tokens": tokens, "seeds": seeds, "methods": result}, figure)
+
+
+if __name__ == "__main__":
+    main()

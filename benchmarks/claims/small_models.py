@@ -1,0 +1,96 @@
+"""Claim 8: is GRPO unstable with small models, beside PPO with a critic and distillation?
+
+    python benchmarks/claims/small_models.py
+
+Three sizes of a decoder begin as what they were taught of `add`, and go on with rewards, or with
+the probabilities of a teacher, for equally many tokens. A run is unstable if it loses what it had:
+measured as the largest fall of an evaluation below the best one before it.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import COLORS, over_seeds, parse, plot_over_seeds, tidy, train
+from language import EVALUATED, measured, starts, train_methods
+from matplotlib.figure import Figure
+
+TAUGHT, TEACHER, TOKENS, SEEDS = 200_000, 600_000, 400_000, (0, 1, 2)
+# Millions of parameters -> the decoder that has about as many.
+SIZES = {
+    0.1: ["model.layers=2", "model.width=64", "model.heads=4"],
+    1.0: ["model.layers=5", "model.width=128", "model.heads=4"],
+    3.0: ["model.layers=7", "model.width=192", "model.heads=6"],
+}
+
+
+def methods(teacher: Path) -> dict[str, Callable[[Path], Sequence[str]]]:
+    """Return the words of each method."""
+    return {
+        "PPO, a critic of the same size": lambda start: ["algo=ppo"],
+        "GRPO": lambda start: ["algo=grpo"],
+        "GRPO, steps of 3e-4": lambda start: ["algo=grpo", "algo.optimizer.learning_rate=3e-4"],
+        "distillation": lambda start: ["algo=distill", f"algo.reference={teacher}"],
+    }
+
+
+def fall(directory: Path) -> float:
+    """Return the largest fall of pass@1 below the best evaluation before it."""
+    _, values = measured(directory, "eval/pass@1")
+    return max(max(values[: k + 1]) - value for k, value in enumerate(values))
+
+
+def final(directory: Path) -> float:
+    """Return the last pass@1."""
+    return measured(directory, "eval/pass@1")[1][-1]
+
+
+MEASURES = {
+    "right answers at the end (pass@1)": final,
+    "largest fall of pass@1 within a run": fall,
+}
+
+
+def main() -> None:
+    """Train and draw."""
+    study = parse(__file__, __doc__)
+    tokens, seeds = (6_000, (0,)) if study.quick else (TOKENS, SEEDS)
+    sizes = {0.1: SIZES[0.1]} if study.quick else SIZES
+    words = ["env=add", *EVALUATED]
+    taught = 6_000 if study.quick else TEACHER
+    runs = {"teacher": ["algo=sft", *words, *SIZES[0.1], f"total_steps={taught}", "seed=100"]}
+    teacher = train(study, runs)["teacher"].resolve()
+    result: dict[str, dict[str, Any]] = {method: {} for method in methods(teacher)}
+    for size, model in sizes.items():
+        own = study._replace(name=f"{study.name}_{size}")
+        taught = 6_000 if study.quick else TAUGHT
+        begin = starts(own, ["algo=sft", "env=add", *model, f"total_steps={taught}"], seeds)
+        common = [*words, *model, f"total_steps={tokens}"]
+        for method, directories in train_methods(own, methods(teacher), begin, common).items():
+            result[method][str(size)] = {
+                name: over_seeds([measure(each) for each in directories])
+                for name, measure in MEASURES.items()
+            }
+    figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
+        for number, method in enumerate(result):
+            figures = [result[method][str(size)][name] for size in sizes]
+            shifted = [size * 1.05 ** (number - 1.5) for size in sizes]
+            plot_over_seeds(axes, shifted, figures, color=COLORS[number], label=method)
+        axes.set_xscale("log")
+        axes.set_xticks(list(sizes), [f"{size:g} M" for size in sizes])
+        axes.minorticks_off()
+        axes.set_ylim(0, 1)
+        tidy(axes, title=name, x="parameters", y="share")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(
+        f"add, {tokens:,} tokens after SFT with {TAUGHT:,}: interquartile mean and 95 % interval "
+        f"over {len(seeds)} seeds",
+        fontsize=10,
+    )
+    study.write({"env": "add", "tokens": tokens, "seeds": seeds, "methods": result}, figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -136,25 +136,25 @@ def compare(
             None: those that Gymnasium has for its environments.
 
     Raises:
-        UserError: no run can be compared, no two methods have a task in common, a run has no
-            figure, or a threshold's environment is not among the runs.
+        UserError: no run can be compared, no two methods have a task in common, or a threshold's
+            environment is not among the runs.
     """
     kept, left_out = [], []
     for run in runs:
         reason = why_left_out(run, steps)
+        counted = run if steps is None or reason is not None else cut(run, steps)
+        if reason is None and math.isnan(counted.final_return):
+            reason = (
+                f"has no evaluation in the last tenth of its {counted.last_step:,} steps, which "
+                "would be its figure"
+            )
         if reason is None:
-            kept.append(run if steps is None else cut(run, steps))
+            kept.append(counted)
         else:
             left_out.append((run, reason))
     if not kept:
         run, reason = left_out[0]
         raise UserError(f"none of {len(runs)} runs can be compared: {run.source} {reason}, say")
-    for run in kept:
-        if math.isnan(run.final_return):
-            raise UserError(
-                f"{run.source} has no evaluation in the last tenth of its {run.last_step:,} steps, "
-                "which would be its figure"
-            )
     grouping = group(kept, by)
     if len(grouping.methods) > 1 and all(len(grouping.methods_of(t)) < 2 for t in grouping.tasks):
         raise UserError(

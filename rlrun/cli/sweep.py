@@ -74,7 +74,10 @@ class PrepareJobs(Callback):
         try:
             require_own(sweep, "sweep")
             composed = check(config.hydra.job.config_name, words, here)
-            if not (here and config.hydra.sweeper._target_ == HYDRAS_SWEEPER):
+            own_sweeper = config.hydra.sweeper._target_ == HYDRAS_SWEEPER
+            if own_sweeper:
+                refuse_ranges(words)
+            if not (here and own_sweeper):
                 plan.write_plan(sweep, words, swept(words), [])
                 return
             slots = room.slots([experiment for experiment, _ in composed])
@@ -88,6 +91,21 @@ class PrepareJobs(Callback):
         except Exception as error:
             raise JobEnded(error) from error
         raise SweepEnded
+
+
+def refuse_ranges(words: Sequence[str]) -> None:
+    """Refuse ranges of numbers, of which only a search tries some.
+
+    Raises:
+        UserError: names the range.
+    """
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    for word, override in zip(words, parser.parse_overrides(list(words)), strict=True):
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise UserError(
+                f"{word}: a sweep has values, {override.key_or_group}=1,2,3; ranges are searched "
+                "by `rlrun tune`"
+            )
 
 
 def check(config_name: str, words: Sequence[str], here: bool) -> list[tuple[Experiment, list[str]]]:

@@ -80,11 +80,12 @@ def require_offset(states: dict[str, dict[str, Any]]) -> None:
         raise ValueError(f"metrics.jsonl cannot go on at byte {offset!r}")
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path, size: int | None = None) -> list[dict[str, float]]:
     """Read a ``metrics.jsonl``, also that of a run which is writing it.
 
     Args:
         path: the file.
+        size: bytes that are read; None: all.
 
     Returns:
         One dict a line; null is read as NaN. A last line without its newline is left out.
@@ -93,7 +94,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         OSError: there is no such file.
         ValueError: another line is no row of numbers with a step; the message has its number.
     """
-    *lines, _torn = path.read_bytes().split(b"\n")
+    *lines, _torn = path.read_bytes()[:size].split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -28,6 +28,9 @@ ELSEWHERE_SECONDS = 2.0
 # How often a run is tried that fails.
 ATTEMPTS = 2
 
+# Exit codes of a run that says why it has failed, and of one that would fail again.
+FAILED, MISTAKEN = 1, 2
+
 # How a line begins that somebody should see at once.
 WARNING = "warning: "
 
@@ -105,10 +108,16 @@ class Worker:
         self._last = next((line for line in reversed(lines) if line.strip()), self._last)
         return [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
 
-    def last_words(self) -> str:
-        """Return the last line that it has written."""
+    def why_it_failed(self, code: int) -> str:
+        """Return why it has failed: what it has written at last, or how it ended.
+
+        Args:
+            code: its exit code.
+        """
         self.warnings()
-        return self._last.removeprefix("rlrun: ")
+        # With others it had no chance to say anything.
+        said = self._last.removeprefix("rlrun: ") if code in (FAILED, MISTAKEN) else ""
+        return said or f"its process ended with {describe(code)}"
 
     def close(self) -> None:
         """Let go of the process, which stops if it has not ended."""
@@ -227,9 +236,8 @@ class Pool:
         elif code in (128 + signal.SIGTERM, -signal.SIGTERM):
             self._end(job, Ending("interrupted", "", standing))
         else:
-            reason = worker.last_words() if code > 0 else ""
-            reason = reason or f"its process ended with {describe(code)}"
-            if code != 2 and self._attempts[job] < ATTEMPTS:
+            reason = worker.why_it_failed(code)
+            if code != MISTAKEN and self._attempts[job] < ATTEMPTS:
                 self._display.relay(job, f"failed: {reason}; it is tried again at the end")
                 self._waiting.append(job)
             else:

@@ -111,7 +111,9 @@ def closing_lines(
     ]
     lines.append("Next:")
     if len(finished) < len(jobs):
-        lines.append(f"  rlrun resume {sweep}")
+        plugins = dict.fromkeys(name for job in jobs for name in job.plugins)
+        allowed = "".join(f" --plugin {name}" for name in plugins)
+        lines.append(f"  rlrun resume {sweep}{allowed}")
     if before == len(jobs):
         lines.append("  the same words with hydra.sweep.dir=… train them anew")
     if len(finished) > 1:

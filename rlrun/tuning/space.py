@@ -169,6 +169,24 @@ def nearest_point(
     return point
 
 
+def with_zeros(
+    space: Mapping[str, BaseDistribution], values: Values, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return values with 0 where the end of a logarithmic range stands for a setting of 0.
+
+    Args:
+        space: distributions by setting.
+        values: of the space, by setting.
+        settings: the usual values.
+    """
+    found = dict(values)
+    for key, kind in space.items():
+        usual = settings.get(key.lstrip("+"))
+        if isinstance(kind, FloatDistribution) and kind.log and found.get(key) == kind.low:
+            found[key] = 0.0 if usual == 0 else kind.low
+    return found
+
+
 def rounded(values: Values) -> dict[str, str | float | int]:
     """Return values as they are tried and written down: more digits than these say nothing."""
     return {

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.sweeps.plan import Job
-from rlrun.sweeps.pool import Worker, describe, stand
+from rlrun.sweeps.pool import Worker, stand
 from rlrun.sweeps.worker import IN_USE
 
 
@@ -96,7 +96,7 @@ class Trial:
             self._worker.stop()
         if code is None:
             return Progress.GOES_ON
-        words = self._worker.last_words()
+        reason = "" if code == 0 else self._worker.why_it_failed(code)
         self.close_worker()
         if self._pruned:
             return Progress.PRUNED
@@ -105,8 +105,7 @@ class Trial:
         if self._stopping or code in (128 + signal.SIGTERM, -signal.SIGTERM):
             return Progress.STOPPED
         if code != 0:
-            ended = f"its process ended with {describe(code)}"
-            self.reason = words if code > 0 and words else ended
+            self.reason = reason
             return Progress.FAILED
         return self._begin()
 

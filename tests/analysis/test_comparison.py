@@ -211,6 +211,13 @@ def test_a_run_without_a_figure_is_named():
         UserError, match=r"ppo_hopper_s0 has no evaluation in the last tenth of its"
     ):
         compare([run])
+    # Beside others it is left out, and they are compared.
+    whole = made_run(seed=1)
+    both = compare([run, whole])
+    assert both.runs == [whole]
+    ((left, reason),) = both.left_out
+    assert left == run
+    assert reason.startswith("has no evaluation in the last tenth of its 1,000 steps")
 
 
 def test_methods_without_a_task_in_common_are_nothing_to_compare():

@@ -158,6 +158,7 @@ MISTAKES = {
     "-m algo=grpo,ppo total_steps=1 algo.lrr=1": "job 0 (algo=grpo): algo.lrr: no such setting",
     "-m algo=a2c,ppo advantage.lam=[0.9,": "advantage.lam=[0.9,:",
     "-m total_steps=1 algo=a2c advantage=nstep,gae advantage.n=3": "job 1 (advantage=gae): adv",
+    "-m seed=1,2 algo.gamma=interval(0.9,0.99)": "ranges are searched by `rlrun tune`",
     "-m seed=1,2 run_dir=x": "run_dir=x: several runs cannot share a directory",
     "-m hardware.device=cpu,cuda:99": "hardware.device=cuda",
     "eval": "the following arguments are required: run",

@@ -297,9 +297,12 @@ def test_a_dataset_has_an_id_or_a_place_and_is_not_written_over(rlrun, run, data
     assert rlrun(*again)[0] == 0
     assert len(minari.load_dataset("mine/hopper-v3")) == 2
     before = dict(os.environ)
-    assert rlrun(*words, "--output", "elsewhere")[0] == 0
+    code, out, _ = rlrun(*words, "--output", "elsewhere")
+    assert code == 0
     assert os.environ == before
     assert (Path("elsewhere") / "hopper" / "ppo-s0-v0" / "data").is_dir()
+    there = Path("elsewhere").resolve()
+    assert out.endswith(f"('hopper/ppo-s0-v0') with MINARI_DATASETS_PATH={there}\n")
 
 
 def test_episodes_end_where_evaluations_end(rlrun, datasets, empty_directory):

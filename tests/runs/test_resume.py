@@ -369,3 +369,15 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(tmp_pa
     assert record(directory)["status"] == "finished"
     assert (metrics(directory), checkpoints(directory)) == (rows, files)
     assert best.resolve() == last.resolve()
+
+
+def test_a_resume_that_is_refused_changes_nothing(tmp_path):
+    directory = tmp_path / "run"
+    api.train(experiment(small("cartpole", "total_steps=128", f"run_dir={directory}")))
+    path = directory / "metrics.jsonl"
+    path.write_text(path.read_text().replace("}\n", "\n", 1))
+    files = ("run.json", "config.yaml", "overrides.yaml", "metrics.jsonl")
+    before = [(directory / name).read_text() for name in files]
+    with pytest.raises(UserError, match=r"metrics.jsonl, line 1: "):
+        api.resume(directory, total_steps=256)
+    assert [(directory / name).read_text() for name in files] == before

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from running import experiment, record, small
 
+from rlrun.config.load import load_run
 from rlrun.errors import UserError
-from rlrun.runs.files.directory import is_sweep
+from rlrun.runs.files.directory import is_sweep, provenance
+from rlrun.runs.files.record import run_info
 from rlrun.sweeps.plan import add_run, own_words, read_plan, run_name, sweep_name, write_plan
 
 WORDS = ["algo=ppo,a2c", "env=cartpole", "total_steps=1e6", "seed=0,1"]
@@ -76,6 +78,22 @@ def test_a_run_of_the_users_own_directory_is_found_again_and_no_other_is_taken(t
     assert add_run(tmp_path / "sweep", experiment(words), []) == job
     with pytest.raises(UserError, match="mine holds a run with another config"):
         add_run(tmp_path / "sweep", experiment([*words, "algo.gamma=0.9"]), [])
+
+
+def test_loggers_are_told_what_is_swept(tmp_path):
+    """A group at W&B is one method, as `rlrun compare` has them."""
+    groups = []
+    for clip in (0.1, 0.2):
+        for seed in (0, 1):
+            own = [f"algo.clip={clip}", f"seed={seed}"]
+            job = add_run(tmp_path, experiment(small("cartpole", *own)), own)
+            info = run_info(load_run(job.directory), job.directory, provenance())
+            assert info.name == f"{info.group}_s{seed}" == job.name
+            groups.append(info.group)
+    assert groups == ["ppo_cartpole_clip=0.1"] * 2 + ["ppo_cartpole_clip=0.2"] * 2
+    own = ["group=mine"]
+    job = add_run(tmp_path, experiment(small("cartpole", *own)), own)
+    assert run_info(load_run(job.directory), job.directory, provenance()).group == "mine"
 
 
 def test_a_plan_keeps_its_order_and_what_was_asked_for_before(tmp_path):

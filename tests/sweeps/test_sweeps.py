@@ -232,6 +232,7 @@ def test_a_run_that_fails_is_tried_again_and_harms_no_other(tmp_path):
     assert "rlrun: not every run of sweep finished\n" in output
     log = (there[failed] / "log.txt").read_text()
     assert log.count("raise ArithmeticError") == 2
+    assert "  rlrun resume sweep --plugin fragile\n" in output
 
     (broken / "raise").unlink()
     code, output = run(tmp_path, "resume", "sweep", environment=environment)
@@ -254,6 +255,15 @@ def test_a_worker_that_is_killed_is_named(tmp_path):
     output = process.output()
     assert "ppo_cartpole_s0: failed: its process ended with signal SIGKILL; it is tried" in output
     assert "  ppo_cartpole_s0 failed: its process ended with signal SIGKILL (see" in output
+
+
+def test_a_worker_that_ends_without_a_word_is_named(tmp_path):
+    (tmp_path / "exit").touch()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    line = ["-m", *fragile(tmp_path, "total_steps=256"), "seed=0", "hydra.sweep.dir=sweep"]
+    code, output = run(tmp_path, *line, environment=environment)
+    assert code == 1
+    assert re.search(r"failed: its process ended with exit code 3 \(see sweep/", output), output
 
 
 def rows_since(tmp_path: Path, pids: list[int]) -> bool:

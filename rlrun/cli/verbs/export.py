@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
 def export_dataset(arguments: argparse.Namespace) -> None:
     """`rlrun export RUN --to minari`: episodes of the greedy policy as a dataset."""
     from rlrun.cli.verbs.evaluation_display import EvaluationDisplay
-    from rlrun.runs.export.minari import export_episodes
+    from rlrun.runs.export.minari import ROOT, export_episodes
 
     named = arguments.output is not None and DATASET_ID.fullmatch(arguments.output)
     episodes = EPISODES if arguments.episodes is None else arguments.episodes
@@ -126,4 +126,6 @@ def export_dataset(arguments: argparse.Namespace) -> None:
             plugins=arguments.plugin,
             watch=display.played,
         )
-    say(f"{dataset.path}: minari.load_dataset({dataset.id!r})", sys.stdout)
+    where = dataset.path.parents[len(Path(dataset.id).parts) - 1]
+    there = "" if named or arguments.output is None else f" with {ROOT}={where}"
+    say(f"{dataset.path}: minari.load_dataset({dataset.id!r}){there}", sys.stdout)

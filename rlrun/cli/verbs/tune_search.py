@@ -50,7 +50,7 @@ def search(request: Request) -> optuna.Study:
         study,
         directory,
         request.question,
-        runs_of(request, request.words, request.own, arguments.seeds, len(slots)),
+        runs_of(request, chosen_on(request), request.own, arguments.seeds, len(slots)),
         usual=flatten(usual.config),
         trials=arguments.trials,
         evaluations=evaluations,
@@ -87,7 +87,7 @@ def choose(request: Request, study: optuna.Study) -> Best:
     slots = room.slots([request.usual] * len(finalists) * len(seeds))
     jobs = []
     for trial in finalists:
-        words = [*request.words, f"group=trial_{trial.number:03d}"]
+        words = [*chosen_on(request), f"group=trial_{trial.number:03d}"]
         maker = runs_of(request, words, request.own, seeds, len(slots))
         jobs.append(maker.make(place, maker.compose(trial.values)))
     with contextlib.suppress(JobFailed):  # which is said; it is a finalist less
@@ -112,7 +112,9 @@ def write(request: Request, study: optuna.Study, best: Best) -> bool:
     """
     usual, directory = request.usual, request.directory
     headline = f"best of {len(study.trials)} trials"
-    with_best = compose([*request.words, *space.as_words(best.values)], Path(), request.own)
+    ranges = space.distributions(request.question.space)
+    values = space.with_zeros(ranges, best.values, flatten(usual.config))
+    with_best = compose([*request.words, *space.as_words(values)], Path(), request.own)
     if plan.config_code(with_best.config) == request.question.config:
         say(f"The usual values are the {headline}, {number(best.value)}.", sys.stdout)
         return False
@@ -196,6 +198,12 @@ def prove(request: Request, best: Best) -> None:
     )
     train_in_turn(place, request.arguments.words, [with_usual, with_best], slots)
     say(outcome.verdict(outcome.finals(with_usual), outcome.finals(with_best)), sys.stdout)
+
+
+def chosen_on(request: Request) -> list[str]:
+    """Return the words of a run that values are chosen on, which says so of its seed."""
+    seeds = ",".join(map(str, request.chosen_on))
+    return [*request.words, f"tuned_on=[{seeds}]"]
 
 
 def runs_of(

@@ -276,12 +276,16 @@ def run_info(experiment: Experiment, directory: Path, facts: dict[str, Any]) -> 
         facts: where its numbers come from (`provenance`).
     """
     code = {key: facts[key] for key in ("git_commit", "versions")}
+    name, label, end = experiment.name, experiment.label, f"_s{experiment.seed}"
+    if experiment.sweep is not None and directory.name.endswith(end):
+        # What the sweep has called it says what is swept: ppo_hopper_clip=0.1_s0.
+        name, label = directory.name, directory.name.removesuffix(end)
     return RunInfo(
         directory=directory,
-        name=experiment.name,
+        name=name,
         facts={**experiment.identity, **code},
         config=experiment.config,
-        group=experiment.group or experiment.label,
+        group=experiment.group or label,
         tags=experiment.tags,
         sweep=experiment.sweep,
     )

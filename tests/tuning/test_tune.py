@@ -333,7 +333,7 @@ def test_the_best_values_stand_beside_those_of_the_tuned_pair(tmp_path):
     for own in ([], ["algo.horizon=64"]):
         there = compose_plain([*words[2:], *own, "seed=7"], [study])
         trial = compose_plain([*line[1:-10], *found, *own, "seed=7"], [])
-        assert there == {**trial, "tuned_on": [7]}
+        assert there == {**trial, "tuned_on": [*trial["tuned_on"], 7]}  # of the pair, and of both
         assert there["algo"]["normalization"]["observation"] is False  # the pair's
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rlrun import loops
 from rlrun.config.experiment import Experiment
 from rlrun.envs.tabular import Grid
-from rlrun.errors import CheckpointNotWritten, DirectoryLost, UserError, warn
+from rlrun.errors import CheckpointNotWritten, DirectoryLost, warn
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
 from rlrun.loggers.progress import Progress, StandardError
@@ -74,13 +74,8 @@ class Record:
         offset = logger_states["jsonl"]["offset"] if logger_states else None
         path = directory / "metrics.jsonl"
         jsonl = JsonlLogger(path, offset)
-        try:
-            # Those before a resumed run's point.
-            self._evaluations += evaluations(read_metrics(path))
-        except ValueError as damaged:
-            jsonl.close("failed", {})
-            self.write("failed", str(damaged))
-            raise UserError(str(damaged)) from damaged
+        # Those before a resumed run's point.
+        self._evaluations += evaluations(read_metrics(path))
         # Held open, so that no other directory can get its number.
         self._opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         self._samples = Samples(directory / "samples.jsonl", counters.evaluated)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import nn
 
 from rlrun.config.types import Count
 from rlrun.envs.problem import Problem
@@ -13,13 +13,19 @@ from rlrun.errors import UserError
 from rlrun.models.huggingface.adapters import LoRA, adapt, merged, without_adapters
 from rlrun.models.huggingface.decoder import PretrainedDecoder
 from rlrun.models.huggingface.directory import context_of, read_model, require_model
+from rlrun.models.language import refusals
 from rlrun.models.language.networks import Precision, Reader, TokenCritic, TokenPolicy
-from rlrun.models.networks import ActionCritic, Policy, StateCritic
+from rlrun.models.networks import Policy, StateCritic
 
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFace:
     """Settings; ``conf/model/huggingface.yaml`` explains them."""
+
+    choice: ClassVar[str] = "huggingface"
+    action_critic = refusals.action_critic
+    squashed_policy = deterministic_policy = refusals.policy_over_a_box
+    action_values = refusals.action_values
 
     path: str
     lora: LoRA | None
@@ -39,24 +45,6 @@ class HuggingFace:
     def critic(self, problem: Problem, generator: torch.Generator) -> StateCritic:
         """Read V(s), a model of its own with another head (as `policy`)."""
         return TokenCritic(self._reader(problem, generator))
-
-    def action_critic(self, problem: Problem, generator: torch.Generator) -> ActionCritic:
-        """Refuse: there is none."""
-        raise _has_no("Q(s, a)")
-
-    def squashed_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
-        """Refuse: a token is a choice."""
-        raise _has_no("policy over a box of actions")
-
-    def deterministic_policy(self, problem: Problem, generator: torch.Generator) -> Policy:
-        """Refuse: a token is a choice."""
-        raise _has_no("policy over a box of actions")
-
-    def action_values(
-        self, problem: Problem, generator: torch.Generator, *, dueling: bool, sigma: float | None
-    ) -> nn.Module:
-        """Refuse: there are none."""
-        raise _has_no("Q(s, ·)")
 
     @property
     def place(self) -> str:
@@ -92,11 +80,7 @@ class HuggingFace:
         PretrainedTokenizer(self.path, "model.path").save(directory)
 
     def _reader(self, problem: Problem, generator: torch.Generator) -> Reader:
-        language, path = problem.language, Path(self.path)
-        if language is None:
-            raise UserError(
-                f"model=huggingface reads tokens, and {problem.env_id} shows numbers: model=mlp"
-            )
+        language, path = refusals.language_of(self, problem), Path(self.path)
         require_model(path, self.place)
         if PretrainedTokenizer(self.path, "model.path").tokens != language.tokens:
             raise UserError(
@@ -114,8 +98,3 @@ class HuggingFace:
         if self.lora is not None:
             adapt(model, self.lora, generator)
         return Reader(decoder, language, self.micro_batch, self.precision)
-
-
-def _has_no(what: str) -> UserError:
-    """Say what a model of language is not there for."""
-    return UserError(f"model=huggingface has no {what}: this algorithm cannot take tokens")

@@ -10,15 +10,15 @@ GRPO takes several steps an iteration here (four epochs of four minibatches), si
 effect on the first one; the remedies are one change each.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common import COLORS, HERE, Study, parse, tidy
+from common import COLORS, Study, parse, tidy
 from language import (
     EVALUATED,
     curve,
     draw_curve,
+    let_runs_find_plugins,
     ones_first,
     starts,
     sums,
@@ -91,8 +91,7 @@ def begin_and_words(study: Study, name: str, seeds: tuple[int, ...]) -> tuple[di
 def main() -> None:
     """Train and draw."""
     study = parse(__file__, __doc__)
-    # Where the runs find `repetition`.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    let_runs_find_plugins()
     tokens, seeds = (4_000, (0,)) if study.quick else (TOKENS, SEEDS)
     result = {}
     for name, numbers in PANELS.items():

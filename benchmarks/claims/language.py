@@ -1,14 +1,16 @@
 """What the studies of language share: files of examples, runs that others begin as, curves."""
 
 import json
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Study, over_seeds, train
+from common import COLORS, HERE, Study, over_seeds, tidy, train
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from returns_report import bootstrap
 
 from rlrun.analysis.statistics import interquartile_mean
@@ -44,6 +46,11 @@ def sums(count: int, seed: int, answer: Callable[[int, int], str]) -> list[tuple
 def ones_first(one: int, other: int) -> str:
     """Return a sum as ``env=add`` wants it: 12+7= → 91."""
     return str(one + other)[::-1]
+
+
+def let_runs_find_plugins() -> None:
+    """Let the runs that are started from here import the modules beside this one."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
 
 
 def starts(study: Study, words: Sequence[str], seeds: Sequence[int]) -> dict[int, Path]:
@@ -111,3 +118,26 @@ def draw_curve(axes: Axes, figures: Mapping[str, Any], *, color: str, label: str
     if all(interval is not None for interval in figures["intervals"]):
         low, high = zip(*figures["intervals"], strict=True)
         axes.fill_between(thousands, low, high, color=color, alpha=0.15, lw=0)
+
+
+def draw_methods(
+    result: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str], *, title: str, y: str
+) -> Figure:
+    """Draw the curves of methods, a panel for each number, and name the methods below.
+
+    Args:
+        result: by method and number, what `curve` returned.
+        titles: of the panels, by number.
+        title: of the whole.
+        y: what the numbers are of, as "share".
+    """
+    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
+    for axes, (name, panel) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
+        for color, (method, figures) in zip(COLORS, result.items(), strict=False):
+            draw_curve(axes, figures[name], color=color, label=method)
+        tidy(axes, title=panel, x="tokens written, thousands", y=y)
+        axes.set_ylim(bottom=0)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return figure

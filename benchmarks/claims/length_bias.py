@@ -9,19 +9,11 @@ the longer it is (Liu et al. 2025, "Understanding R1-Zero-Like Training", arXiv:
 and an advantage by its group's spread, which counts easy and hard prompts more than others.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common import COLORS, HERE, parse, tidy
-from language import (
-    EVALUATED,
-    curve,
-    draw_curve,
-    starts,
-    train_methods,
-)
-from matplotlib.figure import Figure
+from common import parse
+from language import EVALUATED, curve, draw_methods, let_runs_find_plugins, starts, train_methods
 
 TAUGHT, TOKENS, SEEDS = 1_000_000, 1_000_000, (0, 1, 2)
 # Of one start: the losses, which differ in these two divisions alone.
@@ -46,8 +38,7 @@ NUMBERS = {
 def main() -> None:
     """Train and draw."""
     study = parse(__file__, __doc__)
-    # Where the runs find `padding`.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    let_runs_find_plugins()
     tokens, seeds = (12_000, (0,)) if study.quick else (TOKENS, SEEDS)
     task = ["env=add", "env._target_=padding.PaddedAdd", "plugins=[padding]"]
     taught = ["algo=sft", *task, f"total_steps={12_000 if study.quick else TAUGHT}"]
@@ -57,19 +48,11 @@ def main() -> None:
         method: {name: curve(runs, name) for name in NUMBERS}
         for method, runs in directories.items()
     }
-    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(NUMBERS)), NUMBERS.items(), strict=True):
-        for color, method in zip(COLORS, METHODS, strict=False):
-            draw_curve(axes, result[method][name], color=color, label=method)
-        tidy(axes, title=title, x="tokens written, thousands", y="")
-        axes.set_ylim(bottom=0)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle(
+    title = (
         f"add with dots before the sum, from a policy taught by {TAUGHT:,} tokens of answers: "
-        f"interquartile mean and 95 % interval over {len(seeds)} seeds",
-        fontsize=10,
+        f"interquartile mean and 95 % interval over {len(seeds)} seeds"
     )
+    figure = draw_methods(result, NUMBERS, title=title, y="")
     study.write({"env": "add", "tokens": tokens, "seeds": seeds, "methods": result}, figure)
 
 

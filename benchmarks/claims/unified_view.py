@@ -9,9 +9,8 @@ and by the coefficient GC of each. Every method has the values of its file.
 
 from pathlib import Path
 
-from common import COLORS, parse, tidy
-from language import EVALUATED, curve, draw_curve, starts, train_methods
-from matplotlib.figure import Figure
+from common import parse
+from language import EVALUATED, curve, draw_methods, starts, train_methods
 
 TAUGHT, TOKENS, SEEDS = 200_000, 400_000, (0, 1, 2)
 METHODS = {
@@ -47,19 +46,11 @@ def main() -> None:
         method: {name: curve(runs, name) for name in NUMBERS}
         for method, runs in directories.items()
     }
-    figure = Figure(figsize=(11, 4), dpi=120, layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(NUMBERS)), NUMBERS.items(), strict=True):
-        for color, method in zip(COLORS, METHODS, strict=False):
-            draw_curve(axes, result[method][name], color=color, label=method)
-        tidy(axes, title=title, x="tokens written, thousands", y="share")
-        axes.set_ylim(0, 1)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    figure.suptitle(
+    title = (
         f"add, prompts that training never sees, from a policy taught by {TAUGHT:,} tokens of "
-        f"answers: interquartile mean and 95 % interval over {len(seeds)} seeds",
-        fontsize=10,
+        f"answers: interquartile mean and 95 % interval over {len(seeds)} seeds"
     )
+    figure = draw_methods(result, NUMBERS, title=title, y="share")
     study.write({"env": "add", "tokens": tokens, "seeds": seeds, "methods": result}, figure)
 
 

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
+# Exit codes of a command that failed and says why, and of one that would fail again.
+FAILED, MISTAKEN = 1, 2
+
 # More choices than this are no help to a reader, and some lists are endless.
 MOST_LISTED = 40
 
@@ -22,7 +25,7 @@ LONGEST_MESSAGE = 2_000
 class UserError(Exception):
     """A mistake in what the user asked for; its message is one line that names the remedy.
 
-    The command line prints it on stderr and exits with code 2, without a traceback.
+    The command line prints it on stderr and exits with `MISTAKEN`, without a traceback.
     """
 
 

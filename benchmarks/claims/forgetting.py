@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from rlrun.envs.tokens.strings import Copy, Reverse
 from rlrun.models.actor import Actor
-from rlrun.runs.responses import LanguageEvaluator
+from rlrun.runs.language.responses import LanguageEvaluator
 
 TAUGHT, BUDGETS, SEEDS = 300_000, (50_000, 100_000, 200_000, 400_000), (0, 1, 2)
 METHODS: dict[str, Callable[[Path], Sequence[str]]] = {

@@ -9,7 +9,16 @@ import sys
 
 from rlrun import __version__
 from rlrun.cli.help import completion, overview
-from rlrun.errors import Interrupted, UserError, did_you_mean, report, say, silence
+from rlrun.errors import (
+    FAILED,
+    MISTAKEN,
+    Interrupted,
+    UserError,
+    did_you_mean,
+    report,
+    say,
+    silence,
+)
 
 VERBS = ("train", "tune", "eval", "export", "resume", "list", "compare")
 
@@ -26,7 +35,7 @@ def main() -> None:
             print(end="", flush=True)  # here, where it can fail, and not when the process ends
     except BrokenPipeError:
         silence(sys.stdout)
-        sys.exit(1)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         say("rlrun: interrupted", sys.stderr)
         sys.exit(130)
@@ -34,7 +43,7 @@ def main() -> None:
         sys.exit(128 + error.signal)
     except Exception as error:
         report(error, with_traceback=os.environ.get("HYDRA_FULL_ERROR") == "1")
-        sys.exit(2 if isinstance(error, UserError) else 1)
+        sys.exit(MISTAKEN if isinstance(error, UserError) else FAILED)
 
 
 def dispatch(words: list[str]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlrun.errors import UserError
+
 
 class JsonlLogger:
     """Appends one line for every `log`: ``{"step": 2048, "update": 320, "time_s": 0.4, ...}``.
@@ -78,6 +80,24 @@ def require_offset(states: dict[str, dict[str, Any]]) -> None:
     offset = states["jsonl"]["offset"]
     if not isinstance(offset, int) or offset < 0:
         raise ValueError(f"metrics.jsonl cannot go on at byte {offset!r}")
+
+
+def require_rows(path: Path, states: dict[str, dict[str, Any]]) -> None:
+    """Refuse a ``metrics.jsonl`` that cannot be read as far as a run goes on from it.
+
+    Args:
+        path: the file; one that is not there is begun anew.
+        states: of the loggers of the checkpoint that the run goes on from.
+
+    Raises:
+        UserError: a line is damaged; nothing has been changed.
+    """
+    try:
+        read_metrics(path, states["jsonl"]["offset"])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as damaged:
+        raise UserError(str(damaged)) from damaged
 
 
 def read_metrics(path: Path, size: int | None = None) -> list[dict[str, float]]:

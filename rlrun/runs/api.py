@@ -16,7 +16,7 @@ from rlrun.config.files import read_json
 from rlrun.config.load import load_run
 from rlrun.errors import Interrupted, RunFinished, UserError, say, warn
 from rlrun.loggers.interface import check_loggers
-from rlrun.loggers.jsonl import read_metrics
+from rlrun.loggers.jsonl import require_rows
 from rlrun.loggers.progress import duration
 from rlrun.loggers.wandb import WandbLogger
 from rlrun.runs import session
@@ -28,9 +28,9 @@ from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
 from rlrun.runs.files.evaluations import note_evaluation
 from rlrun.runs.files.record import run_info, summary
+from rlrun.runs.language.responses import Answers, LanguageEvaluator
 from rlrun.runs.preflight import require_room, too_large_steps, without_effect
 from rlrun.runs.reports.film import Film, filmed
-from rlrun.runs.responses import Answers, LanguageEvaluator
 
 # Which checkpoint of a run.
 KINDS = ("last", "best")
@@ -133,7 +133,8 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
                 # In case that the run was killed before it did that.
                 store.mark_best(checkpoint.path)
             del checkpoint  # as large as the run itself, which has taken what it needs
-            require_metrics(directory, assembly)
+            if assembly.logger_states:
+                require_rows(directory / "metrics.jsonl", assembly.logger_states)
             run_directory.write_config(directory, experiment.config, experiment.overrides)
             record = run_directory.provenance()
             if earlier.get("status") == "planned":
@@ -146,21 +147,6 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
                 before = schema.convert(earlier.get("earlier", []), list[Any], "run.json: earlier")
                 record["earlier"] = [*before, {**stint, "to_step": done}]
             return execute(assembly, directory, record)
-
-
-def require_metrics(directory: Path, assembly: Assembly) -> None:
-    """Refuse a run whose metrics cannot be read as far as it goes on from them.
-
-    Raises:
-        UserError: a line is damaged; nothing has been changed.
-    """
-    if assembly.logger_states:
-        try:
-            read_metrics(directory / "metrics.jsonl", assembly.logger_states["jsonl"]["offset"])
-        except FileNotFoundError:
-            return  # begun anew
-        except (OSError, ValueError) as damaged:
-            raise UserError(str(damaged)) from damaged
 
 
 def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> float:

@@ -16,14 +16,14 @@ from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.metrics import MetricAverager
 from rlrun.loggers.jsonl import require_offset
 from rlrun.models.actor import Actor
-from rlrun.runs.alarms import Alarms
 from rlrun.runs.counters import Counters
 from rlrun.runs.evaluate import Evaluator
 from rlrun.runs.files.checkpoint import Checkpoint
+from rlrun.runs.language.alarms import Alarms
+from rlrun.runs.language.responses import LanguageEvaluator
 from rlrun.runs.opening import measure, open_envs, task_of
 from rlrun.runs.policies import load_policy, unread_policy
 from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
-from rlrun.runs.responses import LanguageEvaluator
 from rlrun.runs.restoring import Parts, must_belong
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from rlrun.errors import UserError
+from rlrun.errors import FAILED, MISTAKEN, UserError
 from rlrun.runs.files.standing import Standing, read_standing
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.plan import Job
@@ -27,9 +27,6 @@ ELSEWHERE_SECONDS = 2.0
 
 # How often a run is tried that fails.
 ATTEMPTS = 2
-
-# Exit codes of a run that says why it has failed, and of one that would fail again.
-FAILED, MISTAKEN = 1, 2
 
 # How a line begins that somebody should see at once.
 WARNING = "warning: "

@@ -181,9 +181,10 @@ def with_zeros(
     """
     found = dict(values)
     for key, kind in space.items():
-        usual = settings.get(key.lstrip("+"))
+        if settings.get(key.lstrip("+")) != 0:
+            continue
         if isinstance(kind, FloatDistribution) and kind.log and found.get(key) == kind.low:
-            found[key] = 0.0 if usual == 0 else kind.low
+            found[key] = 0.0
     return found
 
 

@@ -8,7 +8,7 @@ from running import PLAIN, experiment, metrics
 from rlrun.cli import commands
 from rlrun.errors import UserError
 from rlrun.runs import api
-from rlrun.runs.answers import answer_prompts
+from rlrun.runs.language.answers import answer_prompts
 
 SMALL = (*PLAIN, "model.width=8", "model.heads=2", "algo.num_envs=8", "total_steps=64")
 

@@ -18,7 +18,7 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
-from rlrun.runs.responses import repeated
+from rlrun.runs.language.responses import repeated
 
 AS_IT_IS = Sampling(temperature=1.0, top_k=None, top_p=1.0)
 N = 12

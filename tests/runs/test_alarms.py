@@ -6,7 +6,7 @@ import pytest
 from running import PLAIN, experiment
 
 from rlrun.runs import api
-from rlrun.runs.alarms import ROWS, Alarms
+from rlrun.runs.language.alarms import ROWS, Alarms
 
 GOOD = {
     "policy/entropy": 1.0,

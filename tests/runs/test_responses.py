@@ -9,7 +9,7 @@ from languages import actor_of, policy_of, task_of
 
 from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.runs.files.samples import Samples
-from rlrun.runs.responses import AS_IT_IS, Answers, LanguageEvaluator, pass_at, repeated
+from rlrun.runs.language.responses import AS_IT_IS, Answers, LanguageEvaluator, pass_at, repeated
 
 
 @pytest.mark.parametrize(("n", "right"), [(5, 0), (5, 1), (5, 2), (5, 5), (8, 3)])

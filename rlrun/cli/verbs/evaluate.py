@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def answer(arguments: argparse.Namespace) -> None:
     """Prints what a policy of language writes to prompts."""
-    from rlrun.runs.answers import answer_prompts
+    from rlrun.runs.language.answers import answer_prompts
 
     for prompt, response in answer_prompts(
         arguments.run, arguments.prompt, arguments.checkpoint, arguments.plugin
@@ -115,7 +115,7 @@ def answer(arguments: argparse.Namespace) -> None:
 def show_samples(arguments: argparse.Namespace) -> None:
     """Prints some of what a policy of language writes to prompts that training never saw."""
     from rlrun.cli.verbs.samples_page import samples_page
-    from rlrun.runs.answers import write_samples
+    from rlrun.runs.language.answers import write_samples
 
     rows = write_samples(
         arguments.run,

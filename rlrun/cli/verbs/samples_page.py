@@ -18,7 +18,7 @@ def samples_page(rows: Sequence[Mapping[str, Any]]) -> Group:
     """Lay out samples: a table of the best, one of the worst, and one of others.
 
     Args:
-        rows: of texts and numbers (``runs/responses.py: transcribed``).
+        rows: of texts and numbers (``runs/language/responses.py: transcribed``).
     """
     kinds = dict.fromkeys(row[WHICH] for row in rows)
     return Group(*(page([row for row in rows if row[WHICH] == kind], kind) for kind in kinds))

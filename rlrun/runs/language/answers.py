@@ -6,7 +6,7 @@ from typing import Any
 
 from rlrun.errors import UserError
 from rlrun.runs.api import saved_run
-from rlrun.runs.responses import LanguageEvaluator
+from rlrun.runs.language.responses import LanguageEvaluator
 
 
 def write_samples(

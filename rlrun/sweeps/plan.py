@@ -147,9 +147,14 @@ def _make_run(place: Path, experiment: Experiment) -> None:
             record=summary(experiment, Counters(), facts, "planned"),
         ):
             pass
-    except UserError:
-        if not (place / "run.json").exists():
-            raise
+    except UserError as error:
+        if (place / "run.json").exists():
+            return
+        if place.is_dir():
+            raise UserError(
+                f"{place} has lost its run.json, so that no run goes on there: move it away"
+            ) from error
+        raise
 
 
 def _is_same(config: Any, other: Mapping[str, Any]) -> bool:
@@ -231,6 +236,17 @@ def read_plan(sweep: Path, plugins: Sequence[str] = ()) -> list[Job]:
     planned = [name for name in points if name in there]
     names = dict.fromkeys([*planned, *there])
     return [Job(sweep / name, points.get(name, ""), tuple(plugins)) for name in names]
+
+
+def absent(sweep: Path) -> list[str]:
+    """Return the names of runs that a sweep's plan has in its directory, and that are not there.
+
+    Raises:
+        UserError: it is no sweep that can be read.
+    """
+    points = _read(sweep, "jobs", dict[str, str])
+    own = [name for name in points if Path(name).name == name]
+    return [name for name in own if not (sweep / name / "run.json").is_file()]
 
 
 def _read(sweep: Path, key: str, kind: Any) -> Any:

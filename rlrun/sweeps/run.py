@@ -4,15 +4,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlrun.analysis.cautions import listed
 from rlrun.analysis.results import examine, show
 from rlrun.analysis.stored_runs import read_run
 from rlrun.config.load import load_run
-from rlrun.errors import Interrupted, JobFailed, UserError, say
+from rlrun.errors import Interrupted, JobFailed, UserError, say, warn
 from rlrun.loggers.progress import LastingOutput, StandardError
 from rlrun.runs.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.display import SweepDisplay
-from rlrun.sweeps.plan import Job, read_plan
+from rlrun.sweeps.plan import Job, absent, read_plan
 from rlrun.sweeps.pool import LOG, Ending, Pool, stand
 from rlrun.sweeps.room import slots
 
@@ -78,6 +79,12 @@ def resume_sweep(sweep: Path, plugins: Sequence[str]) -> None:
     jobs = read_plan(sweep, plugins)
     if not jobs:
         raise UserError(f"{sweep} has no run of its plan in it")
+    gone = absent(sweep)
+    if gone:
+        warn(
+            f"{sweep}: {listed(gone)} of its plan {'is' if len(gone) == 1 else 'are'} not there; "
+            f"`rlrun -m` with the words of the sweep makes them anew"
+        )
     preflight, experiments = Preflight(), []
     for job in jobs:
         standing = stand(job)

@@ -106,6 +106,21 @@ def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
     assert code == 0
     assert "3 of 3 runs finished in sweep, 3 of them earlier\n" in output
 
+    # A run without its record is named, and nothing of it is written over.
+    lost = first["ppo_cartpole_s1"]
+    (lost / "run.json").unlink()
+    code, output = run(tmp_path, "resume", "sweep")
+    assert code == 0
+    assert "warning: sweep: ppo_cartpole_s1 of its plan is not there" in output
+    assert "2 of 2 runs finished in sweep, 2 of them earlier\n" in output
+    code, output = run(tmp_path, *words("total_steps=256", "seed=0,1,2"))
+    assert code == 2
+    assert "sweep/ppo_cartpole_s1 has lost its run.json" in output
+    shutil.rmtree(lost)
+    code, output = run(tmp_path, *words("total_steps=256", "seed=0,1,2"))
+    assert code == 0, output
+    assert "3 of 3 runs finished in sweep, 2 of them earlier\n" in output
+
 
 def test_a_sweep_stops_and_goes_on(tmp_path):
     process = Process(words(LONG, "seed=0,1,2"), tmp_path)

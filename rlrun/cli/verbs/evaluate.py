@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.video is not None and "DISPLAY" not in os.environ:
         # MuJoCo draws in a window unless this says otherwise, and reads it when it is imported.
         os.environ.setdefault("MUJOCO_GL", "egl")
+        # pygame draws without one, but looks for it and complains.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
     from rlrun.cli.verbs.evaluation_display import EvaluationDisplay
     from rlrun.runs.api import evaluate_run

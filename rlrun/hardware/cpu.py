@@ -35,12 +35,26 @@ def has_bfloat16_products(root: Path = Path("/")) -> bool:
     Args:
         root: directory that holds ``proc``; "/" but in tests.
     """
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_listed(root, "flags", "Features"))
+
+
+def is_amd_with_avx512(root: Path = Path("/")) -> bool:
+    """Say whether the processor is AMD's and has vectors of 512 bits, as Linux lists it.
+
+    Args:
+        root: directory that holds ``proc``; "/" but in tests.
+    """
+    return "AuthenticAMD" in _listed(root, "vendor_id") and "avx512f" in _listed(root, "flags")
+
+
+def _listed(root: Path, *keys: str) -> list[str]:
+    """Return the words that Linux lists for a core under one of these keys; none elsewhere."""
     try:
         lines = (root / "proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    of_x86_or_arm = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(of_x86_or_arm.split())
+        return []
+    line = next((line for line in lines if line.startswith(keys)), "")
+    return line.partition(":")[2].split()
 
 
 def cgroup_quota(root: Path) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlrun.hardware import products
 from rlrun.hardware.cpu import processor
 from rlrun.hardware.spec import cache_directory
 
@@ -24,7 +25,7 @@ from rlrun.hardware.spec import cache_directory
 EXAMPLE_STEPS = 4
 
 # Counts up when other code is made of the same program.
-FORMAT = 1
+FORMAT = 2
 
 # What torch saves in place of the function, which compiled code does not call.
 FORWARD = "forward"
@@ -179,6 +180,8 @@ def trace(
         value = node.meta.get("val")
         if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
             raise TypeError("the size of a tensor depends on values: take masked means, say")
+    if products.onednn_is_faster():
+        products.by_onednn(graph)
     return Program(
         source=graph.python_code("self").src,
         operations=len(calls),
@@ -213,6 +216,7 @@ def compile_program(program: Program, path: Path) -> None:
     # Whoever calls the code looks at the shapes.
     options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    products.teach_the_compiler()
     forward = program.forward()
     if program.scanned is None:
         function = call_once(forward, program.carried)

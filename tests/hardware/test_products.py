@@ -1,0 +1,115 @@
+"""Products by oneDNN: the same numbers, where they gain anything, and in code without Python."""
+
+import pytest
+import torch
+from programs import needs_compiler
+
+from rlrun.hardware import products
+from rlrun.hardware.cpu import is_amd_with_avx512
+from rlrun.hardware.program import call_once, compile_program, load_code, trace
+
+LARGE = 128  # squared and cubed: as many multiplications as it takes
+
+
+@pytest.fixture
+def amd(monkeypatch):
+    """A machine on which oneDNN is faster."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN here")
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+
+
+def matrices(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+SQUARE = (LARGE, LARGE)
+PRODUCTS = {
+    "rows and columns": (lambda a, b: a @ b, [SQUARE, SQUARE]),
+    "transposed weights": (lambda a, b: a @ b.T, [(300, 128), (64, 128)]),
+    "transposed rows": (lambda a, b: a.T @ b, [(128, 300), (128, 64)]),
+    "a bias": (torch.nn.functional.linear, [SQUARE, SQUARE, (LARGE,)]),
+    "several matrices": (torch.bmm, [(2, *SQUARE), (2, *SQUARE)]),
+}
+
+
+@pytest.mark.parametrize(("function", "shapes"), PRODUCTS.values(), ids=PRODUCTS)
+def test_large_products_are_the_same_by_onednn(amd, function, shapes):
+    tensors = matrices(*shapes)
+    program = trace(lambda *tensors: [function(*tensors)], tensors)
+    assert "rlrun.product" in program.source
+    assert "mm.default" not in program.source
+    (result,) = call_once(program.forward())(tensors)
+    torch.testing.assert_close(result, function(*tensors), rtol=1e-5, atol=1e-4)
+
+
+OTHERS = {
+    "a small one": (torch.mm, matrices((64, 64), (64, 64))),
+    "of another type": (torch.mm, [tensor.double() for tensor in matrices(SQUARE, SQUARE)]),
+    "a sum of matrices": (torch.addmm, matrices(SQUARE, SQUARE, SQUARE)),
+    "many matrices": (torch.bmm, matrices((9, *SQUARE), (9, *SQUARE))),
+    "scaled": (lambda a, b, c: torch.addmm(a, b, c, beta=2), matrices((LARGE,), SQUARE, SQUARE)),
+}
+
+
+@pytest.mark.parametrize(("function", "tensors"), OTHERS.values(), ids=OTHERS)
+def test_others_are_left_to_mkl(amd, function, tensors):
+    program = trace(lambda *tensors: [function(*tensors)], tensors)
+    assert "rlrun.product" not in program.source
+
+
+@needs_compiler
+def test_compiled_code_calls_onednn_by_itself(amd, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def layer(x, weights, bias, others):
+        hidden = torch.relu(torch.nn.functional.linear(x, weights, bias))
+        return [hidden, hidden.T @ x, torch.bmm(hidden.expand(2, *hidden.shape), others)]
+
+    tensors = matrices(SQUARE, SQUARE, (LARGE,), (2, *SQUARE))
+    program = trace(layer, tensors)
+    assert program.source.count("rlrun.product") == 4
+    path = tmp_path / "layer.code"
+    compile_program(program, path)
+    code = load_code(path)
+    for result, expected in zip(code(tuple(tensors)), layer(*tensors), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-3)
+    # The compiler's C++ calls torch's kernel; an operation of ours would go through Python.
+    written = [file.read_text() for file in tmp_path.rglob("*.cpp")]
+    assert sum(text.count("aoti_torch_cpu__linear_pointwise(") for text in written) >= 4
+    assert not any("custom_op_wrapper" in text for text in written)
+
+
+def test_less_exact_products_are_left_as_they_are(monkeypatch):
+    monkeypatch.setattr(products, "is_amd_with_avx512", lambda: True)
+    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        assert products.onednn_is_faster() is both
+        torch.set_float32_matmul_precision("medium")
+        assert not products.onednn_is_faster()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    monkeypatch.setattr(products, "is_amd_with_avx512", lambda: False)
+    assert not products.onednn_is_faster()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "it_is"),
+    [
+        ("AuthenticAMD", "fpu avx2 avx512f", True),
+        ("AuthenticAMD", "fpu avx2", False),
+        ("GenuineIntel", "fpu avx2 avx512f", False),
+    ],
+)
+def test_the_maker_of_the_processor(tmp_path, vendor, flags, it_is):
+    (tmp_path / "proc").mkdir()
+    content = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n"
+    (tmp_path / "proc/cpuinfo").write_text(content)
+    assert is_amd_with_avx512(tmp_path) is it_is
+
+
+def test_a_machine_that_lists_nothing_is_not_amds(tmp_path):
+    assert not is_amd_with_avx512(tmp_path)

@@ -183,7 +183,7 @@ def test_workers_save_their_runs_when_their_pool_is_gone(tmp_path):
 
 
 def test_the_same_sweep_started_twice_shares_the_work(tmp_path):
-    line = words("total_steps=3_200", "seed=0,1,2")
+    line = words("total_steps=32_000", "seed=0,1,2")  # long enough to meet
     line[line.index("hardware.jobs=2")] = "hardware.jobs=1"
     processes = [Process(line, tmp_path) for _ in range(2)]
     # One of each: the directory of a run that has begun is locked.

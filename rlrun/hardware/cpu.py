@@ -4,6 +4,7 @@ import math
 import os
 import platform
 import sys
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 
@@ -38,6 +39,7 @@ def has_bfloat16_products(root: Path = Path("/")) -> bool:
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_listed(root, "flags", "Features"))
 
 
+@cache
 def is_amd_with_avx512(root: Path = Path("/")) -> bool:
     """Say whether the processor is AMD's and has vectors of 512 bits, as Linux lists it.
 

@@ -3,6 +3,8 @@
 Torch leaves them to MKL, which asks who made the processor: on AMD's it takes vectors of 256 bits,
 also where there are 512. Torch has oneDNN, too, which takes what there is: 256 x 256 x 256 numbers
 in 157 µs instead of 338 (one core of an EPYC). What a call of it costs more is lost on small ones.
+
+`by_onednn` is for what is compiled, `linear` for models that Python runs.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.fx import Graph, Node
+from torch.nn import functional
 
 from rlrun.hardware.cpu import is_amd_with_avx512
 
@@ -25,7 +29,7 @@ MOST_MATRICES = 8
 @torch.library.custom_op("rlrun::product", mutates_args=())
 def product(rows: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
     """Return rows · weightsᵀ + bias by oneDNN: [M, K], [N, K], [N] -> [M, N]."""
-    return torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
+    return _multiply(rows, weights, bias)
 
 
 @product.register_fake
@@ -53,6 +57,45 @@ def onednn_is_faster() -> bool:
     exact = torch.get_float32_matmul_precision() == "highest"  # else it takes bfloat16 by itself
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
     return exact and both and is_amd_with_avx512()
+
+
+def linear(x: Tensor, weights: Tensor) -> Tensor:
+    """Return x · weightsᵀ by whichever is faster: [..., K], [N, K] -> [..., N]."""
+    of_cpu = x.device.type == "cpu" and x.dtype == weights.dtype == torch.float32
+    if x.numel() * len(weights) < FEWEST or not of_cpu or torch.is_autocast_enabled("cpu"):
+        return functional.linear(x, weights)
+    if not onednn_is_faster():
+        return functional.linear(x, weights)
+    return ByOneDNN.apply(x.flatten(0, -2), weights).unflatten(0, x.shape[:-1])
+
+
+class ByOneDNN(torch.autograd.Function):
+    """x · weightsᵀ and its gradients, by oneDNN: [M, K], [N, K] -> [M, N]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
+        """Multiply."""
+        ctx.save_for_backward(x, weights)
+        return _multiply(x, weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradient of x, gradient · weights, and that of weights, gradientᵀ · x."""
+        x, weights = ctx.saved_tensors
+        of_x, of_weights = ctx.needs_input_grad
+        to_x = _multiply(gradient, weights.T) if of_x else None
+        if not of_weights:
+            return to_x, None
+        # What stands first is copied where it is transposed: let it be the smaller one.
+        if x.shape[1] <= gradient.shape[1]:
+            return to_x, _multiply(x.T, gradient.T).T
+        return to_x, _multiply(gradient.T, x.T)
+
+
+def _multiply(rows: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return rows · weightsᵀ + bias: [M, K], [N, K], [N] -> [M, N]."""
+    return torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
 
 
 def by_onednn(graph: Graph) -> None:

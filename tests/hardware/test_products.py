@@ -113,3 +113,38 @@ def test_the_maker_of_the_processor(tmp_path, vendor, flags, it_is):
 
 def test_a_machine_that_lists_nothing_is_not_amds(tmp_path):
     assert not is_amd_with_avx512(tmp_path)
+
+
+@pytest.mark.parametrize("shapes", [((8, 64, 128), (256, 128)), ((512, 256), (64, 256))])
+def test_a_layer_by_onednn_has_the_same_gradients(amd, monkeypatch, shapes):
+    x, weights = (tensor.requires_grad_(True) for tensor in matrices(*shapes))
+    calls = []
+    multiply = products._multiply
+    monkeypatch.setattr(products, "_multiply", lambda *t: calls.append(1) or multiply(*t))
+
+    def gradients(layer):
+        result = layer(x, weights)
+        loss = (result * torch.linspace(-1, 1, result.shape[-1])).square().sum()
+        return [result, *torch.autograd.grad(loss, (x, weights))]
+
+    expected = gradients(torch.nn.functional.linear)
+    for result, other in zip(gradients(products.linear), expected, strict=True):
+        torch.testing.assert_close(result, other, rtol=1e-4, atol=1e-3)
+    assert len(calls) == 3  # forward, and both ways backward
+    # What needs no gradient costs nothing.
+    products.linear(x.detach(), weights).sum().backward()
+    assert len(calls) == 5
+
+
+def test_a_layer_is_torchs_where_onednn_gains_nothing(amd, monkeypatch):
+    monkeypatch.setattr(products, "_multiply", None)
+    x, weights = matrices((128, 128), (128, 128))
+    for layer in (
+        lambda: products.linear(x[:4], weights),  # small
+        lambda: products.linear(x.double(), weights.double()),
+    ):
+        assert layer().shape[1] == 128
+    with torch.autocast("cpu", torch.bfloat16):
+        assert products.linear(x, weights).dtype == torch.bfloat16
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
+    assert torch.equal(products.linear(x, weights), x @ weights.T)

@@ -141,6 +141,7 @@ CASES = {
     ),
     "dynamic sampling of another": ("grpo", "cartpole", "collector=dynamic_sampling"),
     "dapo without dynamic sampling": ("dapo", "cartpole", "collector=groups"),
+    "dapo without dynamic sampling on tokens": ("dapo", "add", "collector=groups"),
     "ppo compares the members of groups": (
         "ppo",
         "cartpole",

@@ -5,13 +5,23 @@ from dataclasses import replace
 from rlrun.collectors.writing import write
 
 
-def warm(policy, prompts, language, *, sampling, generator, device):
+def warm():
     """Write at another temperature, and say so."""
+    return write_warm
+
+
+def silent():
+    """Say no probabilities."""
+    return write_silently
+
+
+def write_warm(policy, prompts, language, *, sampling, generator, device):
     other = replace(sampling, temperature=1.5 * sampling.temperature)
     return write(policy, prompts, language, sampling=other, generator=generator, device=device)
 
 
-def silent(policy, prompts, language, *, sampling, generator, device):
-    """Say no probabilities."""
-    written = warm(policy, prompts, language, sampling=sampling, generator=generator, device=device)
+def write_silently(policy, prompts, language, *, sampling, generator, device):
+    written = write_warm(
+        policy, prompts, language, sampling=sampling, generator=generator, device=device
+    )
     return replace(written, logp=written.logp * float("nan"))

@@ -51,6 +51,7 @@ def make_model(
     chat: bool = False,
     context: int = 64,
     spare: int = 0,
+    width: int = 32,
 ) -> Path:
     """A model of two layers whose draws are far from uniform.
 
@@ -63,6 +64,7 @@ def make_model(
         chat: whether it has a chat template.
         context: tokens that it reads at most.
         spare: rows of its embedding that are for no token.
+        width: numbers that are said of a token, by four heads.
     """
     import transformers
     from transformers.utils import logging
@@ -70,8 +72,8 @@ def make_model(
     size = make_tokenizer(directory, end=end, chat=chat) + spare
     common = {"vocab_size": size, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 0}
     heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    llama = {**common, **heads, "hidden_size": 32, "intermediate_size": 64}
-    gpt = {**common, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": context}
+    llama = {**common, **heads, "hidden_size": width, "intermediate_size": 64}
+    gpt = {**common, "n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": context}
     config = {
         "llama": lambda: transformers.LlamaConfig(**llama, max_position_embeddings=context),
         "gpt2": lambda: transformers.GPT2Config(**gpt),

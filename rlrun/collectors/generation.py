@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from rlrun.collectors import engines
 from rlrun.collectors.contract import Collector
 from rlrun.collectors.dynamic_sampling import DynamicSamplingCollector
 from rlrun.collectors.mismatch import corrected
 from rlrun.collectors.sampling import Sampling
-from rlrun.collectors.writing import Responses, WritingActor, write
+from rlrun.collectors.writing import Responses, WritingActor
 from rlrun.config.types import (
     Count,
     FunctionIn,
@@ -26,9 +27,6 @@ from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv, Verdict
 from rlrun.errors import UserError
-
-# The module of rlrun's own engine.
-ENGINES = "rlrun.collectors.engines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,7 @@ class Generation:
 
     group_size: Count
     sampling: Sampling
-    engine: Annotated[Callable[..., Responses], FunctionIn(ENGINES)]
+    engine: Annotated[Callable[[], engines.Engine], FunctionIn(engines.__name__)]
     truncated_importance: PositiveOrInfinite | None
     refill: Refill | None
 
@@ -86,7 +84,8 @@ class Generation:
             shape,
             self.sampling,
             seed,
-            engine=None if self.engine.__module__ == ENGINES else self.engine,
+            engine=self.engine(),
+            measured=self.engine is not engines.own,
             truncated_importance=self.truncated_importance,
         )
         if self.refill is None:
@@ -109,7 +108,8 @@ class GenerationCollector:
         sampling: Sampling,
         seed: int,
         *,
-        engine: Callable[..., Responses] | None = None,
+        engine: engines.Engine,
+        measured: bool,
         truncated_importance: float | None = None,
     ):
         """Begin before the first prompt.
@@ -119,11 +119,13 @@ class GenerationCollector:
             shape: of the rollouts.
             sampling: how tokens are drawn.
             seed: of the first prompt; every prompt has one of its own, counted up from it.
-            engine: writes in place of the policy itself (see `engines.py`); None: that does.
+            engine: writes.
+            measured: whether that is not the policy itself.
             truncated_importance: largest weight of a token that another engine has drawn; None:
                 they are not weighed.
         """
         self._engine = engine
+        self._measured = measured
         self._bound = truncated_importance
         self.env = env
         self._sampling = sampling
@@ -145,7 +147,7 @@ class GenerationCollector:
         seeds = (self._group + self._next_seed).tolist()
         self._next_seed = seeds[-1] + 1
         prompts = env.prompts(seeds)
-        responses = (self._engine or write)(
+        responses = self._engine(
             writer.policy,
             prompts,
             env.task.language,
@@ -164,9 +166,9 @@ class GenerationCollector:
             policy_version=writer.version,
             metrics=described(responses, verdict),
         )
-        if self._engine is None:
-            return transitions
-        return corrected(transitions, writer.policy, self._sampling, self._bound)
+        if self._measured:
+            return corrected(transitions, writer.policy, self._sampling, self._bound)
+        return transitions
 
     def state_dict(self) -> dict[str, Any]:
         """Return the next prompt; no response is under way."""

@@ -1,17 +1,22 @@
 """Another engine writes: what it gives its tokens otherwise is measured, and weighed."""
 
+import importlib.util
+
 import own_engine
 import pytest
 import torch
 from languages import policy_of, task_of
+from pretrained import make_model, write_examples
 from running import PLAIN, experiment, metrics
 from test_generation import AS_IT_IS, collect
 
 from rlrun.collectors.engines import own
+from rlrun.collectors.vllm_engine import as_responses
 from rlrun.errors import UserError
 from rlrun.runs import api
 
 COUNT = 4096
+VLLM_IS_THERE = importlib.util.find_spec("vllm") is not None
 
 
 def test_weighed_samples_of_another_engine_are_those_of_the_policy():
@@ -49,8 +54,8 @@ def test_what_is_measured():
     assert alone.importance is None
     assert not any(name.startswith("engine/") for name in alone.metrics)
 
-    def same(*arguments, **keywords):
-        return own(*arguments, **keywords)
+    def same():
+        return own()
 
     agreed, _ = collect(task, policy, engine=same)
     assert agreed.metrics["engine/logp_difference"] < 1e-5
@@ -73,7 +78,7 @@ def test_a_run_with_an_engine_of_the_users_own(words, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["collector.engine=vllm"], "collector.engine: no 'vllm' in rlrun.collectors.engines"),
+        (["collector.engine=vlm"], "collector.engine: no 'vlm' in rlrun.collectors.engines"),
         (["collector.engine=own_engine.warm"], r"allow it with plugins=\[own_engine\]"),
         (["collector.engine=own_engine.silent", PLUGIN], "log-probabilities are not finite"),
     ],
@@ -81,3 +86,50 @@ def test_a_run_with_an_engine_of_the_users_own(words, tmp_path):
 def test_mistakes(words, message, tmp_path):
     with pytest.raises(UserError, match=message):
         api.train(experiment([*SMALL, "algo=grpo", *words, f"run_dir={tmp_path}/run"]))
+
+
+def test_what_another_program_wrote_as_columns():
+    language = task_of("add").language  # ends by a token
+    end = language.end
+    found = as_responses(
+        [[3, 4, end], [5, end], [6, 7, 8]], [[-1.0, -2, -3], [-4, -5], [-6] * 3], language
+    )
+    assert found.tokens.T.tolist() == [[3, 4, end], [5, end, 0], [6, 7, 8]]
+    assert found.logp.T.tolist() == [[-1, -2, -3], [-4, -5, 0], [-6, -6, -6]]
+    assert found.mask.T.tolist() == [[True] * 3, [True, True, False], [True] * 3]
+    assert found.complete.tolist() == [True, True, False]
+    # Where all answers have one length, it needs no end.
+    found = as_responses([[3], [4]], [[-1.0], [-2.0]], task_of("mod_add").language)
+    assert found.complete.tolist() == [True, True]
+
+
+@pytest.mark.skipif(VLLM_IS_THERE, reason="vLLM is installed")
+def test_vllm_that_is_not_installed_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="=vllm needs vLLM, which is not installed"):
+        api.train(
+            experiment([*SMALL, "algo=grpo", "collector.engine=vllm", f"run_dir={tmp_path}/run"])
+        )
+
+
+@pytest.mark.skipif(not VLLM_IS_THERE, reason="vLLM is not installed")
+def test_vllm_writes_with_the_policys_weights(tmp_path):
+    """Two iterations, so that it has to read new weights; as likely as the policy says."""
+    directory = make_model(tmp_path / "model", width=128)  # heads as vLLM has kernels for
+    data = write_examples(tmp_path / "sums.jsonl")
+    words = [
+        *PLAIN,
+        *("algo=grpo", "env=prompts", f"env.path={data}", "model=huggingface"),
+        *(f"model.path={directory}", "collector.engine=vllm", "env.max_response_tokens=4"),
+        *("algo.num_envs=16", "algo.optimizer.learning_rate=1e-2", "total_steps=200"),
+        f"run_dir={tmp_path}/run",
+    ]
+    api.train(experiment(words))
+    rows = [row for row in metrics(tmp_path / "run") if "engine/kl" in row]
+    assert len(rows) >= 2
+    differences = [row["engine/logp_difference"] for row in rows]
+    assert max(differences) < 0.03, differences  # it computes in bfloat16
+    # An own transformer is none that it could read.
+    with pytest.raises(UserError, match="model=huggingface"):
+        api.train(
+            experiment([*SMALL, "algo=grpo", "collector.engine=vllm", f"run_dir={tmp_path}/own"])
+        )

@@ -146,5 +146,9 @@ def test_a_layer_is_torchs_where_onednn_gains_nothing(amd, monkeypatch):
         assert layer().shape[1] == 128
     with torch.autocast("cpu", torch.bfloat16):
         assert products.linear(x, weights).dtype == torch.bfloat16
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.equal(products.linear(x, weights), x @ weights.T)
+    monkeypatch.undo()
+    monkeypatch.setattr(products, "_multiply", None)
     monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
     assert torch.equal(products.linear(x, weights), x @ weights.T)

@@ -141,8 +141,10 @@ def merged(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights of a module by name, with adapters added to what they adapt.
 
     Args:
-        module: with adapters; it is not changed.
+        module: with adapters, or without; it is not changed.
     """
+    if not any(MARK in name for name, _ in module.named_parameters()):
+        return module.state_dict()
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     whole = copy.deepcopy(module)

@@ -3,12 +3,16 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlrun.envs.tokens.pretrained import quiet
 from rlrun.errors import UserError
+from rlrun.models.huggingface.adapters import merged
+from rlrun.models.huggingface.directory import read_model
 
 # How far logits may be apart that are computed in two ways, as a share of the largest one.
 TOLERANCE = 1e-3
@@ -47,11 +51,12 @@ class PretrainedDecoder(nn.Module):
 
     packs = False
 
-    def __init__(self, model: Any, vocabulary: int, place: str):
+    def __init__(self, model: Any, path: Path, vocabulary: int, place: str):
         """Take a model.
 
         Args:
             model: an ``AutoModelForCausalLM``, on the CPU.
+            path: the directory that it was read from.
             vocabulary: V, tokens of the tokeniser; rows of the embedding behind them are for none.
             place: how the user named the model.
 
@@ -59,6 +64,7 @@ class PretrainedDecoder(nn.Module):
             UserError: it has fewer tokens, or cannot be read as other models are.
         """
         super().__init__()
+        self._path, self._place = path, place
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         if len(embedding.weight) < vocabulary:
             raise UserError(
@@ -73,6 +79,23 @@ class PretrainedDecoder(nn.Module):
         self._takes_places = "position_ids" in inspect.signature(self.body.forward).parameters
         self._cache_of: Callable[[], Any] = dynamic_cache(model.config)
         self._require_equal(model, place)
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that transformers loads: the model, with adapters merged.
+
+        Args:
+            directory: that is there.
+        """
+        model = read_model(self._path, self._place)
+        for target, trained in (
+            (model.base_model, self.body),
+            (model.get_output_embeddings(), self.output),
+        ):
+            if trained is not None:
+                weights = merged(trained)
+                target.load_state_dict({name: weights[name] for name in target.state_dict()})
+        with quiet():
+            model.save_pretrained(directory)
 
     @property
     def width(self) -> int:

@@ -8,9 +8,9 @@ import torch
 
 from rlrun.config.types import Count
 from rlrun.envs.problem import Problem
-from rlrun.envs.tokens.pretrained import PretrainedTokenizer, quiet
+from rlrun.envs.tokens.pretrained import PretrainedTokenizer
 from rlrun.errors import UserError
-from rlrun.models.huggingface.adapters import LoRA, adapt, merged, without_adapters
+from rlrun.models.huggingface.adapters import LoRA, adapt, without_adapters
 from rlrun.models.huggingface.decoder import PretrainedDecoder
 from rlrun.models.huggingface.directory import context_of, read_model, require_model
 from rlrun.models.language import refusals
@@ -66,17 +66,7 @@ class HuggingFace:
             policy: one that was built by such settings.
             directory: that is there.
         """
-        model, decoder = read_model(Path(self.path), self.place), policy.reader.decoder
-        assert isinstance(decoder, PretrainedDecoder)
-        for target, trained in (
-            (model.base_model, decoder.body),
-            (model.get_output_embeddings(), decoder.output),
-        ):
-            if trained is not None:
-                weights = trained.state_dict() if self.lora is None else merged(trained)
-                target.load_state_dict({name: weights[name] for name in target.state_dict()})
-        with quiet():
-            model.save_pretrained(directory)
+        policy.save(directory)
         PretrainedTokenizer(self.path, "model.path").save(directory)
 
     def _reader(self, problem: Problem, generator: torch.Generator) -> Reader:
@@ -94,7 +84,7 @@ class HuggingFace:
                 f"({language.prompt_rows}) with a response ({language.response_rows}) is {longest}"
             )
         model = read_model(path, self.place)
-        decoder = PretrainedDecoder(model, language.size, self.place)
+        decoder = PretrainedDecoder(model, path, language.size, self.place)
         if self.lora is not None:
             adapt(model, self.lora, generator)
         return Reader(decoder, language, self.micro_batch, self.precision)

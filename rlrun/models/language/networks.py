@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
@@ -55,6 +56,14 @@ class Decoder(Protocol):
 
     def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
         """Read rows [R, L] of several sequences, which each token has the number of; [R, L, d]."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that transformers loads.
+
+        Raises:
+            UserError: it is no model of transformers.
+        """
         ...
 
     def cache(self, blank: Tensor, rows: int) -> Any:
@@ -166,6 +175,10 @@ class TokenPolicy(nn.Module):
     def go_on(self, token: Tensor, cache: Kept) -> TokenCategorical:
         """Read one more token of each sequence, [n]; return the distribution of the next."""
         return self._next(token.unsqueeze(1), cache)
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that transformers loads (see :meth:`Decoder.save`)."""
+        self.reader.decoder.save(directory)
 
     def _next(self, tokens: Tensor, cache: Kept) -> TokenCategorical:
         with self.reader.autocast(tokens.device):

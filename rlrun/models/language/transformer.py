@@ -6,11 +6,13 @@ no biases. Inside, the sequences come first: [N, S, d].
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rlrun.errors import UserError
 from rlrun.hardware.products import linear
 from rlrun.models.language.caches import Cache, DecoderShape, Prefix, distinct
 from rlrun.models.mlp import Linear
@@ -155,6 +157,10 @@ class Decoder(nn.Module):
     def head(self) -> Tensor:
         """The matrix that embeds tokens makes logits, too (tied), [V, d]."""
         return self.embedding.weight
+
+    def save(self, directory: Path) -> None:
+        """Refuse: transformers has no model of this kind."""
+        raise UserError("model=transformer is none of the package transformers: model=huggingface")
 
     def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
         """Read whole sequences.

@@ -1,0 +1,62 @@
+"""Times products of float32 matrices by torch (MKL) and by oneDNN, on one core of this machine.
+
+    python benchmarks/products.py
+
+Where oneDNN is faster on AMD's processors, rlrun uses it (`rlrun/hardware/products.py`).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from measure import HERE, describe_machine
+from torch import Tensor
+from torch.nn import functional
+
+from rlrun.hardware.products import FEWEST, product
+
+# Rows, inner size and columns, as they are in updates: of PPO, of SAC, of a small decoder.
+SHAPES = (
+    (64, 64, 64),
+    (256, 64, 64),
+    (256, 14, 256),
+    (512, 64, 64),
+    (256, 256, 256),
+    (4096, 64, 192),
+    (4096, 128, 384),
+)
+ROUNDS, CALLS = 7, 100
+
+
+def microseconds(function: Callable[[], Tensor]) -> float:
+    """Return the shortest mean time of a call over some rounds."""
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(CALLS):
+            function()
+        seconds.append((time.perf_counter() - start) / CALLS)
+    return 1e6 * min(seconds)
+
+
+def main() -> None:
+    """Time them and write the table."""
+    torch.set_num_threads(1)
+    rows = []
+    for shape in SHAPES:
+        m, k, n = shape
+        one, other = torch.randn(m, k), torch.randn(n, k)
+        by_torch = microseconds(partial(functional.linear, one, other))
+        by_onednn = microseconds(partial(product, one, other, None))
+        rows.append({"shape": shape, "torch_us": by_torch, "onednn_us": by_onednn})
+        taken = "oneDNN" if m * k * n >= FEWEST else "torch"
+        print(f"{m} x {k} x {n}: torch {by_torch:.0f} µs, oneDNN {by_onednn:.0f}: {taken}")
+    result = {"machine": describe_machine(), "torch": torch.__version__, "products": rows}
+    path = HERE / "results" / "products.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -90,16 +90,21 @@ ROWS = {
         f"mod_add {algo}": Row(words=[f"algo={algo}", "env=mod_add"], mark=QUICKLY_RIGHT)
         for algo in ("grpo", "rloo", "dapo", "ppo", "reinforce")
     },
-    "copy": Row(words=["algo=grpo", "env=copy", "total_steps=1_000_000"], mark=RIGHT),
+    "copy": Row(words=["algo=grpo", "env=copy", "total_steps=4_000_000"], mark=RIGHT),
     "sort": Row(words=["algo=grpo", "env=sort", "total_steps=2_000_000"], mark=RIGHT),
     "digit_sequence": Row(
-        words=["algo=grpo", "env=digit_sequence", "total_steps=500_000"],
+        # verl's 200 iterations of 800 responses, in ten gradient steps each.
+        words=[
+            *["algo=grpo", "env=digit_sequence", "total_steps=1_000_000", "algo.num_envs=800"],
+            *["algo.episodes_per_minibatch=80", "algo.entropy_coefficient=0.001"],
+        ],
         figure="train/return",
         mark=VERL,
     ),
     "add": Row(
         start=["algo=sft", "env=add", "total_steps=240_000"],
-        words=["algo=grpo", "env=add", "total_steps=2_000_000"],
+        # Paid for each digit: answers of three digits are never right at first.
+        words=["algo=grpo", "env=add", "env.reward=fraction", "total_steps=6_000_000"],
         mark=RIGHT,
     ),
     "countdown": Row(

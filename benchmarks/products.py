@@ -15,7 +15,7 @@ from measure import HERE, describe_machine
 from torch import Tensor
 from torch.nn import functional
 
-from rlrun.hardware.products import FEWEST, product
+from rlrun.hardware.products import FEWEST, NARROWEST, product
 
 # Rows, inner size and columns, as they are in updates: of PPO, of SAC, of a small decoder.
 SHAPES = (
@@ -23,6 +23,8 @@ SHAPES = (
     (256, 64, 64),
     (256, 14, 256),
     (512, 64, 64),
+    (4096, 512, 2),
+    (4, 1024, 1024),
     (256, 256, 256),
     (4096, 64, 192),
     (4096, 128, 384),
@@ -51,7 +53,7 @@ def main() -> None:
         by_torch = microseconds(partial(functional.linear, one, other))
         by_onednn = microseconds(partial(product, one, other, None))
         rows.append({"shape": shape, "torch_us": by_torch, "onednn_us": by_onednn})
-        taken = "oneDNN" if m * k * n >= FEWEST else "torch"
+        taken = "oneDNN" if m * k * n >= FEWEST and min(m, n) >= NARROWEST else "torch"
         print(f"{m} x {k} x {n}: torch {by_torch:.0f} µs, oneDNN {by_onednn:.0f}: {taken}")
     result = {"machine": describe_machine(), "torch": torch.__version__, "products": rows}
     path = HERE / "results" / "products.json"

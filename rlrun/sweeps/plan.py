@@ -150,7 +150,7 @@ def _make_run(place: Path, experiment: Experiment) -> None:
     except UserError as error:
         if (place / "run.json").exists():
             return
-        if place.is_dir():
+        if (place / "config.yaml").exists():
             raise UserError(
                 f"{place} has lost its run.json, so that no run goes on there: move it away"
             ) from error

@@ -81,9 +81,10 @@ def resume_sweep(sweep: Path, plugins: Sequence[str]) -> None:
         raise UserError(f"{sweep} has no run of its plan in it")
     gone = absent(sweep)
     if gone:
+        have = "has" if len(gone) == 1 else "have"
         warn(
-            f"{sweep}: {listed(gone)} of its plan {'is' if len(gone) == 1 else 'are'} not there; "
-            f"`rlrun -m` with the words of the sweep makes them anew"
+            f"{sweep}: {listed(gone)} of its plan {have} no run.json; without their directories, "
+            "`rlrun -m` with the words of the sweep makes them anew"
         )
     preflight, experiments = Preflight(), []
     for job in jobs:

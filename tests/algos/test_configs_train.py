@@ -10,6 +10,7 @@ from running import compose, experiment, metrics, record, sizes
 from tiny import algorithms
 
 from rlrun import loops
+from rlrun.collectors.episodes import Episodes
 from rlrun.collectors.segments import Segments
 from rlrun.config.files import conf_directory
 from rlrun.runs.api import train
@@ -186,3 +187,9 @@ def test_there_is_something_to_try():
     assert {"segments", "episodes", "groups", "dynamic_sampling"} <= set(names("collector"))
     assert {"mlp"} <= set(names("model"))
     assert {"hopper", "cartpole", "gym"} <= set(names("env"))
+
+
+def test_dapo_refills_where_whole_responses_are_written():
+    assert experiment(["algo=dapo", "env=add"]).collector.refill.max_refills == 3
+    groups = experiment(["algo=dapo", "env=add", "collector=groups"])
+    assert isinstance(groups.collector, Episodes)

@@ -1,17 +1,23 @@
 """Another engine writes: what it gives its tokens otherwise is measured, and weighed."""
 
 import importlib.util
+import os
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import own_engine
 import pytest
 import torch
-from languages import policy_of, task_of
+from languages import generator, policy_of, task_of
 from pretrained import make_model, write_examples
 from running import PLAIN, experiment, metrics
 from test_generation import AS_IT_IS, collect
 
-from rlrun.collectors.engines import own
+from rlrun.collectors.engines import own, vllm
 from rlrun.collectors.vllm_engine import as_responses
+from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
 from rlrun.runs import api
 
@@ -81,6 +87,7 @@ def test_a_run_with_an_engine_of_the_users_own(words, tmp_path):
         (["collector.engine=vlm"], "collector.engine: no 'vlm' in rlrun.collectors.engines"),
         (["collector.engine=own_engine.warm"], r"allow it with plugins=\[own_engine\]"),
         (["collector.engine=own_engine.silent", PLUGIN], "log-probabilities are not finite"),
+        (["collector.engine=own_engine.write_warm", PLUGIN], "a function without arguments"),
     ],
 )
 def test_mistakes(words, message, tmp_path):
@@ -103,6 +110,68 @@ def test_what_another_program_wrote_as_columns():
     assert found.complete.tolist() == [True, True]
 
 
+class Opened:
+    """Stands for vLLM, which few machines have: it keeps what it is asked, and writes 3, end."""
+
+    def __init__(self, **arguments):
+        self.arguments, self.calls = arguments, []
+
+    def collective_rpc(self, name):
+        self.calls.append(name)
+
+    def reset_prefix_cache(self):
+        self.calls.append("reset_prefix_cache")
+
+    def generate(self, prompts, sampling, *, use_tqdm):
+        self.calls.append((prompts, sampling))
+        said = [SimpleNamespace(logprob=-0.5)] * 2
+        end = sampling[0]["stop_token_ids"][0]
+        answer = SimpleNamespace(token_ids=(3, end), logprobs=[{3: said[0]}, {end: said[1]}])
+        return [SimpleNamespace(outputs=[answer])] * len(prompts)
+
+
+class Saved:
+    """A policy that counts how many times it was saved."""
+
+    times = 0
+
+    def save(self, directory):
+        self.times += 1
+        (directory / "saved").write_text(str(self.times))
+
+
+def test_what_vllm_is_asked(monkeypatch):
+    module = ModuleType("vllm")
+    module.__spec__ = ModuleSpec("vllm", None)
+    module.LLM, module.SamplingParams = Opened, dict
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
+    engine, policy, task = vllm(), Saved(), task_of("add")
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "ERROR"
+    prompts = TokenEnv(task, num_envs=2).encoded(["1+2=", "12+34="])
+    sampling = replace(AS_IT_IS, temperature=0.5, top_k=3)
+    given = {"sampling": sampling, "generator": generator(), "device": torch.device("cpu")}
+    responses = engine(policy, prompts, task.language, **given)
+    opened = engine._llm
+    assert opened.arguments["max_model_len"] == 6 + task.language.response_rows
+    assert opened.arguments["logprobs_mode"] == "processed_logprobs"
+    asked, how = opened.calls.pop()
+    encoded = [task.encode_prompt(text) for text in ("1+2=", "12+34=")]
+    assert [each["prompt_token_ids"] for each in asked] == encoded
+    assert [each["temperature"] for each in how] == [0.5] * 2
+    assert all(each["top_k"] == 3 and each["ignore_eos"] for each in how)
+    assert all(each["stop_token_ids"] == [task.language.end] for each in how)
+    assert how[0]["seed"] != how[1]["seed"]
+    assert responses.tokens.T.tolist() == [[3, task.language.end]] * 2
+    assert responses.logp.T.tolist() == [[-0.5, -0.5]] * 2
+    # The next responses are by new weights, and are others.
+    engine(policy, prompts, task.language, **given)
+    assert policy.times == 2
+    *reloaded, (_, later) = opened.calls
+    assert reloaded == ["reload_weights", "reset_prefix_cache"]
+    assert later[0]["seed"] not in [each["seed"] for each in how]
+
+
 @pytest.mark.skipif(VLLM_IS_THERE, reason="vLLM is installed")
 def test_vllm_that_is_not_installed_is_one_line(tmp_path):
     with pytest.raises(UserError, match="=vllm needs vLLM, which is not installed"):
@@ -114,7 +183,7 @@ def test_vllm_that_is_not_installed_is_one_line(tmp_path):
 @pytest.mark.skipif(not VLLM_IS_THERE, reason="vLLM is not installed")
 def test_vllm_writes_with_the_policys_weights(tmp_path):
     """Two iterations, so that it has to read new weights; as likely as the policy says."""
-    directory = make_model(tmp_path / "model", width=128)  # heads as vLLM has kernels for
+    directory = make_model(tmp_path / "model", width=128, spare=3)  # heads as vLLM has kernels for
     data = write_examples(tmp_path / "sums.jsonl")
     words = [
         *PLAIN,

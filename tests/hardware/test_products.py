@@ -31,6 +31,7 @@ PRODUCTS = {
     "transposed rows": (lambda a, b: a.T @ b, [(128, 300), (128, 64)]),
     "a bias": (torch.nn.functional.linear, [SQUARE, SQUARE, (LARGE,)]),
     "several matrices": (torch.bmm, [(2, *SQUARE), (2, *SQUARE)]),
+    "as many as there may be": (torch.bmm, [(8, *SQUARE), (8, *SQUARE)]),
 }
 
 
@@ -49,6 +50,9 @@ OTHERS = {
     "of another type": (torch.mm, [tensor.double() for tensor in matrices(SQUARE, SQUARE)]),
     "a sum of matrices": (torch.addmm, matrices(SQUARE, SQUARE, SQUARE)),
     "many matrices": (torch.bmm, matrices((9, *SQUARE), (9, *SQUARE))),
+    "few columns": (torch.mm, matrices((4096, 512), (512, 2))),
+    "few rows": (torch.mm, matrices((4, 1024), (1024, 1024))),
+    "a bias for all": (torch.addmm, matrices((1,), SQUARE, SQUARE)),
     "scaled": (lambda a, b, c: torch.addmm(a, b, c, beta=2), matrices((LARGE,), SQUARE, SQUARE)),
 }
 
@@ -141,6 +145,7 @@ def test_a_layer_is_torchs_where_onednn_gains_nothing(amd, monkeypatch):
     x, weights = matrices((128, 128), (128, 128))
     for layer in (
         lambda: products.linear(x[:4], weights),  # small
+        lambda: products.linear(x.to("meta"), weights.to("meta")),
         lambda: products.linear(x.double(), weights.double()),
     ):
         assert layer().shape[1] == 128
@@ -152,3 +157,16 @@ def test_a_layer_is_torchs_where_onednn_gains_nothing(amd, monkeypatch):
     monkeypatch.setattr(products, "_multiply", None)
     monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
     assert torch.equal(products.linear(x, weights), x @ weights.T)
+
+
+def test_gradients_by_onednn_have_gradients(amd):
+    x, weights = (tensor.requires_grad_(True) for tensor in matrices((128, 128), (128, 128)))
+
+    def second(layer):
+        loss = torch.tanh(layer(x, weights)).square().sum()
+        first = torch.autograd.grad(loss, (x, weights), create_graph=True)
+        return torch.autograd.grad(sum(each.square().sum() for each in first), (x, weights))
+
+    expected = second(torch.nn.functional.linear)
+    for result, other in zip(second(products.linear), expected, strict=True):
+        torch.testing.assert_close(result, other, rtol=1e-3, atol=1e-2)

@@ -247,6 +247,29 @@ def test_steps_for_networks_from_scratch_are_named(lora, rate, usual, models, su
     assert all(f"learning_rate={rate:g} is for" in line and usual in line for line in lines)
 
 
+@pytest.mark.parametrize("lora", [None, ADAPTERS], ids=["whole", "adapters"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("spare_rows", [True, False])
+def test_what_is_saved_says_the_same(kind, lora, spare_rows, models, sums, tmp_path):
+    policy, task, _ = policy_of(sums, models[kind], lora)
+    trained = [p for name, p in policy.named_parameters() if lora is None or "lora_B" in name]
+    for number, parameter in enumerate(trained):
+        parameter.add_(torch.randn(parameter.shape, generator=generator(number)), alpha=0.02)
+    policy.reader.decoder.save(tmp_path, spare_rows=spare_rows)
+    obs = sequences(task)
+    expected = log_probs(policy, obs)
+    saved = of_transformers(tmp_path, obs, task.language.size)
+    assert torch.allclose(saved, expected, atol=1e-4)
+    assert not torch.allclose(
+        of_transformers(models[kind], obs, task.language.size), expected, atol=1e-3
+    )
+    loaded = [
+        transformers.AutoModelForCausalLM.from_pretrained(each) for each in (models[kind], tmp_path)
+    ]
+    before, after = (len(model.get_input_embeddings().weight) for model in loaded)
+    assert after == (before if spare_rows else task.language.size)
+
+
 def test_what_is_exported_is_what_was_trained(run, models, sums, capsys):
     target = run.parent / "exported"
     commands.run("export", [str(run), "--to", "huggingface", "--output", str(target)])

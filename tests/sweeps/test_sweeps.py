@@ -111,7 +111,7 @@ def test_a_sweep_trains_what_is_missing_and_nothing_twice(tmp_path):
     (lost / "run.json").unlink()
     code, output = run(tmp_path, "resume", "sweep")
     assert code == 0
-    assert "warning: sweep: ppo_cartpole_s1 of its plan is not there" in output
+    assert "warning: sweep: ppo_cartpole_s1 of its plan has no run.json" in output
     assert "2 of 2 runs finished in sweep, 2 of them earlier\n" in output
     code, output = run(tmp_path, *words("total_steps=256", "seed=0,1,2"))
     assert code == 2

@@ -144,7 +144,7 @@ def merged(module: nn.Module) -> dict[str, torch.Tensor]:
         module: with adapters, or without; it is not changed.
     """
     if not any(MARK in name for name, _ in module.named_parameters()):
-        return module.state_dict()
+        return weights_of(module)
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     whole = copy.deepcopy(module)
@@ -153,4 +153,10 @@ def merged(module: nn.Module) -> dict[str, torch.Tensor]:
             if isinstance(child, BaseTunerLayer):
                 child.merge()
                 setattr(parent, name, child.get_base_layer())
-    return dict(chain(whole.named_parameters(), whole.named_buffers()))
+    return weights_of(whole)
+
+
+def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the weights of a module by name, frozen ones too, which its state has not."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    return dict(chain(parameters, module.named_buffers(remove_duplicate=False)))

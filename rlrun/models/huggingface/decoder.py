@@ -80,11 +80,12 @@ class PretrainedDecoder(nn.Module):
         self._cache_of: Callable[[], Any] = dynamic_cache(model.config)
         self._require_equal(model, place)
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, *, spare_rows: bool = False) -> None:
         """Write a directory that transformers loads: the model, with adapters merged.
 
         Args:
             directory: that is there.
+            spare_rows: whether the embedding keeps its rows that are for no token of the tokeniser.
         """
         model = read_model(self._path, self._place)
         for target, trained in (
@@ -95,6 +96,8 @@ class PretrainedDecoder(nn.Module):
                 weights = merged(trained)
                 target.load_state_dict({name: weights[name] for name in target.state_dict()})
         with quiet():
+            if not spare_rows:
+                model.resize_token_embeddings(self.vocabulary)
             model.save_pretrained(directory)
 
     @property

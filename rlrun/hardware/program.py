@@ -25,7 +25,7 @@ from rlrun.hardware.spec import cache_directory
 EXAMPLE_STEPS = 4
 
 # Counts up when other code is made of the same program.
-FORMAT = 2
+FORMAT = 1
 
 # What torch saves in place of the function, which compiled code does not call.
 FORWARD = "forward"

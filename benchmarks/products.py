@@ -29,6 +29,15 @@ SHAPES = (
     (4096, 64, 192),
     (4096, 128, 384),
 )
+# The same of narrow ones, which are also computed the other way round.
+NARROW = (
+    (256, 256, 6),
+    (256, 256, 14),
+    (256, 512, 14),
+    (64, 64, 6),
+    (256, 256, 16),
+    (256, 256, 20),
+)
 ROUNDS, CALLS = 7, 100
 
 
@@ -55,7 +64,15 @@ def main() -> None:
         rows.append({"shape": shape, "torch_us": by_torch, "onednn_us": by_onednn})
         taken = "oneDNN" if m * k * n >= FEWEST and min(m, n) >= NARROWEST else "torch"
         print(f"{m} x {k} x {n}: torch {by_torch:.0f} µs, oneDNN {by_onednn:.0f}: {taken}")
+    turned = []
+    for m, k, n in NARROW:
+        one, other = torch.randn(m, k), torch.randn(k, n)
+        as_it_is = microseconds(partial(torch.mm, one, other))
+        other_way = microseconds(partial(torch.mm, other.T, one.T))
+        turned.append({"shape": (m, k, n), "torch_us": as_it_is, "turned_us": other_way})
+        print(f"{m} x {k} x {n}: {as_it_is:.0f} µs, turned {other_way:.0f}")
     result = {"machine": describe_machine(), "torch": torch.__version__, "products": rows}
+    result["turned"] = turned
     path = HERE / "results" / "products.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlrun.hardware import products
+from rlrun.hardware import once, products
 from rlrun.hardware.cpu import processor
 from rlrun.hardware.spec import cache_directory
 
@@ -180,6 +180,7 @@ def trace(
         value = node.meta.get("val")
         if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
             raise TypeError("the size of a tensor depends on values: take masked means, say")
+    once.numbers_once(graph)
     if products.onednn_is_faster():
         products.by_onednn(graph)
     return Program(
@@ -216,6 +217,7 @@ def compile_program(program: Program, path: Path) -> None:
     # Whoever calls the code looks at the shapes.
     options: dict[str, Any] = {"guard_filter_fn": lambda guards: [False] * len(guards)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    once.teach_the_compiler()
     products.teach_the_compiler()
     forward = program.forward()
     if program.scanned is None:

@@ -1,5 +1,7 @@
 """Products by oneDNN: the same numbers, where they gain anything, and in code without Python."""
 
+import re
+
 import pytest
 import torch
 from programs import needs_compiler
@@ -61,6 +63,50 @@ OTHERS = {
 def test_others_are_left_to_mkl(amd, function, tensors):
     program = trace(lambda *tensors: [function(*tensors)], tensors)
     assert "rlrun.product" not in program.source
+
+
+TURNED = {
+    "few columns": (torch.mm, [(256, 256), (256, 14)], "mm"),
+    "a gradient of stacked weights": (
+        lambda a, b: torch.bmm(a.mT, b).view(2, *SQUARE).mT,
+        [(2, *SQUARE), (2, *SQUARE)],
+        "product",
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "shapes", "by"), TURNED.values(), ids=TURNED)
+def test_some_products_are_computed_the_other_way_round(amd, function, shapes, by):
+    tensors = matrices(*shapes)
+    program = trace(lambda *tensors: [function(*tensors)], tensors)
+    factors = re.findall(rf"{by}\.default\((\w+), (\w+)", program.source)
+    assert factors
+    # Both are of the second matrix first.
+    for first, second in factors:
+        assert source_of(first, program.source) == "arg1_1"
+        assert source_of(second, program.source) == "arg0_1"
+    (result,) = call_once(program.forward())(tensors)
+    torch.testing.assert_close(result, function(*tensors), rtol=1e-5, atol=1e-4)
+    assert result.is_contiguous()  # as its users expect it, and without a copy of the large one
+    assert ("clone" in program.source) == (by == "mm")
+
+
+def source_of(name: str, source: str) -> str:
+    """The argument that a value of a traced function is a view of."""
+    while not name.startswith("arg"):
+        (name,) = re.findall(rf"\b{name} = [\w.]+\((\w+)", source)
+    return name
+
+
+def test_a_batch_that_is_needed_as_it_is_is_not_turned(amd):
+    def both_ways(a, b):
+        batch = torch.bmm(a, b)
+        return [batch.mT, batch.sum()]
+
+    tensors = matrices((2, *SQUARE), (2, *SQUARE))
+    program = trace(both_ways, tensors)
+    first, _ = re.findall(r"product\.default\((\w+)", program.source)
+    assert source_of(first, program.source) == "arg0_1"
 
 
 @needs_compiler

@@ -140,7 +140,7 @@ class GradientDescent:
     def at(self, theta: Tensor) -> Callable[..., Any]:
         """Return the network with other parameters θ [P]."""
         named = self.parameters.unflatten(theta)
-        return lambda *inputs: functional_call(self.network, named, inputs)
+        return lambda *inputs, **options: functional_call(self.network, named, inputs, options)
 
     def __call__(
         self, state: GradientState, batch: Any, learning_rate: Tensor

@@ -27,13 +27,18 @@ class Ensemble(nn.Module):
             weights = torch.stack([member.get_parameter(name).detach() for member in members])
             self.register_parameter(name.replace(".", DOT), nn.Parameter(weights))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Return the output of each member for the same inputs, [M, ...]."""
+    def forward(self, *inputs: Tensor, first: int | None = None) -> Tensor:
+        """Return the output of each member for the same inputs, [M, ...].
+
+        Args:
+            inputs: of a member.
+            first: compute so many of the members; None: all.
+        """
 
         def member(weights: dict[str, Tensor]) -> Any:
             return functional_call(self._member[0], weights, inputs)
 
         named: dict[str, Tensor] = {
-            name.replace(DOT, "."): weights for name, weights in self.named_parameters()
+            name.replace(DOT, "."): weights[:first] for name, weights in self.named_parameters()
         }
         return torch.vmap(member)(named)

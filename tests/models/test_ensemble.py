@@ -19,6 +19,13 @@ def test_an_ensemble_is_its_members_side_by_side():
         torch.testing.assert_close(output, network(x))
 
 
+def test_the_first_members_alone():
+    networks, x = members(), torch.randn(7, 4)
+    ensemble = Ensemble(networks)
+    torch.testing.assert_close(ensemble(x, first=1), ensemble(x)[:1])
+    assert ensemble(x, first=2).shape == ensemble(x)[:2].shape
+
+
 def test_weights_of_an_ensemble_are_its_own():
     networks, x = members(), torch.randn(7, 4)
     ensemble = Ensemble(networks)

@@ -162,5 +162,6 @@ class DeterministicUpdate:
 
     def policy_loss(self, policy: Deterministic, batch: PolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Q_1(s, μ(s))]."""
-        loss = -batch.critics(batch.obs, policy(batch.obs).action)[0].mean()
+        action = policy(batch.obs).action
+        loss = -batch.critics(batch.obs, action, first=1).mean()
         return loss, {"loss/policy": loss}

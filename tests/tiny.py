@@ -25,7 +25,7 @@ from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.seeding import Streams
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.envs.tabular import TabularModel
 from rlrun.hardware.compile import Compilation
 from rlrun.hardware.spec import Hardware

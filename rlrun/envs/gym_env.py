@@ -15,7 +15,7 @@ from gymnasium.error import DependencyNotInstalled, Error
 from rlrun.config.types import Count
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.gymnasium_form import GymnasiumForm
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.envs.workers.vector import WorkerVectorEnv
 from rlrun.errors import UserError, nearest
 

@@ -10,7 +10,7 @@ import gymnasium as gym
 from annotated_types import Ge, Le
 
 from rlrun.config.types import PositiveOrInfinite
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.envs.workers.vector import WorkerVectorEnv
 from rlrun.envs.wrappers import limit_of_wrapped, read_wrappers, wrap
 from rlrun.errors import UserError

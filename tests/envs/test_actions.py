@@ -8,7 +8,7 @@ from tiny import PointMass, learn, set_up, small_model
 
 from rlrun.envs.actions import ActionAdapter, ActionUnits
 from rlrun.envs.control import ControlEnv
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.errors import UserError
 from rlrun.runs.evaluate import play_episodes
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from rlrun.envs.actions import ActionUnits
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
 
 INFINITE = np.full(2, np.inf, np.float32)

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, InvalidOutput
 
 FLOATS = spaces.Box(-np.inf, np.inf, (3,), np.float32)

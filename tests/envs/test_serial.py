@@ -10,9 +10,9 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rlrun.envs.action_record import SMALLEST_RECORD
 from rlrun.envs.gym_env import GymEnv
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.action_record import SMALLEST_RECORD
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 
 # (id, limit): time limits that let some episodes end, by both ways, within a short test.
@@ -272,7 +272,7 @@ def test_long_episodes_are_recorded_whole_and_ended_ones_forgotten():
     for action in random_actions(short, 5 * SMALLEST_RECORD):
         short.step(action)
     assert len(short.state_dict()["environments"][0]["actions"]) < 9
-    assert len(short._record._actions) == SMALLEST_RECORD
+    assert len(short._episodes._record._actions) == SMALLEST_RECORD
 
 
 def test_replay_gets_the_actions_that_the_environment_got():

@@ -31,7 +31,7 @@ from gymnasium.utils.env_checker import data_equivalence
 from test_serial import draw_rows, random_actions
 from tiny import part_of
 
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.envs.workers.vector import WorkerVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError, WorkerFailure
 

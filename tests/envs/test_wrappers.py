@@ -18,7 +18,7 @@ from tiny import part_of
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.envs.wrappers import REFUSED, annotations, find, read_wrappers
 from rlrun.errors import UserError
 

@@ -24,7 +24,7 @@ from rlrun import loops
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.flatten import flatten_batch
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.models.networks import CategoricalPolicy, GaussianPolicy
 from rlrun.runs.assembly import Assembly
 from rlrun.runs.export.formats import output_names, traced, write_onnx, write_weights

@@ -11,7 +11,7 @@ import torch
 from running import PLAIN, experiment
 
 from rlrun.envs.control import ControlEnv
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import Episodes, play_episodes, which_limit
 

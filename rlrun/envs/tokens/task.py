@@ -16,7 +16,7 @@ import numpy as np
 
 from rlrun.config.types import Count, Decay
 from rlrun.envs.actions import ActionUnits
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.envs.tokens.gymnasium_form import TokenTaskEnv
 from rlrun.envs.tokens.vocabulary import Language, Tokenizer
 from rlrun.errors import UserError

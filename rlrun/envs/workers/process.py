@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlrun.config.plugins import import_plugin
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.errors import EnvironmentFailure, UserError
 
 # What asks a run to stop can reach its whole process group; what is to be done is the run's choice.

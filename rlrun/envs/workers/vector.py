@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rlrun.envs.resets import seed_of_each, take_reset_mask
-from rlrun.envs.serial import SerialVectorEnv, say_restarted
+from rlrun.envs.serial.vector import SerialVectorEnv, say_restarted
 from rlrun.envs.workers.joined import joined, joined_infos
 from rlrun.envs.workers.process import Kind, replay
 from rlrun.envs.workers.worker import Worker

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv, EnvStep
-from rlrun.envs.serial import SerialVectorEnv
+from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.errors import UserError, near_path
 from rlrun.runs.evaluate import Evaluator
 

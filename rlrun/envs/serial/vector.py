@@ -13,18 +13,10 @@ from gymnasium.vector.utils import batch_space, iterate
 from numpy.typing import NDArray
 
 from rlrun.envs import outputs
-from rlrun.envs.action_record import ActionRecord
-from rlrun.envs.episode_snapshot import (
-    EpisodeStart,
-    generator_state,
-    replay_episode,
-    save_episode,
-    set_generator_state,
-    start_of,
-)
 from rlrun.envs.flatten import check_observation_space
 from rlrun.envs.outputs import Misfit, batch_of, reset_problem, step_problem
 from rlrun.envs.resets import seed_of_each, take_reset_mask
+from rlrun.envs.serial.episodes import RunningEpisodes, replay_episode, set_generator_state
 from rlrun.errors import EnvironmentFailure, InvalidOutput, UserError, say
 
 
@@ -69,8 +61,7 @@ class SerialVectorEnv(VectorEnv):
         self._batch = batch_of(self.single_observation_space)
         # The latest observation of every environment.
         self._current: list[Any] = [None] * self.num_envs
-        self._starts = [EpisodeStart()] * self.num_envs
-        self._record = ActionRecord(action_shape, self.action_space.dtype)
+        self._episodes = RunningEpisodes(action_shape, self.action_space.dtype)
 
     def _look_at_spaces(self) -> tuple[int, ...]:
         """Take what is the same for all from the first environment; return the actions' shape."""
@@ -156,7 +147,7 @@ class SerialVectorEnv(VectorEnv):
         """
         # Cast first: what is recorded must be what the environments are given.
         actions = np.asarray(actions, self.action_space.dtype)
-        self._record.append(actions, rows)
+        self._episodes.append(actions, rows)
         stepped: Sequence[int] = range(self.num_envs)
         given: Iterable[Any] = iterate(self.action_space, actions)
         if rows is not None:
@@ -219,12 +210,7 @@ class SerialVectorEnv(VectorEnv):
 
     def state_dict(self) -> dict[str, Any]:
         """What makes the running episodes again, and what to compare the result with."""
-        return {
-            "environments": [
-                save_episode(env, start, self._record.episode(index), self._current[index])
-                for index, (env, start) in enumerate(zip(self.envs, self._starts, strict=True))
-            ]
-        }
+        return {"environments": self._episodes.save(self.envs, self._current)}
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, Any]:
         """Make the episodes of ``state_dict()`` again, and say so where that did not succeed.
@@ -250,10 +236,9 @@ class SerialVectorEnv(VectorEnv):
         Raises:
             EnvironmentFailure: an environment raised.
         """
-        self._record.load([saved["actions"] for saved in saved_envs])
+        self._episodes.load(saved_envs)
         restarted = {}
         for index, (env, saved) in enumerate(zip(self.envs, saved_envs, strict=True)):
-            self._starts[index] = start_of(saved)
             try:
                 self._current[index] = replay_episode(env, saved)
                 if self._current[index] is None:
@@ -276,12 +261,7 @@ class SerialVectorEnv(VectorEnv):
     ) -> dict[str, Any]:
         """Reset environment ``index``, remember how, and return the info."""
         env = self.envs[index]
-        if seed is None:
-            start = EpisodeStart(self._starts[index].seed, options, generator_state(env))
-        else:
-            start = EpisodeStart(seed, options)
-        self._starts[index] = start
-        self._record.begin(index)
+        self._episodes.begin(index, env, seed, options)
         result = env.reset(seed=seed, options=options)
         problem = reset_problem(result)
         if problem is not None:
@@ -312,11 +292,11 @@ class SerialVectorEnv(VectorEnv):
 
     def _failure(self, index: int, cause: BaseException) -> EnvironmentFailure:
         """Name the environment that raised."""
-        return EnvironmentFailure(self._first_index + index, self._starts[index].seed, cause)
+        return EnvironmentFailure(self._first_index + index, self._episodes.seed(index), cause)
 
     def _invalid(self, index: int, problem: str) -> InvalidOutput:
         """Name the environment that returned what cannot be used."""
-        return InvalidOutput(self._first_index + index, self._starts[index].seed, problem)
+        return InvalidOutput(self._first_index + index, self._episodes.seed(index), problem)
 
 
 def say_restarted(name: str) -> None:

@@ -1,0 +1,1 @@
+"""Gymnasium environments, stepped one after the other in this process."""

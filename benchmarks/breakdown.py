@@ -19,9 +19,9 @@ from typing import Any, cast
 from rlrun.algos.contract import OnPolicyAlgorithm
 from rlrun.config.load import load_run
 from rlrun.envs.mujoco.vector import MujocoVectorEnv
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
+from rlrun.runs.setup.assembly import Assembly
 
 UPDATES = "minibatch updates, shuffles"
 

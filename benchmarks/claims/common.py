@@ -24,9 +24,9 @@ from rlrun.config import targets
 from rlrun.config.experiment import Experiment
 from rlrun.config.files import conf_directory
 from rlrun.config.load import ESTIMATOR_ARGUMENTS, ESTIMATORS, load_run, to_plain
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
+from rlrun.runs.setup.assembly import Assembly
 
 # The benchmarks are scripts: they find each other in their own directory.
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -37,12 +37,12 @@ from rlrun.config.load import load_run
 from rlrun.data.minibatches import minibatches
 from rlrun.data.rollout import Rollout
 from rlrun.learning.agent import Agent
-from rlrun.learning.aggregation import step_weights
 from rlrun.learning.critics import Critics, critic_batches
+from rlrun.learning.losses.aggregation import step_weights
 from rlrun.learning.optimizers import Adam
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS
+from rlrun.runs.setup.assembly import Assembly
 
 EPISODES, GROUP_SIZE = 64, 8
 BATCHES, CRITIC_BATCHES = 150, 20

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rlrun.envs.control import EnvStep
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.setup.assembly import Assembly
 
 REPETITIONS, EPISODES, EPSILON, STEP_SIZE = 2_000, 300, 0.1, 0.1
 A, B, END = range(3)

@@ -122,7 +122,7 @@ def check(config_name: str, words: Sequence[str], here: bool) -> list[tuple[Expe
     Raises:
         UserError: names the job and its mistake.
     """
-    from rlrun.runs.preflight import Preflight
+    from rlrun.runs.setup.preflight import Preflight
 
     directories, preflight, composed, keys = set(), Preflight(), [], swept(words)
     for number, overrides in enumerate(jobs(list(words))):

@@ -28,7 +28,7 @@ ROOMS = {
 
 # What stands at a place has at least these, by the protocols in the rooms' contracts
 # (`EnvironmentSpec`, `CollectorSpec`, `Model`, `LoggerSpec`). What an algorithm needs,
-# `runs/preflight.py` says.
+# `runs/setup/preflight.py` says.
 MEMBERS = {
     "env": ("id", "action_units", "time_limit", "remarks", "make", "make_single"),
     "collector": ("shape", "open"),

@@ -13,9 +13,9 @@ from rlrun.data.rollout import Rollout
 from rlrun.hardware.compilable import Compilable
 from rlrun.learning.autograd import AnyLearner, AutogradLearner
 from rlrun.learning.learner import GradientLearner
+from rlrun.learning.losses.surrogates import clipped_value_error, squared_value_error
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Adam, Optimizer
-from rlrun.learning.surrogates import clipped_value_error, squared_value_error
 from rlrun.models.networks import Networks
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlrun.data.groups import return_spreads
 from rlrun.data.rollout import Rollout
-from rlrun.learning.kl import approximate_kl
+from rlrun.learning.losses.kl import approximate_kl
 
 
 def is_maximum(name: str) -> bool:

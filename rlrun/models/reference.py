@@ -21,8 +21,8 @@ SHARED = {"shared": True}
 class Reference:
     """A frozen policy that sees raw observations through a normaliser of its own.
 
-    A new run reads it from another run (``runs/policies.py: load_policy``). From then on it is a
-    part of the run's own state, whole, so that the other run may change, move or go.
+    A new run reads it from another run (``runs/setup/policies.py: load_policy``). From then on it
+    is a part of the run's own state, whole, so that the other run may change, move or go.
     """
 
     # Set by `hold`.

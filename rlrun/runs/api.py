@@ -20,7 +20,6 @@ from rlrun.loggers.jsonl import require_rows
 from rlrun.loggers.progress import duration
 from rlrun.loggers.wandb import WandbLogger
 from rlrun.runs import session
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import Episodes, unwatched
 from rlrun.runs.figures import headline, with_spread
 from rlrun.runs.files import directory as run_directory
@@ -29,8 +28,9 @@ from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_file
 from rlrun.runs.files.evaluations import note_evaluation
 from rlrun.runs.files.record import run_info, summary
 from rlrun.runs.language.responses import Answers, LanguageEvaluator
-from rlrun.runs.preflight import require_room, too_large_steps, without_effect
 from rlrun.runs.reports.film import Film, filmed
+from rlrun.runs.setup.assembly import Assembly
+from rlrun.runs.setup.preflight import require_room, too_large_steps, without_effect
 
 # Which checkpoint of a run.
 KINDS = ("last", "best")

@@ -23,13 +23,13 @@ from rlrun.errors import (
     warn,
 )
 from rlrun.learning.contract import Metrics
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.counters import Stopwatch
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, REPLAY
 from rlrun.runs.files.record import Record, finite_or_none
 from rlrun.runs.files.segments import Spill
-from rlrun.runs.restoring import must_belong
+from rlrun.runs.setup.assembly import Assembly
+from rlrun.runs.setup.restoring import must_belong
 from rlrun.runs.signals import StopFlag
 
 A = TypeVar("A")

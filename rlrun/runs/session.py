@@ -15,12 +15,12 @@ from rlrun.errors import (
     UserError,
 )
 from rlrun.hardware.spec import settings_kept
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import which_limit
 from rlrun.runs.files.checkpoint import Checkpoint
 from rlrun.runs.files.record import Record
-from rlrun.runs.restoring import must_belong
 from rlrun.runs.run import Run
+from rlrun.runs.setup.assembly import Assembly
+from rlrun.runs.setup.restoring import must_belong
 from rlrun.runs.signals import StopFlag
 
 

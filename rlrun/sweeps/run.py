@@ -10,7 +10,7 @@ from rlrun.analysis.stored_runs import read_run
 from rlrun.config.load import load_run
 from rlrun.errors import Interrupted, JobFailed, UserError, say, warn
 from rlrun.loggers.progress import LastingOutput, StandardError
-from rlrun.runs.preflight import Preflight
+from rlrun.runs.setup.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps.display import SweepDisplay
 from rlrun.sweeps.plan import Job, absent, read_plan

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.config.experiment import Experiment
-from rlrun.runs.preflight import Preflight
+from rlrun.runs.setup.preflight import Preflight
 from rlrun.sweeps import plan, room
 from rlrun.sweeps.run import run_sweep
 from rlrun.tuning import space

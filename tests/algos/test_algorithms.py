@@ -33,7 +33,7 @@ from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import Streams
 from rlrun.errors import UserError
 from rlrun.learning.contract import Stateful, Trainable
-from rlrun.runs.preflight import check_contract
+from rlrun.runs.setup.preflight import check_contract
 
 ALGORITHMS = algorithms(loops.on_policy)
 every_algorithm = pytest.mark.parametrize("algo", ALGORITHMS)

@@ -18,7 +18,7 @@ from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.learning.surrogates import clipped_surrogate
+from rlrun.learning.losses.surrogates import clipped_surrogate
 
 
 class Watched:

@@ -8,7 +8,7 @@ from tiny import part_of
 
 from rlrun.algos.groups.episode_update import EpisodeBatch
 from rlrun.data.groups import return_spreads
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.setup.assembly import Assembly
 
 SMALL = (*PLAIN, "model.width=8", "model.heads=2")
 

@@ -14,7 +14,7 @@ from rlrun.advantages.groups import time_group
 from rlrun.algos.groups.episode_update import EpisodeBatch
 from rlrun.data.minibatches import take_columns
 from rlrun.data.rollout import Rollout
-from rlrun.learning.aggregation import minibatch_weights, step_weights
+from rlrun.learning.losses.aggregation import minibatch_weights, step_weights
 
 both = pytest.mark.parametrize("actions", [CHOICE, BOX], ids=["discrete", "continuous"])
 every_algorithm = pytest.mark.parametrize("algo", ["rloo", "grpo", "dapo", "gspo", "cispo"])

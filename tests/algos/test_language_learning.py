@@ -8,7 +8,7 @@ from running import experiment
 
 from rlrun.envs.tokens.arithmetic import ModAdd
 from rlrun.envs.tokens.task import Judgement
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.setup.assembly import Assembly
 
 SMALL = (
     "env=mod_add",

@@ -16,7 +16,7 @@ from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 from rlrun.learning.bellman import action_values, exact_value
 from rlrun.runs import api
-from rlrun.runs.preflight import make_context, set_up
+from rlrun.runs.setup.preflight import make_context, set_up
 
 PLANNERS = ["policy_iteration", "value_iteration"]
 ONLINE = algorithms(loops.online)

@@ -9,7 +9,7 @@ from rlrun.algos.groups.episode_update import EpisodeBatch
 from rlrun.algos.policy_gradient.actor_critic_update import PolicyBatch
 from rlrun.algos.preference.imitation import WeightedSteps, likelihood_loss
 from rlrun.algos.preference.pairs import PairBatch, best_and_worst
-from rlrun.learning.aggregation import step_weights
+from rlrun.learning.losses.aggregation import step_weights
 
 TASK = task_of("add")
 T, N = 4, 6

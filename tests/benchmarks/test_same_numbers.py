@@ -8,7 +8,7 @@ from running import experiment
 from safetensors.torch import save_file
 
 from rlrun.config.files import conf_directory
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.setup.assembly import Assembly
 
 ROWS = [
     {"step": 64, "loss/policy": 0.5, "time/update_s": 1.0, "speed/steps_per_s": 9.0},

@@ -8,7 +8,7 @@ from running import PLAIN, experiment
 from rlrun.algos.preference.imitation import WeightedSteps, likelihood_loss
 from rlrun.data.minibatches import all_rows
 from rlrun.data.packing import LONGEST_A_ROW, first_fit, pack
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.setup.assembly import Assembly
 
 TASK = task_of("add", digits=3)
 T, N = 5, 9

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from rlrun.data.minibatches import shuffled_episodes, take_columns
-from rlrun.learning.aggregation import minibatch_weights, step_weights
+from rlrun.learning.losses.aggregation import minibatch_weights, step_weights
 
 # Episodes of 3, 1 and 2 steps, of which no more than 4 are possible, with the losses of each.
 LENGTHS = [3, 1, 2]

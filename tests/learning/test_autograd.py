@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rlrun.data.sequences import Sequences
 from rlrun.learning.autograd import AutogradLearner
 from rlrun.learning.learner import GradientLearner
+from rlrun.learning.losses.surrogates import bounded, clipped_surrogate, of_each_step, standardize
 from rlrun.learning.optimizers import Adam, RMSprop
-from rlrun.learning.surrogates import bounded, clipped_surrogate, of_each_step, standardize
 
 ADAM = Adam(learning_rate=1e-2, anneal_learning_rate=True, epsilon=1e-5, max_grad_norm=0.5)
 OPTIMIZERS = {

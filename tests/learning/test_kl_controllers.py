@@ -5,7 +5,7 @@ import torch
 from tiny import algorithm_of
 
 from rlrun.errors import UserError
-from rlrun.learning.kl import (
+from rlrun.learning.losses.kl import (
     LARGEST,
     SMALLEST,
     DoublingKLController,

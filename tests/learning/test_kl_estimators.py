@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlrun.learning.kl import approximate_kl, k1, k2, k3
+from rlrun.learning.losses.kl import approximate_kl, k1, k2, k3
 from rlrun.models.distributions import Categorical
 
 THETA = torch.tensor([0.3, -1.0, 0.8, 0.0, 1.5], dtype=torch.float64)

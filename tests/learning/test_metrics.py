@@ -8,7 +8,7 @@ import torch
 from running import differences
 from tiny import bare_rollout
 
-from rlrun.learning.kl import approximate_kl
+from rlrun.learning.losses.kl import approximate_kl
 from rlrun.learning.metrics import (
     MetricAverager,
     masked_mean,

@@ -7,7 +7,7 @@ import torch
 from running import PLAIN, experiment
 
 from rlrun.runs import api
-from rlrun.runs.assembly import Assembly
+from rlrun.runs.setup.assembly import Assembly
 
 SMALL = (*PLAIN, "model.width=8", "model.heads=2", "algo.num_envs=16")
 BETA = 0.5

@@ -17,7 +17,7 @@ from rlrun.envs.control import ControlEnv
 from rlrun.errors import UserError
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import CheckpointStore
-from rlrun.runs.policies import load_policy, unread_policy
+from rlrun.runs.setup.policies import load_policy, unread_policy
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -5,14 +5,14 @@ import torch
 from tiny import bare_rollout
 from torch import Tensor
 
-from rlrun.learning.kl import approximate_kl
-from rlrun.learning.metrics import explained_variance, ratio_metrics
-from rlrun.learning.surrogates import (
+from rlrun.learning.losses.kl import approximate_kl
+from rlrun.learning.losses.surrogates import (
     clipped_surrogate,
     clipped_value_error,
     squared_value_error,
     standardize,
 )
+from rlrun.learning.metrics import explained_variance, ratio_metrics
 from rlrun.models.distributions import DiagonalGaussian
 
 

@@ -6,7 +6,7 @@ from tiny import Corridor, control, set_up
 from torch import Tensor
 
 from rlrun.algos.groups.episode_update import EpisodeBatch
-from rlrun.learning.surrogates import bounded, of_each_step
+from rlrun.learning.losses.surrogates import bounded, of_each_step
 from rlrun.models.distributions import Categorical
 
 # Two episodes, of 2 steps and of 1, and a row of padding; ratios 1.1 and 1.2, and 0.5.

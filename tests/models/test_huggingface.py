@@ -25,7 +25,7 @@ from rlrun.models.huggingface.adapters import LoRA
 from rlrun.models.huggingface.model import HuggingFace
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
-from rlrun.runs.preflight import Preflight, too_large_steps
+from rlrun.runs.setup.preflight import Preflight, too_large_steps
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("peft")

@@ -25,7 +25,7 @@ from rlrun.advantages.episodes import reward_to_go
 from rlrun.advantages.off_policy import vtrace
 from rlrun.advantages.temporal import gae
 from rlrun.data.rollout import Rollout
-from rlrun.learning.surrogates import clipped_surrogate
+from rlrun.learning.losses.surrogates import clipped_surrogate
 
 GAMMAS = pytest.mark.parametrize("gamma", [1.0, 0.8])
 ONE = batches(1)

@@ -26,10 +26,10 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.flatten import flatten_batch
 from rlrun.envs.serial.vector import SerialVectorEnv
 from rlrun.models.networks import CategoricalPolicy, GaussianPolicy
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.export.formats import output_names, traced, write_onnx, write_weights
 from rlrun.runs.export.observations import read_batch
 from rlrun.runs.export.policy import DeployedPolicy
+from rlrun.runs.setup.assembly import Assembly
 from rlrun.runs.trained import deployed
 
 CASES = {

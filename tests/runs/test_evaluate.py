@@ -12,8 +12,8 @@ from running import PLAIN, experiment
 
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.serial.vector import SerialVectorEnv
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.evaluate import Episodes, play_episodes, which_limit
+from rlrun.runs.setup.assembly import Assembly
 
 
 class Countdown(gym.Env):

@@ -17,7 +17,7 @@ from rlrun.errors import UserError
 from rlrun.models.reference import Reference
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import CheckpointStore, load
-from rlrun.runs.policies import load_policy, unread_policy
+from rlrun.runs.setup.policies import load_policy, unread_policy
 
 CPU = torch.device("cpu")
 CARTPOLE = Problem(

@@ -8,7 +8,7 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.runs.preflight import REQUIRED, Preflight, check_contract, set_up, without_effect
+from rlrun.runs.setup.preflight import REQUIRED, Preflight, check_contract, set_up, without_effect
 
 
 def test_runs_with_the_same_environment_share_a_single_one(monkeypatch):

@@ -23,9 +23,9 @@ from rlrun.cli import main as cli
 from rlrun.config.load import load_run
 from rlrun.errors import EnvironmentFailure, UserError
 from rlrun.runs import api
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.counters import Counters
 from rlrun.runs.files.checkpoint import CheckpointStore, load
+from rlrun.runs.setup.assembly import Assembly
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -32,9 +32,9 @@ from rlrun.envs.control import ControlEnv
 from rlrun.errors import EnvironmentFailure, NonFiniteError, UserError
 from rlrun.loggers.jsonl import read_metrics
 from rlrun.runs import api
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.run import Run
+from rlrun.runs.setup.assembly import Assembly
 
 WORDS = small("cartpole", "total_steps=576", "seed=3", "checkpoint.keep=2", "tags=[a,b]")
 EVERY = 150

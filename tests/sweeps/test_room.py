@@ -2,7 +2,7 @@ import pytest
 from running import experiment, small
 
 from rlrun.hardware.memory import available_memory, physical_memory
-from rlrun.runs.preflight import Preflight
+from rlrun.runs.setup.preflight import Preflight
 from rlrun.sweeps import room
 
 

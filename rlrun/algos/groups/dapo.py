@@ -43,10 +43,10 @@ from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Rollout, Transitions
 from rlrun.errors import UserError
-from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.losses.aggregation import Aggregation
+from rlrun.learning.losses.surrogates import clipped_surrogate
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.surrogates import clipped_surrogate
 
 
 @dataclass(kw_only=True, eq=False)

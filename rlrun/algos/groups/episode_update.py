@@ -12,17 +12,17 @@ from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.sequences import Observations
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
-from rlrun.learning.aggregation import Aggregation, minibatch_weights, step_weights
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.metrics import policy_metrics, spread_metrics, summarize
-from rlrun.learning.optimizers import Adam
-from rlrun.learning.reference_penalty import (
+from rlrun.learning.losses.aggregation import Aggregation, minibatch_weights, step_weights
+from rlrun.learning.losses.reference_penalty import (
     NO_PENALTY,
     ReferenceKL,
     ReferencePenalty,
     warn_of_the_penalty,
 )
+from rlrun.learning.metrics import policy_metrics, spread_metrics, summarize
+from rlrun.learning.optimizers import Adam
 
 
 class EpisodeBatch(NamedTuple):

@@ -25,11 +25,11 @@ from rlrun.algos.groups import episode_update
 from rlrun.algos.groups.episode_update import EpisodeBatch, compare, step_metrics
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
-from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
+from rlrun.learning.losses.aggregation import Aggregation
+from rlrun.learning.losses.reference_penalty import ReferenceKL
+from rlrun.learning.losses.surrogates import clipped_surrogate
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.reference_penalty import ReferenceKL
-from rlrun.learning.surrogates import clipped_surrogate
 
 
 @dataclass(kw_only=True, eq=False)

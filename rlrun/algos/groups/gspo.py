@@ -27,12 +27,12 @@ from rlrun.algos.groups import episode_update
 from rlrun.algos.groups.episode_update import EpisodeBatch, compare, step_metrics
 from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
-from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
+from rlrun.learning.losses.aggregation import Aggregation
+from rlrun.learning.losses.reference_penalty import ReferenceKL
+from rlrun.learning.losses.surrogates import bounded, clipped_surrogate, of_each_step
 from rlrun.learning.metrics import ratio_metrics
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.reference_penalty import ReferenceKL
-from rlrun.learning.surrogates import bounded, clipped_surrogate, of_each_step
 
 
 @dataclass(kw_only=True, eq=False)

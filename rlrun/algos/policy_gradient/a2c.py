@@ -22,8 +22,8 @@ from rlrun.config.types import Count, Fraction, NonNegative
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.losses.surrogates import standardize
 from rlrun.learning.optimizers import RMSprop
-from rlrun.learning.surrogates import standardize
 
 
 @dataclass(kw_only=True, eq=False)

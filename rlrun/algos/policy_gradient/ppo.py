@@ -22,9 +22,9 @@ from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveO
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.losses.surrogates import clipped_surrogate, standardize
 from rlrun.learning.metrics import explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.surrogates import clipped_surrogate, standardize
 
 
 @dataclass(kw_only=True, eq=False)

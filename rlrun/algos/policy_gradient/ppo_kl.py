@@ -22,10 +22,10 @@ from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.kl import OldPolicyKL
+from rlrun.learning.losses.kl import OldPolicyKL
+from rlrun.learning.losses.surrogates import standardize
 from rlrun.learning.metrics import USUAL_CLIP, explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.surrogates import standardize
 
 
 class PenalisedBatch(NamedTuple):

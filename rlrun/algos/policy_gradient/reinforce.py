@@ -32,14 +32,14 @@ from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
-from rlrun.learning.aggregation import Aggregation, step_weights
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.critics import CriticFit, Critics
-from rlrun.learning.kl import approximate_kl
+from rlrun.learning.losses.aggregation import Aggregation, step_weights
+from rlrun.learning.losses.kl import approximate_kl
+from rlrun.learning.losses.surrogates import standardize
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
-from rlrun.learning.surrogates import standardize
 
 
 class WeightedBatch(NamedTuple):

@@ -23,8 +23,8 @@ from rlrun.data.rollout import Transitions
 from rlrun.learning.agent import Agent
 from rlrun.learning.contract import Context, Metrics, Trainable
 from rlrun.learning.critics import CriticBatch, CriticFit, Critics
+from rlrun.learning.losses.surrogates import standardize
 from rlrun.learning.metrics import explained_variance
-from rlrun.learning.surrogates import standardize
 from rlrun.learning.trust_region import TrustRegion, TrustRegionBatch, TrustRegionStep
 
 

@@ -20,8 +20,8 @@ from rlrun.algos.preference.imitation import Imitation, WeightedSteps, reference
 from rlrun.config.types import Count
 from rlrun.data.rollout import Transitions
 from rlrun.data.sequences import Sequences
-from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.losses.aggregation import Aggregation
 from rlrun.learning.optimizers import Adam
 from rlrun.models.language.token_distributions import TokenCategorical
 

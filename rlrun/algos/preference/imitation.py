@@ -20,9 +20,9 @@ from rlrun.data.rollout import Rollout, Transitions
 from rlrun.data.sequences import Observations, Sequences
 from rlrun.errors import UserError
 from rlrun.learning.agent import Agent
-from rlrun.learning.aggregation import Aggregation, step_weights
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.losses.aggregation import Aggregation, step_weights
 from rlrun.learning.metrics import summarize
 from rlrun.learning.optimizers import Optimizer
 from rlrun.models.language.networks import TokenPolicy

@@ -19,8 +19,8 @@ from rlrun import loops
 from rlrun.algos.preference.imitation import Imitation, likelihood_loss, reference_of
 from rlrun.config.types import Count
 from rlrun.data.rollout import Transitions
-from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, Metrics
+from rlrun.learning.losses.aggregation import Aggregation
 from rlrun.learning.optimizers import Adam
 from rlrun.models.actor import Actor
 from rlrun.models.language.answer_key import Author

@@ -22,8 +22,8 @@ from rlrun.algos.preference.imitation import Imitation, likelihood_loss
 from rlrun.config.types import Count
 from rlrun.data.rollout import Transitions
 from rlrun.errors import UserError
-from rlrun.learning.aggregation import Aggregation
 from rlrun.learning.contract import Context, Metrics
+from rlrun.learning.losses.aggregation import Aggregation
 from rlrun.learning.optimizers import Adam
 from rlrun.models.language.answer_key import Author
 

@@ -16,7 +16,7 @@ from rlrun.errors import Interrupted, JobFailed, say
 from rlrun.loggers.interface import check_loggers
 from rlrun.loggers.progress import StandardError, number
 from rlrun.runs.files.directory import shared
-from rlrun.runs.preflight import Preflight
+from rlrun.runs.setup.preflight import Preflight
 from rlrun.runs.signals import StopFlag
 from rlrun.sweeps import plan, room
 from rlrun.tuning import outcome, space

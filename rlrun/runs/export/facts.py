@@ -5,8 +5,8 @@ from typing import Any
 
 from rlrun import __version__
 from rlrun.config.files import read_json
-from rlrun.runs.assembly import Assembly
 from rlrun.runs.files.record import finite_or_none
+from rlrun.runs.setup.assembly import Assembly
 
 
 def facts_of(assembly: Assembly, checkpoint: Path) -> dict[str, Any]:

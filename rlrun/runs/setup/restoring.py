@@ -9,7 +9,7 @@ from rlrun.errors import CheckpointNotWritten, EnvironmentFailure, NonFiniteErro
 from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.contract import Stateful
 from rlrun.runs.files.checkpoint import Checkpoint
-from rlrun.runs.preflight import SET_UP
+from rlrun.runs.setup.preflight import SET_UP
 
 
 @contextmanager

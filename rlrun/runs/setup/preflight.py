@@ -19,8 +19,8 @@ from rlrun.models.huggingface.model import HuggingFace
 from rlrun.models.language.answer_key import AnswerKey
 from rlrun.models.language.model import Transformer
 from rlrun.models.reference import Reference
-from rlrun.runs.opening import measure, open_envs
-from rlrun.runs.policies import load_policy
+from rlrun.runs.setup.opening import measure, open_envs
+from rlrun.runs.setup.policies import load_policy
 
 # Where a reader finds what an algorithm needs.
 CONTRACT = "(rlrun/algos/contract.py)"

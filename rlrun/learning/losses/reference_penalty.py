@@ -33,7 +33,7 @@ from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError, warn
 from rlrun.learning.contract import Stateful
-from rlrun.learning.kl import (
+from rlrun.learning.losses.kl import (
     FixedKLController,
     KLController,
     ProportionalKLController,

@@ -21,10 +21,10 @@ from rlrun.runs.evaluate import Evaluator
 from rlrun.runs.files.checkpoint import Checkpoint
 from rlrun.runs.language.alarms import Alarms
 from rlrun.runs.language.responses import LanguageEvaluator
-from rlrun.runs.opening import measure, open_envs, task_of
-from rlrun.runs.policies import load_policy, unread_policy
-from rlrun.runs.preflight import SET_UP, make_context, require_room_for, set_up
-from rlrun.runs.restoring import Parts, must_belong
+from rlrun.runs.setup.opening import measure, open_envs, task_of
+from rlrun.runs.setup.policies import load_policy, unread_policy
+from rlrun.runs.setup.preflight import SET_UP, make_context, require_room_for, set_up
+from rlrun.runs.setup.restoring import Parts, must_belong
 
 
 class Assembly:

@@ -1,0 +1,1 @@
+"""How the parts of a run are made, fitted to each other and given back their states."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import EpsilonGreedy, experience
+from rlrun.algos.tabular.online import OnlineTable, experience
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics, Stateful
@@ -64,7 +64,7 @@ class DoubleQLearning:
 
     def setup(self, context: Context) -> None:
         """Make the tables (see ``algos/contract.py``); the agent's is the mean of both."""
-        self.body = EpsilonGreedy(context, self.exploration)
+        self.body = OnlineTable(context, self.exploration)
         self.agent, self.act, self.learners = self.body.agent, self.body.act, self.body.learners
         self.tables = TwoTables(self.agent.action_value)
         self.parts: dict[str, Stateful] = {**self.body.parts, "tables": self.tables}

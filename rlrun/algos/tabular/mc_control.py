@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import EpsilonGreedy, Experience, experience
+from rlrun.algos.tabular.online import Experience, OnlineTable, experience
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
@@ -43,7 +43,7 @@ class MCControl:
 
     def setup(self, context: Context) -> None:
         """Make the table (see ``algos/contract.py``)."""
-        self.body = EpsilonGreedy(context, self.exploration)
+        self.body = OnlineTable(context, self.exploration)
         self.agent, self.act = self.body.agent, self.body.act
         self.memory = Episode(self.agent.action_value)
         self.parts = {**self.body.parts, "episode": self.memory}

@@ -55,8 +55,10 @@ def experience(agent: TableAgent, obs: Tensor, action: Tensor, step: EnvStep) ->
     )
 
 
-class EpsilonGreedy:
-    """Acts on a table, and remembers the next action where a method has chosen it already.
+class OnlineTable:
+    """A table that is acted on ε-greedily, and learned on the way.
+
+    It remembers the next action where a method has chosen it already.
 
     Attributes:
         agent: has Q.

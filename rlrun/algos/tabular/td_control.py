@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import EpsilonGreedy, Experience, experience
+from rlrun.algos.tabular.online import Experience, OnlineTable, experience
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
@@ -28,7 +28,7 @@ from rlrun.learning.exploration import Exploration
 
 def setup(self: Any, context: Context) -> None:
     """Make the table: the `setup` of every algorithm here (see ``algos/contract.py``)."""
-    self.body = EpsilonGreedy(context, self.exploration)
+    self.body = OnlineTable(context, self.exploration)
     self.agent, self.parts, self.act = self.body.agent, self.body.parts, self.body.act
     self.learners = self.body.learners
 
@@ -54,7 +54,7 @@ class QLearning:
     step_size: Fraction
     exploration: Exploration
 
-    def next_value(self, body: EpsilonGreedy, seen: Experience, progress: float) -> Tensor:
+    def next_value(self, body: OnlineTable, seen: Experience, progress: float) -> Tensor:
         """max_a' Q(s', a')."""
         return body.agent.action_value[seen.next_state].max()
 
@@ -71,7 +71,7 @@ class SARSA:
     step_size: Fraction
     exploration: Exploration
 
-    def next_value(self, body: EpsilonGreedy, seen: Experience, progress: float) -> Tensor:
+    def next_value(self, body: OnlineTable, seen: Experience, progress: float) -> Tensor:
         """Q(s', a') of the action that is taken next."""
         next_action = body.choose(seen.next_state, progress)
         if not seen.truncated:
@@ -91,7 +91,7 @@ class ExpectedSARSA:
     step_size: Fraction
     exploration: Exploration
 
-    def next_value(self, body: EpsilonGreedy, seen: Experience, progress: float) -> Tensor:
+    def next_value(self, body: OnlineTable, seen: Experience, progress: float) -> Tensor:
         """Σ_a' π(a'|s') Q(s', a')."""
         policy = body.probabilities(seen.next_state, progress)
         return policy @ body.agent.action_value[seen.next_state]

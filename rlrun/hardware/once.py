@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.fx import Graph
 
-# What takes as long as many multiplications.
+# What takes as long as many multiplications, of Adam and of SAC's temperature.
 SLOW = (torch.ops.aten.pow.Scalar, torch.ops.aten.exp.default)
 
 
 @torch.library.custom_op("rlrun::once", mutates_args=())
 def once(number: Tensor) -> Tensor:
-    """Return a number, [] or [1], that the compiler is to keep."""
+    """Return a number, [] or [1, ...], that the compiler is to keep."""
     return number.clone()
 
 
@@ -43,6 +43,7 @@ def numbers_once(graph: Graph) -> None:
         if node.target in SLOW and node.meta["val"].numel() == 1:
             with graph.inserting_after(node):
                 kept = graph.call_function(torch.ops.rlrun.once.default, (node,))
+            kept.meta = dict(node.meta)
             node.replace_all_uses_with(
                 kept, delete_user_cb=lambda user, kept=kept: user is not kept
             )

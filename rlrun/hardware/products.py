@@ -5,7 +5,8 @@ also where there are 512. Torch has oneDNN, too, which takes what there is: 256 
 in 175 µs instead of 346 (one core of an EPYC; ``benchmarks/products.py``). What a call of it costs
 more is lost on small ones.
 
-`by_onednn` is for what is compiled, `linear` for models that Python runs.
+`by_onednn` is for what is compiled, where it also finds the faster order for narrow products, which
+stay with MKL, and for gradients of stacked weights; `linear` is for models that Python runs.
 """
 
 from collections.abc import Callable
@@ -26,13 +27,17 @@ FEWEST = 2**21
 # 411 µs against 302 for 4096 x 512 x 2.
 NARROWEST = 8
 
-# Columns below which MKL is slow, unless the narrow matrix stands first: 53 to 63 µs for
-# 256 x 256 x 14, and 24 for 14 x 256 x 256. A small product is not worth the trouble.
+# Columns below which MKL is slow, unless the narrow matrix stands first: 54 µs for 256 x 256 x 14,
+# and 25 for 14 x 256 x 256 (with 16 both take 25; more are rare here). One column is a vector,
+# and a small product is not worth the trouble.
 WIDE_ENOUGH = 16
-FEWEST_TO_TURN = 2**18
+FEWEST_TO_TRANSPOSE = 2**18
 
 # Matrices of a batch that are multiplied one after the other; a larger batch is left to MKL.
 MOST_MATRICES = 8
+
+# What a transposition of the matrices of a batch names.
+LAST_TWO = ((1, 2), (2, 1), (-2, -1), (-1, -2))
 
 
 @torch.library.custom_op("rlrun::product", mutates_args=())
@@ -106,13 +111,15 @@ class ByOneDNN(torch.autograd.Function):
 
 def _multiply(rows: Tensor, weights: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return rows · weightsᵀ + bias: [M, K], [N, K], [N] -> [M, N]."""
+    if bias is not None:
+        bias = bias.contiguous()  # of one that is expanded, oneDNN reads what lies behind it
     return torch.ops.mkldnn._linear_pointwise(rows, weights, bias, "none", [], "")
 
 
 def by_onednn(graph: Graph) -> None:
     """Replace the large products of a graph, which has been traced with its tensors' shapes.
 
-    Narrow ones stay with MKL, and are turned where that is how it is faster at them.
+    Narrow ones stay with MKL, and (BᵀAᵀ)ᵀ is computed for AB where that is how it is faster.
     """
     for node in list(graph.nodes):
         replace = REPLACEMENTS.get(node.target)
@@ -120,7 +127,8 @@ def by_onednn(graph: Graph) -> None:
             with graph.inserting_before(node):
                 product = replace(graph, node)
             if product is not None:
-                node.replace_all_uses_with(product)
+                # With what is known of its value, which the next product asks for.
+                node.replace_all_uses_with(product, propagate_meta=True)
                 graph.erase_node(node)
 
 
@@ -145,13 +153,12 @@ def _mm(graph: Graph, node: Node) -> Node | None:
     (rows, inner), (_, columns) = (value.shape for value in _values(node))
     one, other = node.args
     if _is_large(rows, inner, columns):
-        return _product(graph, one, _turned(graph, other))
-    if columns < WIDE_ENOUGH <= rows and rows * inner * columns >= FEWEST_TO_TURN:
-        # (BᵀAᵀ)ᵀ = AB, in rows, as its users expect it
-        factors = (_turned(graph, other), _turned(graph, one))
-        turned = _turned(graph, graph.call_function(torch.ops.aten.mm.default, factors))
-        as_rows: dict[str, Any] = {"memory_format": torch.contiguous_format}
-        return graph.call_function(torch.ops.aten.clone.default, (turned,), as_rows)
+        return _product(graph, one, _transposed(graph, other))
+    narrow = 1 < columns < WIDE_ENOUGH <= rows
+    if narrow and rows * inner * columns >= FEWEST_TO_TRANSPOSE:
+        factors = (_transposed(graph, other), _transposed(graph, one))
+        product = graph.call_function(torch.ops.aten.mm.default, factors)
+        return _as_before(graph, _transposed(graph, product))
     return None
 
 
@@ -160,7 +167,7 @@ def _addmm(graph: Graph, node: Node) -> Node | None:
     _, (rows, inner), (_, columns) = (value.shape for value in _values(node))
     if not _is_large(rows, inner, columns):
         return None
-    return _product(graph, one, _turned(graph, other), bias)
+    return _product(graph, one, _transposed(graph, other), bias)
 
 
 def _bmm(graph: Graph, node: Node) -> Node | None:
@@ -175,32 +182,39 @@ def _bmm(graph: Graph, node: Node) -> Node | None:
         products = [multiply(one, other) for one, other in pairs]
         return graph.call_function(torch.ops.aten.stack.default, (products,))
 
-    if not _is_turned_at_once(node):
-        return stack(lambda one, other: _product(graph, one, _turned(graph, other)))
-    # The gradient of several layers' weights: turned numbers would be copied one by one.
-    turned = stack(lambda one, other: _product(graph, _turned(graph, other), one))
-    return graph.call_function(torch.ops.aten.transpose.int, (turned, 1, 2))
+    if not _is_only_transposed(node):
+        return stack(lambda one, other: _product(graph, one, _transposed(graph, other)))
+    # The gradient of an ensemble's weights: the compiler would transpose it number by number.
+    products = stack(lambda one, other: _product(graph, _transposed(graph, other), one))
+    transposed = graph.call_function(torch.ops.aten.transpose.int, (products, 1, 2))
+    return _as_before(graph, transposed)
 
 
-def _is_turned_at_once(node: Node) -> bool:
+def _is_only_transposed(node: Node) -> bool:
     """Say whether a batch of matrices is used for nothing but the transposed ones."""
     shape = node.meta["val"].shape
     return all(
-        user.target == torch.ops.aten.transpose.int
+        (user.target == torch.ops.aten.transpose.int and user.args[1:] in LAST_TWO)
         or (
             user.target == torch.ops.aten.view.default
             and user.meta["val"].shape == shape
-            and _is_turned_at_once(user)
+            and _is_only_transposed(user)
         )
         for user in node.users
     )
+
+
+def _as_before(graph: Graph, transposed: Node) -> Node:
+    """Return a value in rows, as a later view of it expects; the compiler copies nothing for it."""
+    in_rows: dict[str, Any] = {"memory_format": torch.contiguous_format}
+    return graph.call_function(torch.ops.aten.clone.default, (transposed,), in_rows)
 
 
 def _product(graph: Graph, rows: Any, weights: Any, bias: Any = None) -> Node:
     return graph.call_function(torch.ops.rlrun.product.default, (rows, weights, bias))
 
 
-def _turned(graph: Graph, matrix: Any) -> Node:
+def _transposed(graph: Graph, matrix: Any) -> Node:
     return graph.call_function(torch.ops.aten.t.default, (matrix,))
 
 

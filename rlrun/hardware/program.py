@@ -88,11 +88,11 @@ class Program:
 
     def example(self) -> tuple[Tensor, ...]:
         """Return inputs to compile with."""
-        once = len(self.inputs) if self.scanned is None else self.scanned
-        stacked = [tensor.example(EXAMPLE_STEPS) for tensor in self.inputs[once:]]
+        unscanned = len(self.inputs) if self.scanned is None else self.scanned
+        stacked = [tensor.example(EXAMPLE_STEPS) for tensor in self.inputs[unscanned:]]
         for tensor in stacked:
             torch._dynamo.mark_dynamic(tensor, 0)
-        return (*(tensor.example() for tensor in self.inputs[:once]), *stacked)
+        return (*(tensor.example() for tensor in self.inputs[:unscanned]), *stacked)
 
 
 def call_once(

@@ -31,8 +31,8 @@ class Ensemble(nn.Module):
         """Return the output of each member for the same inputs, [M, ...].
 
         Args:
-            inputs: of a member.
-            first: compute so many of the members; None: all.
+            inputs: of a member, [B, ...].
+            first: compute the first so many members, at most M, and no others; None: all.
         """
 
         def member(weights: dict[str, Tensor]) -> Any:

@@ -40,6 +40,17 @@ def has_bfloat16_products(root: Path = Path("/")) -> bool:
 
 
 @cache
+def has_bfloat16_without_tiles(root: Path = Path("/")) -> bool:
+    """Say whether it multiplies vectors of them only (AVX512-BF16), and no tiles (AMX).
+
+    Args:
+        root: directory that holds ``proc``; "/" but in tests.
+    """
+    flags = _listed(root, "flags")
+    return "avx512_bf16" in flags and "amx_bf16" not in flags
+
+
+@cache
 def is_amd_with_avx512(root: Path = Path("/")) -> bool:
     """Say whether the processor is AMD's and has vectors of 512 bits, as Linux lists it.
 

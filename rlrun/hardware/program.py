@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rlrun.hardware import once, products
 from rlrun.hardware.cpu import processor
+from rlrun.hardware.rewriting import ProductRewriting
 from rlrun.hardware.spec import cache_directory
 
 # Steps of the example that a scan is compiled with; the code takes any number of them.
@@ -181,8 +182,9 @@ def trace(
         if isinstance(value, Tensor) and not all(isinstance(size, int) for size in value.shape):
             raise TypeError("the size of a tensor depends on values: take masked means, say")
     once.numbers_once(graph)
-    if products.onednn_is_faster():
-        products.by_onednn(graph)
+    dtype = products.type_of_products()
+    if dtype is not None:
+        ProductRewriting(graph, dtype).run()
     return Program(
         source=graph.python_code("self").src,
         operations=len(calls),

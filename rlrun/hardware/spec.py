@@ -40,8 +40,8 @@ class Hardware:
         compile: "on" and "off", or "auto": when a C++ compiler is there and the run is long
             enough to win the time back (:class:`~rlrun.hardware.compile.Compilation`).
         products: how exact products of float32 matrices are: "highest"; "high": in TF32, on a GPU;
-            "medium": the same there, in bfloat16 on CPUs that have it. A run of before this
-            setting has none.
+            "medium": the same there, in bfloat16 on CPUs that have it (large ones of compiled
+            updates). A run of before this setting has none.
         jobs: runs of a sweep that are trained at the same time; "auto": as there is room for. A run
             of before this setting has none.
     """

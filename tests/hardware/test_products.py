@@ -7,7 +7,7 @@ import torch
 from programs import needs_compiler
 
 from rlrun.hardware import products
-from rlrun.hardware.cpu import is_amd_with_avx512
+from rlrun.hardware.cpu import has_bfloat16_without_tiles, is_amd_with_avx512
 from rlrun.hardware.program import call_once, compile_program, load_code, trace
 
 LARGE = 128  # squared and cubed: as many multiplications as it takes
@@ -18,7 +18,7 @@ def amd(monkeypatch):
     """A machine on which oneDNN is faster."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch has no oneDNN here")
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(products, "type_of_products", lambda: torch.float32)
 
 
 def matrices(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
@@ -154,19 +154,65 @@ def test_compiled_code_calls_onednn_by_itself(amd, tmp_path, monkeypatch):
     assert not any("custom_op_wrapper" in text for text in written)
 
 
-def test_less_exact_products_are_left_as_they_are(monkeypatch):
-    monkeypatch.setattr(products, "is_amd_with_avx512", lambda: True)
-    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+@pytest.mark.parametrize(
+    ("precision", "amd", "bfloat16", "expected"),
+    [
+        ("highest", True, True, torch.float32),
+        ("highest", False, True, None),
+        ("high", True, True, None),
+        ("medium", True, True, torch.bfloat16),
+        ("medium", False, True, torch.bfloat16),
+        ("medium", True, False, None),
+    ],
+)
+def test_which_numbers_are_multiplied(precision, amd, bfloat16, expected, monkeypatch):
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        expected = None
+    monkeypatch.setattr(products, "is_amd_with_avx512", lambda: amd)
+    monkeypatch.setattr(products, "has_bfloat16_without_tiles", lambda: bfloat16)
     before = torch.get_float32_matmul_precision()
     try:
-        torch.set_float32_matmul_precision("highest")
-        assert products.onednn_is_faster() is both
-        torch.set_float32_matmul_precision("medium")
-        assert not products.onednn_is_faster()
+        torch.set_float32_matmul_precision(precision)
+        assert products.type_of_products() == expected
     finally:
         torch.set_float32_matmul_precision(before)
-    monkeypatch.setattr(products, "is_amd_with_avx512", lambda: False)
-    assert not products.onednn_is_faster()
+
+
+@pytest.fixture
+def rounded(monkeypatch):
+    """A machine and settings with which products are of bfloat16 numbers."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN here")
+    monkeypatch.setattr(products, "type_of_products", lambda: torch.bfloat16)
+
+
+@pytest.mark.parametrize(("function", "shapes"), PRODUCTS.values(), ids=PRODUCTS)
+def test_factors_and_products_are_rounded(rounded, function, shapes):
+    tensors = matrices(*shapes)
+    program = trace(lambda *tensors: [function(*tensors)], tensors)
+    (result,) = call_once(program.forward())(tensors)
+    assert result.dtype == torch.float32
+    *factors, bias = tensors if len(tensors) == 3 else (*tensors, torch.zeros(()))
+    exact = function(*(factor.bfloat16().float() for factor in factors))
+    torch.testing.assert_close(result, exact.bfloat16().float() + bias, rtol=1e-2, atol=1e-3)
+    assert not torch.equal(result, function(*tensors))
+
+
+@needs_compiler
+def test_rounded_products_are_compiled(rounded, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+
+    def layer(x, weights, bias):
+        return [torch.relu(torch.nn.functional.linear(x, weights, bias))]
+
+    tensors = matrices(SQUARE, SQUARE, (LARGE,))
+    program = trace(layer, tensors)
+    path = tmp_path / "layer.code"
+    compile_program(program, path)
+    (result,) = load_code(path)(tuple(tensors))
+    torch.testing.assert_close(result, *call_once(program.forward())(tensors), rtol=1e-2, atol=1e-2)
+    written = [file.read_text() for file in tmp_path.rglob("*.cpp")]
+    assert any("aoti_torch_cpu__linear_pointwise(" in text for text in written)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +228,16 @@ def test_the_maker_of_the_processor(tmp_path, vendor, flags, it_is):
     content = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n"
     (tmp_path / "proc/cpuinfo").write_text(content)
     assert is_amd_with_avx512(tmp_path) is it_is
+
+
+@pytest.mark.parametrize(
+    ("flags", "it_has"),
+    [("fma avx512_bf16", True), ("avx512_bf16 amx_bf16", False), ("fma avx512f", False)],
+)
+def test_vectors_of_bfloat16_and_no_tiles(tmp_path, flags, it_has):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert has_bfloat16_without_tiles(tmp_path) is it_has
 
 
 def test_a_machine_that_lists_nothing_is_not_amds(tmp_path):
@@ -224,7 +280,7 @@ def test_a_layer_is_torchs_where_onednn_gains_nothing(amd, monkeypatch):
     assert torch.equal(products.linear(x, weights), x @ weights.T)
     monkeypatch.undo()
     monkeypatch.setattr(products, "_multiply", None)
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(products, "type_of_products", lambda: None)
     assert torch.equal(products.linear(x, weights), x @ weights.T)
 
 

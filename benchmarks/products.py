@@ -1,4 +1,4 @@
-"""Times products of float32 matrices by torch (MKL) and by oneDNN, on one core of this machine.
+"""Times products of matrices by torch (MKL) and by oneDNN, on one core of this machine.
 
     python benchmarks/products.py
 
@@ -61,18 +61,29 @@ def main() -> None:
         one, other = torch.randn(m, k), torch.randn(n, k)
         by_torch = microseconds(partial(functional.linear, one, other))
         by_onednn = microseconds(partial(product, one, other, None))
-        rows.append({"shape": shape, "torch_us": by_torch, "onednn_us": by_onednn})
+        rounded = microseconds(partial(product, one.bfloat16(), other.bfloat16(), None))
+        rows.append(
+            {
+                "shape": shape,
+                "torch_us": by_torch,
+                "onednn_us": by_onednn,
+                "onednn_bfloat16_us": rounded,
+            }
+        )
         taken = "oneDNN" if m * k * n >= FEWEST and min(m, n) >= NARROWEST else "torch"
-        print(f"{m} x {k} x {n}: torch {by_torch:.0f} µs, oneDNN {by_onednn:.0f}: {taken}")
-    turned = []
+        print(
+            f"{m} x {k} x {n}: torch {by_torch:.0f} µs, oneDNN {by_onednn:.0f}, of bfloat16 "
+            f"{rounded:.0f}: {taken}"
+        )
+    transposed = []
     for m, k, n in NARROW:
         one, other = torch.randn(m, k), torch.randn(k, n)
         as_it_is = microseconds(partial(torch.mm, one, other))
         other_way = microseconds(partial(torch.mm, other.T, one.T))
-        turned.append({"shape": (m, k, n), "torch_us": as_it_is, "turned_us": other_way})
-        print(f"{m} x {k} x {n}: {as_it_is:.0f} µs, turned {other_way:.0f}")
+        transposed.append({"shape": (m, k, n), "torch_us": as_it_is, "transposed_us": other_way})
+        print(f"{m} x {k} x {n}: {as_it_is:.0f} µs, transposed {other_way:.0f}")
     result = {"machine": describe_machine(), "torch": torch.__version__, "products": rows}
-    result["turned"] = turned
+    result["transposed"] = transposed
     path = HERE / "results" / "products.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 

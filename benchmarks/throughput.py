@@ -45,7 +45,7 @@ from measure import (
 )
 from peers import OFF_POLICY, STEPS_BEFORE, STEPS_PER_ITERATION
 
-from rlrun.hardware.cpu import available_cores
+from rlrun.hardware.cpu import available_cores, has_bfloat16_products
 from rlrun.loggers.jsonl import read_metrics
 
 PEER_NUM_ENVS = {
@@ -195,14 +195,14 @@ def make_contenders(
 ) -> dict[str, Callable[[], Measurement]]:
     """Return for each line of the table a function that measures it once."""
 
-    def rlrun(evaluate: bool) -> Measurement:
+    def rlrun(evaluate: bool, words: Sequence[str] = ()) -> Measurement:
         return measure_rlrun(
             algo,
             env,
             Path(tempfile.mkdtemp(dir=scratch), "run"),
             total_steps=STEPS_PER_ITERATION.get(algo, STEPS_BEFORE) + steps,
             evaluate=evaluate,
-            overrides=overrides,
+            overrides=[*words, *overrides],
             cache=scratch / "compiled",
         )
 
@@ -210,6 +210,10 @@ def make_contenders(
         "rlrun": partial(rlrun, evaluate=True),
         "rlrun without evaluation": partial(rlrun, evaluate=False),
     }
+    if algo in OFF_POLICY and has_bfloat16_products():  # wide networks
+        contenders["rlrun in bfloat16"] = partial(
+            rlrun, evaluate=True, words=["hardware.products=medium"]
+        )
     for peer in peers:
         for num_envs in PEER_NUM_ENVS[algo]:
             run = partial(measure_peer, python, algo, peer, env, num_envs=num_envs)

@@ -41,7 +41,7 @@ def has_bfloat16_products(root: Path = Path("/")) -> bool:
 
 @cache
 def has_bfloat16_without_tiles(root: Path = Path("/")) -> bool:
-    """Say whether it multiplies vectors of them only (AVX512-BF16), and no tiles (AMX).
+    """Say whether the processor has vectors of bfloat16 (AVX512-BF16), and no tiles (AMX).
 
     Args:
         root: directory that holds ``proc``; "/" but in tests.

@@ -62,12 +62,9 @@ def type_of_products() -> torch.dtype | None:
     """
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return None
-    precision = torch.get_float32_matmul_precision()
-    if precision == "highest" and is_amd_with_avx512():
-        return torch.float32
-    if precision == "medium" and has_bfloat16_without_tiles():
-        return torch.bfloat16
-    return None
+    if torch.get_float32_matmul_precision() == "medium":
+        return torch.bfloat16 if has_bfloat16_without_tiles() else None
+    return torch.float32 if is_amd_with_avx512() else None
 
 
 def is_large(rows: int, inner: int, columns: int) -> bool:

@@ -25,8 +25,7 @@ LAST_TWO = ((1, 2), (2, 1), (-2, -1), (-1, -2))
 class ProductRewriting:
     """Replaces products of a graph by faster ones.
 
-    Large ones go to oneDNN. Narrow ones stay with MKL; (BᵀAᵀ)ᵀ is computed for AB where that is how
-    it is faster.
+    Large ones go to oneDNN. Narrow ones stay with torch; where MKL computes them, (BᵀAᵀ)ᵀ for AB.
     """
 
     def __init__(self, graph: Graph, dtype: torch.dtype):
@@ -61,7 +60,7 @@ class ProductRewriting:
         one, other = node.args
         if is_large(rows, inner, columns):
             return self._product(one, self._transposed(other))
-        narrow = 1 < columns < WIDE_ENOUGH <= rows
+        narrow = self._dtype == torch.float32 and 1 < columns < WIDE_ENOUGH <= rows
         if narrow and rows * inner * columns >= FEWEST_TO_TRANSPOSE:
             product = self._call(
                 torch.ops.aten.mm.default, self._transposed(other), self._transposed(one)
@@ -78,7 +77,7 @@ class ProductRewriting:
 
     def _bmm(self, node: Node) -> Node | None:
         (matrices, rows, inner), (_, _, columns) = (value.shape for value in _values(node))
-        if matrices > MOST_MATRICES or not is_large(rows, inner, columns):
+        if not 1 <= matrices <= MOST_MATRICES or not is_large(rows, inner, columns):
             return None
         pairs = [[self._matrix(batch, k) for batch in node.args] for k in range(matrices)]
         if not _is_only_transposed(node):

@@ -92,8 +92,8 @@ class ProductRewriting:
             return self._call(torch.ops.rlrun.product.default, rows, weights, bias)
         rounded = (self._cast(factor, self._dtype) for factor in (rows, weights))
         product = self._call(torch.ops.rlrun.product.default, *rounded, None)
-        exact = self._cast(product, torch.float32)
-        return exact if bias is None else self._call(torch.ops.aten.add.Tensor, exact, bias)
+        widened = self._cast(product, torch.float32)
+        return widened if bias is None else self._call(torch.ops.aten.add.Tensor, widened, bias)
 
     def _in_rows(self, value: Node) -> Node:
         """Lay a value out as a later view of it expects; the compiler copies nothing for it."""

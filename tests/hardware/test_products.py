@@ -183,7 +183,7 @@ def test_which_numbers_are_multiplied(precision, amd, bfloat16, expected, monkey
 def rounded(monkeypatch):
     """A machine and settings with which products are of bfloat16 numbers."""
     if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("torch has no oneDNN here, or that no bfloat16")
+        pytest.skip("torch has no oneDNN here, or the processor cannot run its bfloat16 products")
     monkeypatch.setattr(products, "type_of_products", lambda: torch.bfloat16)
 
 

@@ -55,10 +55,14 @@ SETTINGS = {
 
 
 def settings(algo: str) -> tuple[str, ...]:
-    """Return the words of rlrun's command line that make it do the peers' work."""
+    """Return the words of rlrun's command line that make it do the peers' work.
+
+    Without the values that suit one environment (`~tuned`), which the peers do not get either.
+    """
     if algo in OFF_POLICY:
         return (
             f"algo={algo}",
+            "~tuned",
             "algo.num_envs=1",
             f"algo.replay.batch_size={REPLAY['batch_size']}",
             f"algo.replay.capacity={REPLAY['buffer_size']}",
@@ -69,6 +73,7 @@ def settings(algo: str) -> tuple[str, ...]:
         )
     return (
         f"algo={algo}",
+        "~tuned",
         f"algo.num_envs={NUM_ENVS}",
         f"algo.horizon={STEPS_PER_ITERATION[algo] // NUM_ENVS}",
         f"model.hidden_sizes={HIDDEN_SIZES}".replace(" ", ""),

@@ -43,6 +43,7 @@ def words(algo: str, env: str, seed: int, steps: int) -> list[str]:
     return [
         f"algo={algo}",
         f"env={env}",
+        "~tuned",  # the algorithm's own values
         f"seed={seed}",
         f"total_steps={steps}",
         f"algo.replay.warmup_steps={WARMUP}",

@@ -51,6 +51,8 @@ SETTINGS = {
         f"algo.critic.minibatch_size={TRPO['batch_size']}",
     ),
     "a2c": (f"algo.entropy_coefficient={A2C['ent_coef']}",),
+    **dict.fromkeys(OFF_POLICY, ()),
+    "dqn": ("algo.double=false",),
 }
 
 
@@ -70,6 +72,7 @@ def settings(algo: str) -> tuple[str, ...]:
             "algo.replay.updates_per_step=1",
             f"log_every_steps={STEPS_BEFORE}",
             f"model.hidden_sizes={WIDE}".replace(" ", ""),
+            *SETTINGS[algo],
         )
     return (
         f"algo={algo}",

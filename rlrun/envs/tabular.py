@@ -12,6 +12,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from torch import Tensor
 
 from rlrun.envs.contract import EnvironmentSpec
+from rlrun.envs.flatten import category_sizes
 from rlrun.envs.gym_env import FreshEachEpisode
 from rlrun.errors import UserError
 
@@ -63,15 +64,17 @@ def read_table(spec: EnvironmentSpec) -> TabularModel:
     env = spec.make_single(render_mode=None)
     try:
         states, actions = env.observation_space, env.action_space
-        if not (isinstance(states, spaces.Discrete) and isinstance(actions, spaces.Discrete)):
+        if category_sizes(states) is None or not isinstance(actions, spaces.Discrete):
             raise UserError(f"{spec.id} is no table: its states and actions cannot be counted")
         try:
             table = env.get_wrapper_attr("P")
         except AttributeError as error:
             raise UserError(
-                f"{spec.id} does not say its transitions (P), which planning needs: "
-                "algo=q_learning learns without them"
+                f"{spec.id} does not say its transitions (P), which planning and exact values "
+                "need: algo=q_learning learns without them"
             ) from error
+        if not isinstance(states, spaces.Discrete):
+            raise UserError(f"{spec.id}: its P is of numbered states, which it does not show")
         _require_bare(spec.id, env)
         return TabularModel(*_tensors(spec.id, table, int(states.n), int(actions.n)))
     finally:

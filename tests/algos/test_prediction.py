@@ -188,5 +188,5 @@ def test_errors_fall_and_are_drawn(tmp_path):
 
 
 def test_an_environment_without_a_model_is_named():
-    with pytest.raises(UserError, match="Blackjack-v1 is no table"):
+    with pytest.raises(UserError, match="Blackjack-v1 does not say its transitions"):
         api.train(experiment(["algo=td_prediction", "env=blackjack"]))

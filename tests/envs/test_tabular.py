@@ -51,11 +51,11 @@ def test_a_taxi_has_no_picture():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["env=blackjack"], "Blackjack-v1 is no table: its states and actions cannot be counted"),
+        (["env=blackjack"], r"Blackjack-v1 does not say its transitions \(P\), .* algo=q_learning"),
         (["env=hopper"], "Hopper-v5 is no table: its states and actions cannot be counted"),
     ],
 )
-def test_what_cannot_be_counted_is_no_table(words, message):
+def test_an_environment_without_a_table_says_why(words, message):
     with pytest.raises(UserError, match=message):
         table(*words)
 
@@ -94,7 +94,11 @@ def test_outcomes_are_summed_up():
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({}, r"^Two-v0 does not say its transitions \(P\), which planning needs"),
+        ({}, r"^Two-v0 does not say its transitions \(P\), which planning and exact values need"),
+        (
+            {"P": WHOLE, "observation_space": spaces.MultiDiscrete([2, 1])},
+            "^Two-v0: its P is of numbered states, which it does not show",
+        ),
         ({"P": {0: WHOLE[0]}}, r"^Two-v0: P\[1\]\[0\] is no list of \(probability, next state"),
         ({"P": {**WHOLE, 1: {0: [(1.0, 0)]}}}, r"P\[1\]\[0\] is no list"),
         ({"P": {**WHOLE, 1: {0: [(0.5, 0, 1.0, False)]}}}, r"of P\[1\]\[0\] sum to 0\.5"),

@@ -15,6 +15,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,26 @@ def summary(curves: dict[int, Curve], steps: int) -> str:
     return f"{text} (n = {len(figures)})"
 
 
+def commits_of(name: str, seeds: Iterable[int]) -> list[str]:
+    """Return the commits of rlrun that the runs of a row are of."""
+    records = [json.loads((ROOT / f"{name}_s{seed}" / "run.json").read_text()) for seed in seeds]
+    return sorted({record["git_commit"][:7] for record in records})
+
+
 def report(found: dict[str, Any], steps: int, output: Path) -> str:
     """Write JSON, table and picture; return the table."""
-    lines = ["| | rlrun | Stable-Baselines3 |", "|---|--:|--:|"]
+    lines = [f"| after {steps:,} steps | rlrun | Stable-Baselines3 | commit |", "|---|--:|--:|---|"]
+    commits = {name: commits_of(name, curves["rlrun"]) for name, curves in found.items()}
     for name, curves in found.items():
         both = (summary(curves[library], steps) for library in ("rlrun", "sb3"))
-        lines.append(f"| {name} | {' | '.join(both)} |")
+        lines.append(f"| {name} | {' | '.join(both)} | {', '.join(commits[name])} |")
     table = "\n".join(lines)
-    content = {"steps": steps, "machine": describe_machine(), "curves": found}
+    content = {
+        "steps": steps,
+        "machine": describe_machine(),
+        "commits": commits,
+        "curves": found,
+    }
     output.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
     output.with_suffix(".md").write_text(table + "\n")
     if found:
@@ -131,6 +144,9 @@ def report(found: dict[str, Any], steps: int, output: Path) -> str:
                 at = [step for step, _ in next(iter(curves[library].values())) if step]
                 axes.plot(at, shared.mean(0), color=color, linewidth=2)
             axes.set_title(name, fontsize=10)
+            axes.set_xlabel("environment steps", fontsize=8)
+            axes.set_ylabel("evaluation return", fontsize=8)
+            axes.tick_params(labelsize=8)
             axes.legend(frameon=False, fontsize=8)
         FigureCanvasAgg(figure).print_png(str(output.with_suffix(".png")))
     return table

@@ -6,7 +6,7 @@ one instant side by side, so that the next step of a row's environment is N rows
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -165,13 +165,17 @@ class ReplayBuffer:
         self.most_bytes = self.row_bytes * min(self.capacity, total_steps + num_envs)
         if anew:
             what = f"a replay buffer of {self.capacity:,} steps"
-            require_memory(self.most_bytes, what, device)
+            # The CPU's is taken as it is written to, a GPU's at once.
+            on_cpu = device.type == "cpu"
+            needed = self.most_bytes if on_cpu else self.row_bytes * self.capacity
+            require_memory(needed, what, device)
         rows = Rows.empty(problem, self.capacity, device)
         self.ring = Ring(rows, torch.zeros((), dtype=torch.int64, device=device))
         self._choices = problem.choices
         self.count = 0
         self._oldest = 0
         self._saved = 0
+        self._cut: list[int] = []
 
     def __len__(self) -> int:
         """Return how many rows there are to draw from."""
@@ -218,19 +222,27 @@ class ReplayBuffer:
         index = (self.count - 1 - newest_first) % self.capacity
         return index.to(self.ring.written.device)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how much was written; the rows are saved apart (``runs/files/segments.py``)."""
-        return {"count": self.count, "stored": len(self)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return how much was written, and the numbers of the rows that were cut after that.
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        The rows are saved apart (``runs/files/segments.py``), once: what `cut` changes is not there.
+        """
+        stored = len(self)
+        cut = [number for number in self._cut if number >= self.count - stored]
+        return {"count": self.count, "stored": stored, "cut": cut}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on counting, without a row so far.
 
         Raises:
-            ValueError: there cannot have been so many rows.
+            ValueError: there cannot have been so many rows, or not those that were cut.
         """
         count, saved = int(state["count"]), int(state["stored"])
         if not 0 <= saved <= min(count, self.capacity):
             raise ValueError(f"{saved:,} of {count:,} rows in {self.capacity:,} places")
+        self._cut = [int(number) for number in state["cut"]]
+        if not all(count - saved <= number < count for number in self._cut):
+            raise ValueError(f"cut rows {self._cut} of {count - saved:,} to {count:,}")
         self.count, self._oldest, self._saved = count, count, saved
         self.ring.written.fill_(count)
 
@@ -254,6 +266,7 @@ class ReplayBuffer:
             self.write(kept)
         if self.count != end:
             raise ValueError(f"rows {self.count:,} to {end:,} are missing")
+        self._end_episodes(self._cut)
 
     def _require_kind(self, rows: Rows) -> None:
         """Refuse rows that are not of this buffer's kind."""
@@ -271,8 +284,15 @@ class ReplayBuffer:
         Args:
             environments: their numbers.
         """
-        for number in environments if len(self) else ():
-            self.ring.rows.done[(self.count - self.num_envs + number) % self.capacity] = True
+        if len(self):
+            newest = [self.count - self.num_envs + number for number in environments]
+            self._end_episodes(newest)
+            self._cut += newest
+
+    def _end_episodes(self, numbers: Iterable[int]) -> None:
+        """Let episodes end in rows with these numbers."""
+        for number in numbers:
+            self.ring.rows.done[number % self.capacity] = True
 
 
 def take(ring: Ring, index: Tensor, *, gamma: float, steps: int, num_envs: int) -> ReplayBatch:

@@ -128,7 +128,7 @@ def test_a_buffer_goes_on_with_the_rows_that_were_saved():
 
 def test_a_buffer_without_its_rows_draws_new_ones_only():
     again = buffer(6)
-    again.load_state_dict({"count": 9, "stored": 6})
+    again.load_state_dict({"count": 9, "stored": 6, "cut": []})
     again.write(rows([9, 10]))
     assert len(again) == 2
     index = again.uniform(1, 50, torch.Generator().manual_seed(1))
@@ -137,12 +137,15 @@ def test_a_buffer_without_its_rows_draws_new_ones_only():
 
 def test_other_rows_are_refused():
     again = buffer(6)
-    again.load_state_dict({"count": 2, "stored": 2})
+    again.load_state_dict({"count": 2, "stored": 2, "cut": []})
     with pytest.raises(ValueError, match="obs is"):
         again.refill([(0, rows([0, 1])._replace(obs=torch.zeros(2, 5)))])
     for state in ({"count": 2, "stored": 3}, {"count": 9, "stored": 7}, {"count": 1, "stored": -1}):
         with pytest.raises(ValueError, match="places"):
             buffer(6).load_state_dict(state)
+    for number in (1, 8):
+        with pytest.raises(ValueError, match="cut rows"):
+            buffer(6).load_state_dict({"count": 8, "stored": 6, "cut": [number]})
 
 
 def test_an_episode_that_cannot_go_on_is_cut():
@@ -154,6 +157,9 @@ def test_an_episode_that_cannot_go_on_is_cut():
     assert replay.read(0).done.tolist() == [False] * 5 + [True]
     batch = take(replay.ring, torch.tensor([1]), gamma=GAMMA, steps=2, num_envs=2)
     assert batch.discount.item() == pytest.approx(GAMMA)
+    replay.write(rows(list(range(10, 16))))
+    assert not replay.ring.rows.done.any()
+    assert replay.state_dict() == {"count": 14, "stored": 6, "cut": []}
 
 
 def test_what_does_not_fit_is_refused():

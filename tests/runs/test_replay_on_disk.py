@@ -66,6 +66,25 @@ def test_a_segment_holds_what_is_new(tmp_path):
     assert torch.equal(again.read(0).reward, replay.read(0).reward)
 
 
+def test_what_was_cut_stays_so_however_often_a_run_is_resumed(tmp_path):
+    """Its row is in a file that is never written again."""
+    replay = buffer()
+    spill = Spill(replay, tmp_path)
+    write(replay, 4)
+    listed = spill.save()
+    for _ in range(3):
+        again = buffer()
+        again.load_state_dict(replay.state_dict())
+        spill = Spill(again, tmp_path)
+        spill.restore({REPLAY: listed})
+        assert torch.equal(again.read(0).done, replay.read(0).done)
+        again.cut([0])
+        write(again, 2)
+        listed = spill.save()
+        replay = again
+    assert replay.read(0).done.nonzero().flatten().tolist() == [3, 5, 7]
+
+
 def test_segments_that_nobody_lists_are_removed(tmp_path):
     replay = buffer(6)
     spill = Spill(replay, tmp_path)

@@ -225,7 +225,7 @@ class ReplayBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Return how much was written, and the numbers of the rows that were cut after that.
 
-        The rows are saved apart (``runs/files/segments.py``), once: what `cut` changes is not there.
+        The rows are saved apart, and once (``runs/files/segments.py``): without what `cut` changes.
         """
         stored = len(self)
         cut = [number for number in self._cut if number >= self.count - stored]

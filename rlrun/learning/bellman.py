@@ -10,6 +10,9 @@ from torch import Tensor
 from rlrun.envs.tabular import TabularModel
 from rlrun.errors import UserError
 
+# What the probabilities of going on may differ from 1 by, where no episode ends.
+ROUNDING = 1e-12
+
 
 def action_values(model: TabularModel, value: Tensor, gamma: float) -> Tensor:
     """Q(s, a) = r(s, a) + γ Σ_s' P(s'|s, a) V(s').
@@ -55,12 +58,18 @@ def exact_value(model: TabularModel, policy: Tensor, gamma: float) -> Tensor:
     transition = torch.einsum("sa,sat->st", policy, model.transition)
     identity = torch.eye(len(policy), dtype=transition.dtype)
     reward = (policy * model.reward).sum(-1)
-    try:
-        return torch.linalg.solve(identity - gamma * transition, reward)
-    except RuntimeError as error:
-        raise UserError(
-            f"with gamma={gamma:g} this policy has no value: some of its episodes never end"
-        ) from error
+    if gamma == 1 and not _can_end(transition).all():
+        raise UserError("with gamma=1 this policy has no value: some of its episodes never end")
+    return torch.linalg.solve(identity - gamma * transition, reward)
+
+
+def _can_end(transition: Tensor) -> Tensor:
+    """Say of each state whether an episode may end that comes there, [S], by P_π [S, S]."""
+    new = can_end = transition.sum(-1) < 1 - ROUNDING
+    while new.any():
+        new = (transition[:, new] > 0).any(-1) & ~can_end
+        can_end = can_end | new
+    return can_end
 
 
 def greedy(action_value: Tensor, policy: Tensor | None = None, *, tolerance: float = 0.0) -> Tensor:

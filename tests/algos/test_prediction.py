@@ -119,6 +119,25 @@ def test_traces_by_hand():
     assert values(td)[2] == before[2]
 
 
+def test_a_trace_grows_where_a_state_is_visited_again():
+    td = method("td_prediction", step_size=0.1, trace_decay=0.8)
+    taught(td, 0, 0.0, 0)
+    taught(td, 0, 1.0, 2, "terminated")
+    assert values(td)[0] == pytest.approx(0.1 * (1 + 0.8 * GAMMA))
+
+
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+def test_n_steps_end_with_the_episode(end):
+    td = method("td_prediction", step_size=0.1, n_step=3)
+    td.agent.value.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    taught(td, 0, 1.0, 1)
+    taught(td, 1, 2.0, 2, end)
+    following = 2 + (GAMMA * 3 if end == "truncated" else 0)
+    wanted = [1 + 0.1 * (1 + GAMMA * following - 1), 2 + 0.1 * (following - 2), 3]
+    assert values(td) == pytest.approx(wanted)
+    assert td.window == []
+
+
 def test_n_steps_by_hand():
     td = method("td_prediction", step_size=0.1, n_step=2)
     td.agent.value.copy_(torch.tensor([1.0, 2.0, 3.0]))
@@ -185,6 +204,14 @@ def test_errors_fall_and_are_drawn(tmp_path):
         assert sum(error[-10:]) / 10 < 0.5 * error[0], name
     assert (tmp_path / "mc" / "prediction.png").stat().st_size > 10_000
     assert (tmp_path / "mc" / "table.png").exists()
+
+
+@pytest.mark.parametrize("env", ["cliff_walking", "taxi"])
+@pytest.mark.parametrize("algo", ["mc_prediction", "td_prediction algo.step_size=0.5"])
+def test_errors_fall_where_episodes_are_cut(algo, env, tmp_path):
+    """With γ = 1 they would rise: what the time limit cuts off is most of a value."""
+    error = errors(tmp_path / "run", f"env={env}", *f"algo={algo}".split())
+    assert error[-1] < 0.97 * error[0]
 
 
 def test_an_environment_without_a_model_is_named():

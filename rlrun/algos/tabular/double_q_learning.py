@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlrun import loops
 from rlrun.algos.tabular.online import OnlineTable, experience
-from rlrun.config.types import Fraction
+from rlrun.config.types import Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics, Stateful
 from rlrun.learning.exploration import Exploration
@@ -59,7 +59,7 @@ class DoubleQLearning:
     num_envs: ClassVar = 1
 
     gamma: Fraction
-    step_size: Fraction
+    step_size: PositiveFraction
     exploration: Exploration
 
     def setup(self, context: Context) -> None:

@@ -5,10 +5,11 @@ Sutton & Barto 2018, §5.1. After an episode, V(s) of each of its states moves t
     V(s) ← V(s) + α [G_t − V(s)],  G_t = r_t + γ r_{t+1} + …
 
 with α = 1/n(s), which makes it a mean, or constant; counting the first visit of an episode, or
-every one. Its targets have no bias and a high variance; those of TD have a bias while V is wrong
-and a lower variance, and on the same data TD is often the more accurate (§6.3).
+every one. Its targets have no bias (of first visits) and a high variance; those of TD have a bias
+while V is wrong and a lower variance, and on the same data TD is often the more accurate (§6.3).
 
-Departures: an episode that is truncated counts with the return that it had by then.
+Departures: an episode that is truncated counts with the return that it had by then, which is a bias
+as far as γ lets the rest count.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from rlrun import loops
 from rlrun.algos.tabular.mc_control import Episode, Visits
 from rlrun.algos.tabular.online import Experience, experience
 from rlrun.algos.tabular.prediction import GivenPolicy
-from rlrun.config.types import Fraction, Positive
+from rlrun.config.types import Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
 
@@ -35,7 +36,7 @@ class MCPrediction:
     gamma: Fraction
     randomness: Fraction
     visits: Visits
-    step_size: Positive | None
+    step_size: PositiveFraction | None
 
     def setup(self, context: Context) -> None:
         """Make the table (see ``algos/contract.py``)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rlrun import loops
 from rlrun.algos.tabular.online import Experience, OnlineTable, experience
-from rlrun.config.types import Fraction
+from rlrun.config.types import Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.exploration import Exploration
@@ -51,7 +51,7 @@ class QLearning:
     setup, learn = setup, learn
 
     gamma: Fraction
-    step_size: Fraction
+    step_size: PositiveFraction
     exploration: Exploration
 
     def next_value(self, body: OnlineTable, seen: Experience, progress: float) -> Tensor:
@@ -68,7 +68,7 @@ class SARSA:
     setup, learn = setup, learn
 
     gamma: Fraction
-    step_size: Fraction
+    step_size: PositiveFraction
     exploration: Exploration
 
     def next_value(self, body: OnlineTable, seen: Experience, progress: float) -> Tensor:
@@ -88,7 +88,7 @@ class ExpectedSARSA:
     setup, learn = setup, learn
 
     gamma: Fraction
-    step_size: Fraction
+    step_size: PositiveFraction
     exploration: Exploration
 
     def next_value(self, body: OnlineTable, seen: Experience, progress: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rlrun import loops
 from rlrun.algos.tabular.online import Experience, experience
 from rlrun.algos.tabular.prediction import GivenPolicy
-from rlrun.config.types import Count, Fraction
+from rlrun.config.types import Count, Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context, Metrics
@@ -33,7 +33,7 @@ class TDPrediction:
 
     gamma: Fraction
     randomness: Fraction
-    step_size: Fraction
+    step_size: PositiveFraction
     n_step: Count
     trace_decay: Fraction
 

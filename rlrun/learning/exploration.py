@@ -34,8 +34,8 @@ class Temperature:
     Attributes:
         initial: α at the start of the run.
         optimizer: fits log α, so that the policy keeps a certain entropy; None: α stays as it is.
-        target_entropy: H̄; None: as the paper says, −A for a box of A numbers, and 0.98 log K for a
-            choice of K.
+        target_entropy: H̄; None: as the paper says, −A for a box of A numbers, in units in which it
+            is −1…1, and 0.98 log K for a choice of K.
     """
 
     initial: Positive

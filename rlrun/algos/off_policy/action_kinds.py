@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rlrun.learning.contract import Context
+from rlrun.models.bounded_distributions import Box
 from rlrun.models.ensemble import Ensemble
 from rlrun.models.networks import Policy
 
@@ -63,8 +64,10 @@ class BoxActions:
         Raises:
             UserError: the box has no bounds.
         """
-        self.noise_size = len(context.problem.bounds[0])
-        self.target_entropy = -float(self.noise_size)
+        box = Box(*context.problem.bounds)
+        self.noise_size = len(box.low)
+        # −1 for each number in units of −1…1, whatever units the box has: log π is in the box's.
+        self.target_entropy = float(box.scale.log().sum()) - self.noise_size
 
     def policy(self, context: Context) -> Policy:
         """Build π."""

@@ -279,6 +279,8 @@ def explain(error: Exception) -> str:
                 return f"{cause.full_key}: {str(cause).partition(chr(10))[0]}"
             node = OmegaConf.to_container(cast(DictConfig, cause.parent_node))
             path = str(cause.full_key).rpartition(".")[0]
+            if not node:
+                return f"{cause.full_key}: {path} is null here: give it whole, {path}={{…}}"
             hint = nearest_setting(str(cause.key), cast(dict, node), path)
             return f"{cause.full_key}: no such setting{hint}"
     if several := re.fullmatch(r"Ambiguous value for argument '(([^=]+)=(.*))'", message):

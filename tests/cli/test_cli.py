@@ -87,6 +87,7 @@ MISTAKES = {
     "env=cartpole env.workers=two": "env.workers: expected a whole number, got 'two'",
     "env=cartpole env.worker=2": "env.worker: no such setting; did you mean 'env.workers'?",
     "logger=wandbb": "logger=wandbb: no such logger; did you mean 'wandb'?",
+    "algo=dqn env=cartpole algo.noisy.sigma=1": "algo.noisy is null here: give it whole, algo.noisy={…}",
     "algoo=ppo": "algoo: no such setting; did you mean 'algo'?",
     "algo.lrr=1": "algo.lrr: no such setting; did you mean 'algo.optimizer.learning_rate'?",
     "+algo.optimizer.lrr=1": "no such setting; did you mean 'algo.optimizer.learning_rate'?",

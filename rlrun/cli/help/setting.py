@@ -98,9 +98,9 @@ def text(name: str, overrides: Sequence[str], directories: Sequence[Path]) -> st
         node = find(composed, name)
     except UserError as error:
         owners = [] if "." not in name else owners_of(name, directories)
-        if not owners:
-            raise
         group = name.partition(".")[0]
+        if not owners or composed.choices.get(group) in owners:
+            raise
         raise UserError(
             f"{name}: no such setting of {group}={composed.choices.get(group)}; "
             f"rlrun {group}={owners[0]} --help {name}"
@@ -128,7 +128,8 @@ def find(composed: Composed, name: str) -> Any:
     for word in name.split("."):
         place = schema.join(path, word)
         if not isinstance(node, dict):
-            raise UserError(f"{place}: {path} has no settings of its own")
+            now = "is null here" if node is None else "has no settings of its own"
+            raise UserError(f"{place}: {path} {now}")
         if word not in node:
             raise UserError(f"{place}: no such setting{nearest_setting(word, node, path)}")
         node, path = node[word], place

@@ -85,6 +85,38 @@ def test_what_was_cut_stays_so_however_often_a_run_is_resumed(tmp_path):
     assert replay.read(0).done.nonzero().flatten().tolist() == [3, 5, 7]
 
 
+DICE = """
+import gymnasium as gym, numpy as np
+from gymnasium import spaces
+
+class Dice(gym.Env):
+    observation_space, action_space = spaces.Box(0, 1, (1,)), spaces.Discrete(2)
+    dice = np.random.default_rng()  # of nobody's seed
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.dice.random(1, np.float32), {}
+
+    def step(self, action):
+        return self.dice.random(1, np.float32), 0.0, False, False, {}
+"""
+
+
+def test_a_resumed_run_cuts_the_episodes_that_it_cannot_go_on_with(tmp_path, monkeypatch):
+    (tmp_path / "dice.py").write_text(DICE)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    words = ["algo=dqn", "env=gym", "env.id=dice:Dice", "plugins=[dice]", "algo.num_envs=2"]
+    words += ["env.max_episode_steps=1000", "total_steps=64", "algo.replay.warmup_steps=32"]
+    words += ["algo.replay.batch_size=8", "algo.replay.n_step=3", "logger=none"]
+    words += ["evaluation.episodes=1", "evaluation.max_length=5", "hardware.compile=off"]
+    api.train(experiment([*words, f"run_dir={run}"]))
+    for total, cut in ((96, [62, 63]), (128, [62, 63, 94, 95])):
+        api.resume(run, total_steps=total, plugins=["dice"])
+        state = torch.load(max(run.glob("checkpoints/step-*")) / "state.pt", weights_only=True)
+        assert state["algorithm.replay"]["cut"] == cut
+
+
 def test_segments_that_nobody_lists_are_removed(tmp_path):
     replay = buffer(6)
     spill = Spill(replay, tmp_path)

@@ -14,8 +14,9 @@ Mnih et al. 2015, "Human-level control through deep reinforcement learning", alg
 - ``replay.n_step``: r is that of n steps (Sutton 1988; uncorrected, as in Hessel et al. 2018).
 
 Departures: Adam, and not RMSProp; by default the square of the error (κ = ∞), as rewards are not
-clipped; the updates of an iteration go on beside its environment steps, so that they learn from
-what was seen before them.
+clipped; V and A share all layers but the last, where Wang et al. give each one more of its own; the
+updates of an iteration go on beside its environment steps, so that they learn from what was seen
+before them.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Claim 7: how rewards go wrong on language, and what KL, entropy and clip-higher do about it.
+"""Claim 8: how rewards go wrong on language, and what KL, entropy and clip-higher do about it.
 
     python benchmarks/claims/failure_modes.py
 

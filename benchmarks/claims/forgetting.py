@@ -1,4 +1,4 @@
-"""Claim 10: what is forgotten of one task when another one is learned, from answers or rewards.
+"""Claim 11: what is forgotten of one task when another one is learned, from answers or rewards.
 
     python benchmarks/claims/forgetting.py
 

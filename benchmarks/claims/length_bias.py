@@ -1,4 +1,4 @@
-"""Claim 9: GRPO's two divisions, by the spread of a group and by the length of a response.
+"""Claim 10: GRPO's two divisions, by the spread of a group and by the length of a response.
 
     python benchmarks/claims/length_bias.py
 

@@ -1,4 +1,4 @@
-"""Claim 8: is GRPO unstable with small models, beside PPO with a critic and distillation?
+"""Claim 9: is GRPO unstable with small models, beside PPO with a critic and distillation?
 
     python benchmarks/claims/small_models.py
 

@@ -1,4 +1,4 @@
-"""Claim 6: SFT, RFT, DPO, PPO and GRPO are one gradient with different coefficients.
+"""Claim 7: SFT, RFT, DPO, PPO and GRPO are one gradient with different coefficients.
 
     python benchmarks/claims/unified_view.py
 

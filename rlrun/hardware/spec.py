@@ -181,22 +181,20 @@ class SideBySide:
 
 @contextmanager
 def settings_kept() -> Iterator[None]:
-    """Put back at the end of the block what `Hardware.prepare` sets: this may be a notebook.
-
-    So with all variables of the process: some are set for libraries that only some runs use.
-    """
+    """Put back at the end of the block what `Hardware.prepare` sets: this may be a notebook."""
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     precision = torch.get_float32_matmul_precision()
-    variables = dict(os.environ)
+    variables = {name: os.environ.get(name) for name in (CACHE, COMPILE_THREADS)}
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
         torch.set_default_dtype(dtype)
-        for name in os.environ.keys() - variables.keys():
-            del os.environ[name]
-        os.environ.update(variables)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def cache_directory() -> Path:

@@ -1,6 +1,5 @@
 import ctypes
 import math
-import os
 import re
 import threading
 from dataclasses import replace
@@ -209,15 +208,3 @@ def test_products_that_the_processor_lacks_are_remarked_upon(
     said = replace(CPU, device=device, products=products).remarks()
     remark = f"hardware.products={products}: this processor has no such products, which stay in"
     assert said == ([f"{remark} float32"] if remarked else [])
-
-
-def test_variables_of_the_process_are_put_back(monkeypatch):
-    """Some are set for libraries that only some runs use."""
-    for name in ("CHANGED", "TAKEN"):
-        monkeypatch.setenv(name, "before")
-    monkeypatch.delenv("ADDED", raising=False)
-    before = dict(os.environ)
-    with spec.settings_kept():
-        os.environ["CHANGED"] = os.environ["ADDED"] = "meanwhile"
-        del os.environ["TAKEN"]
-    assert dict(os.environ) == before

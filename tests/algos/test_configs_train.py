@@ -87,6 +87,8 @@ def env_for(part: str, otherwise: str) -> str:
 # What needs a Q(s, a), or looks at each state by itself.
 NOT_OF_TOKENS = ("actor_critic_q", "trpo")
 
+# Of tables, which have neither networks nor a collector.
+TABLES = {*algorithms(loops.online), *algorithms(loops.planning)}
 CASES = {
     **{f"algo={name}": (name, "cartpole") for name in algorithms(loops.on_policy)},
     **{f"algo={name} env=hopper": (name, "hopper") for name in algorithms(loops.on_policy)},
@@ -133,7 +135,7 @@ CASES = {
         for name in names("env")
         if name != "reasoning_gym" or importlib.util.find_spec("reasoning_gym") is not None
     },
-    **{f"tuned={name}": pair(name) for name in names("tuned")},
+    **{f"tuned={name}": pair(name) for name in names("tuned") if pair(name)[0] not in TABLES},
     "Dr. GRPO": (
         "grpo",
         "cartpole",
@@ -179,6 +181,14 @@ def test_it_trains(case, tmp_path):
     assert updates[-1] > 0
     evaluations = [row for row in rows if "eval/return" in row]
     assert evaluations[-1]["eval/return"] == final_return
+
+
+@pytest.mark.parametrize("name", [name for name in names("tuned") if pair(name)[0] in TABLES])
+def test_a_pair_of_a_table_trains(name, tmp_path):
+    algo, env = pair(name)
+    few = ["total_steps=64", "evaluation.episodes=2", "logger=none", f"run_dir={tmp_path / 'run'}"]
+    assert math.isfinite(train(experiment([f"algo={algo}", f"env={env}", *few])))
+    assert record(tmp_path / "run")["status"] == "finished"
 
 
 def test_there_is_something_to_try():

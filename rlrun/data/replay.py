@@ -240,7 +240,8 @@ class ReplayBuffer:
         count, saved = int(state["count"]), int(state["stored"])
         if not 0 <= saved <= min(count, self.capacity):
             raise ValueError(f"{saved:,} of {count:,} rows in {self.capacity:,} places")
-        self._cut = [int(number) for number in state["cut"]]
+        # Runs of commits before d5be36b have not noted them.
+        self._cut = [int(number) for number in state.get("cut", ())]
         if not all(count - saved <= number < count for number in self._cut):
             raise ValueError(f"cut rows {self._cut} of {count - saved:,} to {count:,}")
         self.count, self._oldest, self._saved = count, count, saved

@@ -137,7 +137,7 @@ def test_a_buffer_without_its_rows_draws_new_ones_only():
 
 def test_other_rows_are_refused():
     again = buffer(6)
-    again.load_state_dict({"count": 2, "stored": 2, "cut": []})
+    again.load_state_dict({"count": 2, "stored": 2})  # of an earlier commit
     with pytest.raises(ValueError, match="obs is"):
         again.refill([(0, rows([0, 1])._replace(obs=torch.zeros(2, 5)))])
     for state in ({"count": 2, "stored": 3}, {"count": 9, "stored": 7}, {"count": 1, "stored": -1}):

@@ -10,7 +10,7 @@ learn from the same walks, from values of 0.5 on, with γ = 1 and the steps of t
 
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +18,6 @@ import torch
 from common import BLUE, ORANGE, Study, make_run, parse, side_by_side, tidy
 from gymnasium import spaces
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from rlrun.envs.control import EnvStep
 
@@ -35,7 +34,7 @@ class Walk(gym.Env):
 
     observation_space = spaces.Discrete(STATES)
     action_space = spaces.Discrete(2)
-    P = {  # noqa: RUF012  # as Gymnasium's own tables
+    P: ClassVar = {
         s: {
             a: [
                 (0.5, max(s - 1, 0), 0.0, s == 0),
@@ -95,8 +94,7 @@ def mean_error(point: tuple[str, float], repetitions: int, episodes: int) -> lis
             errors[repetition, episode] = (value - exact).square().mean().sqrt()
             learn_from(learner, walk(generator))
     run.close()
-    found: NDArray = errors.mean(0)
-    return [float(error) for error in found]
+    return [float(error) for error in errors.mean(0)]
 
 
 def main() -> None:

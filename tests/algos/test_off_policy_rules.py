@@ -142,10 +142,15 @@ def test_noisy_weights_learn_how_noisy_to_be():
 def test_the_action_of_td3s_target_is_smoothed_in_units_of_the_box_and_stays_in_it():
     td3 = tiny.algorithm_of("td3", num_envs=4, target_noise=0.2, target_noise_clip=0.3)
     box = Box(torch.tensor(BOX.low), torch.tensor(BOX.high))
-    policy = lambda obs: Dirac(torch.tensor([[1.0, 0.2], [1.9, 0.05]]), box)  # noqa: E731
-    critics = lambda obs, action: torch.stack([action @ torch.tensor([1.0, 10.0])] * 2)  # noqa: E731
+    chosen = Dirac(torch.tensor([[1.0, 0.2], [1.9, 0.05]]), box)
+    weights = torch.tensor([1.0, 10.0])
     noise = torch.tensor([[1.0, 9.0], [1.0, -9.0]])  # 0.2 of the half width; cut to 0.3 of it
-    value = td3.next_value(policy, critics, torch.zeros(2, 3), noise)
+    value = td3.next_value(
+        lambda obs: chosen,
+        lambda obs, action: torch.stack([action @ weights, action @ weights + 1]),
+        torch.zeros(2, 3),
+        noise,
+    )
     first = 1.0 + 2 * 0.2 + 10 * (0.2 + 0.25 * 0.3)
     torch.testing.assert_close(value, torch.tensor([first, 2.0 + 10 * 0.0]))
 

@@ -211,9 +211,8 @@ def test_the_ways_along_the_cliff_are_the_books(algo, length, tmp_path):
 def test_the_goal_beyond_slippery_ice_is_found(algo, tmp_path):
     others = ["total_steps=30_000", "evaluation.every_steps=30_000", "evaluation.episodes=200"]
     run = experiment([*words(algo, "frozen_lake"), *others, f"run_dir={tmp_path / 'run'}"])
-    assert (
-        api.train(run) > 0.35
-    )  # the best policy arrives in .74 of the episodes, a random one in .01
+    # The best policy arrives in .74 of the episodes, a random one in .01.
+    assert api.train(run) > 0.35
 
 
 def test_monte_carlo_learns_to_stick():

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from rlrun.data.replay import ReplayBuffer
+from rlrun.data.replay.buffer import ReplayBuffer
 from rlrun.data.rollout import Transitions
 from rlrun.envs.control import EnvStep
 from rlrun.learning.agent import Agent

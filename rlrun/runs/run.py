@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlrun.algos.contract import Tabled
 from rlrun.collectors.contract import Actor, Collector
-from rlrun.data.replay import ReplayBuffer
+from rlrun.data.replay.buffer import ReplayBuffer
 from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import evaluation_seed
 from rlrun.envs.tabular import read_grid

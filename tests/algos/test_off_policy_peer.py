@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 
 from rlrun.algos.off_policy.replay_update import Draw, Given
-from rlrun.data.replay import Rows
+from rlrun.data.replay.rows import Rows
 from rlrun.learning.learner import GradientState
 
 ORACLE = json.loads((Path(__file__).parent / "oracles" / "sb3_updates.json").read_text())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rlrun.data.priorities import Priorities, PrioritizedSampler, SumTree
+from rlrun.data.replay.priorities import Priorities, PrioritizedSampler, SumTree
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from rlrun.data.replay import ReplayBuffer, Rows, take
+from rlrun.data.replay.buffer import ReplayBuffer
+from rlrun.data.replay.rows import Rows, take
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
 

@@ -13,7 +13,8 @@ import torch
 from gymnasium import spaces
 from running import Process, assert_same_run, checkpoints, experiment, metrics, record, small
 
-from rlrun.data.replay import ReplayBuffer, Rows
+from rlrun.data.replay.buffer import ReplayBuffer
+from rlrun.data.replay.rows import Rows
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, UserError
 from rlrun.runs import api

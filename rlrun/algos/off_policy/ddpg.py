@@ -20,7 +20,7 @@ from rlrun.algos.off_policy.action_kinds import Function
 from rlrun.algos.off_policy.deterministic_update import Deterministic, DeterministicUpdate
 from rlrun.algos.off_policy.replay_update import explore, update
 from rlrun.config.types import Count, Fraction
-from rlrun.data.replay import Replay
+from rlrun.data.replay.buffer import Replay
 from rlrun.learning.contract import Context
 from rlrun.learning.optimizers import Adam
 from rlrun.models.explorers import ActionNoise

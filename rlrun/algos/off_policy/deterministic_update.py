@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rlrun.algos.off_policy.action_kinds import Function
-from rlrun.algos.off_policy.replay_update import CriticBatch, Draw, Given, ReplayUpdate
-from rlrun.data.replay import Replay
+from rlrun.algos.off_policy.replay_update import ActionCriticBatch, Draw, Given, ReplayUpdate
+from rlrun.data.replay.buffer import Replay
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics
 from rlrun.learning.learner import GradientDescent, GradientState
 from rlrun.learning.optimizers import Adam
@@ -65,7 +65,7 @@ class DeterministicState(NamedTuple):
     target_critics: Tensor
 
 
-class PolicyBatch(NamedTuple):
+class DeterministicPolicyBatch(NamedTuple):
     """What the policy learns from: s, and the critics."""
 
     obs: Tensor
@@ -138,11 +138,11 @@ class DeterministicUpdate:
             )
             y = batch.reward + batch.discount * value
             critics, critic_metrics = self._critics(
-                critics, CriticBatch(batch.obs, batch.action, y), given.rates["critics"]
+                critics, ActionCriticBatch(batch.obs, batch.action, y), given.rates["critics"]
             )
         policy, policy_metrics = self._policy(
             state.policy,
-            PolicyBatch(batch.obs, self._critics.at(critics.theta)),
+            DeterministicPolicyBatch(batch.obs, self._critics.at(critics.theta)),
             given.rates["policy"],
         )
         rate = self._algorithm.target_rate
@@ -154,13 +154,13 @@ class DeterministicUpdate:
         )
         return following, {**critic_metrics, **policy_metrics}
 
-    def critic_loss(self, critics: Function, batch: CriticBatch) -> LossAndMetrics:
+    def critic_loss(self, critics: Function, batch: ActionCriticBatch) -> LossAndMetrics:
         """L(φ) = Σ_i E[(Q_i(s, a) − y)²]."""
         q = critics(batch.obs, batch.action)  # [M, B]
         loss = (q - batch.target).square().mean(-1).sum()
         return loss, {"loss/value": loss, "value/q": q.mean()}
 
-    def policy_loss(self, policy: Deterministic, batch: PolicyBatch) -> LossAndMetrics:
+    def policy_loss(self, policy: Deterministic, batch: DeterministicPolicyBatch) -> LossAndMetrics:
         """L(θ) = −E[Q_1(s, μ(s))]."""
         action = policy(batch.obs).action
         loss = -batch.critics(batch.obs, action, first=1).mean()

@@ -29,8 +29,8 @@ from torch import Tensor
 from rlrun import loops
 from rlrun.algos.off_policy.replay_update import ERROR, Draw, Given, ReplayUpdate, update
 from rlrun.config.types import Count, Fraction, PositiveOrInfinite
-from rlrun.data.priorities import Priorities
-from rlrun.data.replay import Replay
+from rlrun.data.replay.buffer import Replay
+from rlrun.data.replay.priorities import Priorities
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics
 from rlrun.learning.exploration import Exploration

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rlrun.data.normalize import ObservationNormalizer
-from rlrun.data.priorities import Priorities, PrioritizedSampler
-from rlrun.data.replay import Replay, ReplayBatch, ReplayBuffer, Ring, take
+from rlrun.data.replay.buffer import Replay, ReplayBuffer
+from rlrun.data.replay.priorities import Priorities, PrioritizedSampler
+from rlrun.data.replay.rows import ReplayBatch, Ring, take
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context, Metrics, Stateful, Trainable
 from rlrun.learning.learner import Learner, Step
@@ -48,7 +49,7 @@ class Given(NamedTuple):
     rates: dict[str, Tensor]
 
 
-class CriticBatch(NamedTuple):
+class ActionCriticBatch(NamedTuple):
     """What critics learn from: s [B, D], a [B] or [B, A], and y [B]."""
 
     obs: Tensor

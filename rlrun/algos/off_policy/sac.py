@@ -24,7 +24,7 @@ from torch import Tensor
 from rlrun import loops
 from rlrun.algos.off_policy.action_kinds import Function, kind_of_actions
 from rlrun.algos.off_policy.replay_update import (
-    CriticBatch,
+    ActionCriticBatch,
     Draw,
     Given,
     ReplayUpdate,
@@ -32,7 +32,7 @@ from rlrun.algos.off_policy.replay_update import (
     update,
 )
 from rlrun.config.types import Count, Fraction
-from rlrun.data.replay import Replay
+from rlrun.data.replay.buffer import Replay
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics
 from rlrun.learning.exploration import Temperature
 from rlrun.learning.learner import GradientDescent, GradientState
@@ -56,7 +56,7 @@ class SACState(NamedTuple):
     log_temperature: GradientState
 
 
-class PolicyBatch(NamedTuple):
+class SoftPolicyBatch(NamedTuple):
     """What the policy learns from: s, noise, the critics and α."""
 
     obs: Tensor
@@ -125,11 +125,11 @@ class SAC:
         )
         y = batch.reward + batch.discount * (value - alpha * next_logp)
         critics, critic_metrics = self.critics(
-            state.critics, CriticBatch(batch.obs, batch.action, y), given.rates["critics"]
+            state.critics, ActionCriticBatch(batch.obs, batch.action, y), given.rates["critics"]
         )
         policy, policy_metrics = self.policy(
             state.policy,
-            PolicyBatch(batch.obs, noise, self.critics.at(critics.theta), alpha),
+            SoftPolicyBatch(batch.obs, noise, self.critics.at(critics.theta), alpha),
             given.rates["policy"],
         )
         log_temperature = self.fit_temperature(
@@ -140,13 +140,13 @@ class SAC:
         metrics = {**critic_metrics, **policy_metrics, "policy/temperature": alpha[0]}
         return SACState(policy, critics, target, log_temperature), metrics
 
-    def critic_loss(self, critics: Function, batch: CriticBatch) -> LossAndMetrics:
+    def critic_loss(self, critics: Function, batch: ActionCriticBatch) -> LossAndMetrics:
         """J_Q(φ) = Σ_i E[½ (Q_i(s, a) − y)²]."""
         q = self.actions.taken(critics, batch.obs, batch.action)  # [2, B]
         loss = 0.5 * (q - batch.target).square().mean(-1).sum()
         return loss, {"loss/value": loss, "value/q": q.mean()}
 
-    def policy_loss(self, policy: Callable, batch: PolicyBatch) -> LossAndMetrics:
+    def policy_loss(self, policy: Callable, batch: SoftPolicyBatch) -> LossAndMetrics:
         """J_π(θ) = E[α log π(a|s) − min_i Q_i(s, a)]."""
         value, logp = self.actions.expected(policy, batch.critics, batch.obs, batch.noise)
         loss = (batch.temperature * logp - value).mean()

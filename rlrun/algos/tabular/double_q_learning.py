@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import OnlineTable, experience
+from rlrun.algos.tabular.experience import experience
+from rlrun.algos.tabular.online import OnlineTable
 from rlrun.config.types import Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics, Stateful

@@ -10,24 +10,19 @@ counting the first visit of an episode, or every one.
 Departures: an episode that is truncated counts with the return that it had by then.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import Experience, OnlineTable, experience
+from rlrun.algos.tabular.experience import Episode, Experience, Visits, experience
+from rlrun.algos.tabular.online import OnlineTable
 from rlrun.config.types import Fraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics
 from rlrun.learning.exploration import Exploration
-
-# Which visits in an episode count.
-Visits = Literal["first", "every"]
-
-K = TypeVar("K")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,65 +57,3 @@ class MCControl:
 def pair(seen: Experience) -> tuple[int, int]:
     """Return what Q is of: (s, a)."""
     return seen.state, seen.action
-
-
-class Episode:
-    """What is remembered: the steps of this episode, and how often each pair was counted.
-
-    Attributes:
-        steps: so far.
-        count: n(s, a), [S, A], or n(s), [S], float64.
-    """
-
-    def __init__(self, like: Tensor):
-        """Begin with nothing.
-
-        Args:
-            like: Q, [S, A], or V, [S].
-        """
-        self.steps: list[Experience] = []
-        self.count = torch.zeros_like(like)
-
-    def learned(
-        self,
-        seen: Experience,
-        gamma: float,
-        visits: Visits,
-        key: Callable[[Experience], K],
-    ) -> Iterator[tuple[K, float]]:
-        """Remember a step; at the end of its episode, go through all of them backwards.
-
-        Args:
-            seen: the step.
-            gamma: discount γ.
-            visits: which of them count.
-            key: what a table has an entry of.
-
-        Yields:
-            For each visit that counts, its key and G_t.
-        """
-        self.steps.append(seen)
-        if not seen.over:
-            return
-        steps, self.steps = self.steps, []
-        first = {key(earlier): t for t, earlier in reversed([*enumerate(steps)])}
-        following = 0.0
-        for t in reversed(range(len(steps))):
-            following = steps[t].reward + gamma * following  # G_t
-            if visits == "every" or first[key(steps[t])] == t:
-                yield key(steps[t]), following
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return both."""
-        return {"steps": [tuple(step) for step in self.steps], "count": self.count.clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            ValueError: it is that of another table.
-        """
-        if state["count"].shape != self.count.shape:
-            raise ValueError(f"counts {list(state['count'].shape)}, not {list(self.count.shape)}")
-        self.steps = [Experience(*step) for step in state["steps"]]
-        self.count = state["count"].clone()

@@ -18,8 +18,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.mc_control import Episode, Visits
-from rlrun.algos.tabular.online import Experience, experience
+from rlrun.algos.tabular.experience import Episode, Experience, Visits, experience
 from rlrun.algos.tabular.prediction import GivenPolicy
 from rlrun.config.types import Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep

@@ -1,58 +1,13 @@
 """The body of the methods that learn a table while they act: ε-greedy steps of one environment."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlrun.algos.tabular.table import TableAgent
-from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Stateful, Trainable
 from rlrun.learning.exploration import Exploration
-
-
-class Experience(NamedTuple):
-    """One step of the environment.
-
-    Attributes:
-        state: s, its number.
-        action: a.
-        reward: r.
-        next_state: s', its number; the final state at an episode's end.
-        terminated: whether nothing follows s'.
-        truncated: whether the episode was cut after s', but would have gone on.
-    """
-
-    state: int
-    action: int
-    reward: float
-    next_state: int
-    terminated: bool
-    truncated: bool
-
-    @property
-    def over(self) -> bool:
-        """Whether the episode has ended."""
-        return self.terminated or self.truncated
-
-
-def experience(agent: TableAgent, obs: Tensor, action: Tensor, step: EnvStep) -> Experience:
-    """Return a step in numbers.
-
-    Args:
-        agent: knows the states' numbers.
-        obs: where it began, [1, D].
-        action: what was done, [1].
-        step: what the environment made of it.
-    """
-    return Experience(
-        int(agent.states(obs)[0]),
-        int(action[0]),
-        float(step.reward[0]),
-        int(agent.states(step.next_obs)[0]),
-        bool(step.terminated[0]),
-        bool(step.truncated[0]),
-    )
 
 
 class OnlineTable:

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import Experience, OnlineTable, experience
+from rlrun.algos.tabular.experience import Experience, experience
+from rlrun.algos.tabular.online import OnlineTable
 from rlrun.config.types import Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep
 from rlrun.learning.contract import Context, Metrics

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.tabular.online import Experience, experience
+from rlrun.algos.tabular.experience import Experience, experience
 from rlrun.algos.tabular.prediction import GivenPolicy
 from rlrun.config.types import Count, Fraction, PositiveFraction
 from rlrun.envs.control import EnvStep

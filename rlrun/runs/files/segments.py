@@ -18,7 +18,8 @@ from typing import Any
 import safetensors.torch
 
 from rlrun.config.files import open_regular, read_json
-from rlrun.data.replay import ReplayBuffer, Rows
+from rlrun.data.replay.buffer import ReplayBuffer
+from rlrun.data.replay.rows import Rows
 from rlrun.errors import CheckpointNotWritten, UserError
 from rlrun.runs.files.disk import MANIFEST, REPLAY, remove, replacing
 

@@ -76,6 +76,31 @@ def test_step_sizes_fall_where_they_are_to(algo):
     assert moved(algo, 0.75, falls=False) == pytest.approx(moved(algo, 0.0, falls=False))
 
 
+@pytest.mark.parametrize("algo", ["dqn", "ddpg", "td3", "sac"])
+def test_logs_have_the_step_sizes_of_the_moment(algo):
+    parts = {"dqn": ["online"], "sac": ["policy", "critics", "temperature"]}
+    names = parts.get(algo, ["policy", "critics"])
+    words = {"policy": "policy_optimizer", "critics": "critic_optimizer", "online": "optimizer"}
+    words["temperature"] = "temperature.optimizer"
+    changes = {f"{words[name]}.anneal_learning_rate": True for name in names}
+    changes |= {f"{words[name]}.learning_rate": 1e-3 * (k + 1) for k, name in enumerate(names)}
+    ours = fitted(algo, tiny.Corridor if algo == "dqn" else tiny.PointMass, **changes)
+    metrics = ours.update(0.75)
+    for k, name in enumerate(names):
+        rate = metrics[f"schedule/{name}_learning_rate"].item()
+        assert rate == pytest.approx(0.25e-3 * (k + 1))
+
+
+def test_logs_of_dqn_have_the_randomness_of_its_actions_and_the_correction_of_its_draws():
+    priorities = {"exponent": 0.6, "correction": 0.4, "epsilon": 1e-6}
+    falls = {"exploration.start": 1.0, "exploration.end": 0.0, "exploration.share": 1.0}
+    ours = fitted("dqn", tiny.Corridor, priorities=priorities, **falls)
+    ours.explore(0.25)
+    metrics = ours.update(0.5)
+    assert metrics["schedule/epsilon"] == 0.75
+    assert metrics["schedule/importance_correction"].item() == pytest.approx(0.7)
+
+
 def gradient(ours: Any, progress: float, target: Any) -> Tensor:
     """The gradient of DQN's loss in its next update, from the notes: double, n-step, weighed."""
     body = ours.body

@@ -91,6 +91,14 @@ def test_the_shortest_way_along_the_cliff_is_thirteen_steps(algo, tmp_path):
     assert json.dumps(result).count("-13.0") >= 1
 
 
+def test_policy_iteration_leaves_an_action_only_for_one_that_is_better_by_more_than_its_tolerance():
+    algorithm = planner("algo=policy_iteration", EXACT, "env=frozen_lake", "algo.tolerance=10")
+    before = algorithm.plan.policy.clone()
+    assert algorithm.sweep()["policy/changed_states"] == 0  # no action is worth more than 1 there
+    assert torch.equal(algorithm.plan.policy, before)
+    assert algorithm.plan.converged
+
+
 @pytest.mark.parametrize("algo", PLANNERS)
 def test_a_plan_goes_on_from_its_state(algo):
     one, other = (planner(f"algo={algo}", "env=frozen_lake") for _ in range(2))

@@ -177,6 +177,15 @@ def test_epsilon_falls_wherever_it_is_asked_for(progress, share):
     assert expected.agent.action_value[0, 1] == 1 + 0.5 * ((1 - share) * 8 + share * 4)
 
 
+@pytest.mark.parametrize(
+    "name", ["q_learning", "double_q_learning", "sarsa", "expected_sarsa", "mc_control"]
+)
+def test_logs_have_epsilon(name):
+    changes = {"exploration.start": 1.0, "exploration.end": 0.0, "exploration.share": 1.0}
+    metrics = taught(method(name, **changes), 0, 0, 1.0, 1, "terminated", progress=0.75)
+    assert metrics["schedule/epsilon"] == 0.25
+
+
 def test_actions_are_random_as_often_as_epsilon_says():
     algorithm = method("q_learning", **{"exploration.start": 0.4, "exploration.end": 0.4})
     algorithm.agent.action_value.copy_(Q)

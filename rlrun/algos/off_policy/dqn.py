@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from rlrun import loops
-from rlrun.algos.off_policy.replay_update import ERROR, Draw, Given, ReplayUpdate, update
+from rlrun.algos.off_policy.replay_update import ERROR, Draw, Given, ReplayUpdate
 from rlrun.config.types import Count, Fraction, PositiveOrInfinite
 from rlrun.data.replay.buffer import Replay
 from rlrun.data.replay.priorities import Priorities
@@ -70,7 +70,6 @@ class DQN:
     """Hyperparameters (explained in ``conf/algo/dqn.yaml``), and the loss."""
 
     loop: ClassVar = staticmethod(loops.off_policy)
-    update = update
 
     num_envs: Count
     horizon: Count
@@ -120,6 +119,14 @@ class DQN:
         """Take random actions with the ε of this moment."""
         self.body.explore(progress)
         self.greedy.epsilon = self.exploration.epsilon(progress)
+
+    def update(self, progress: float) -> Metrics:
+        """Take the updates of an iteration; say how random the actions beside them were."""
+        schedules = {"schedule/epsilon": torch.tensor(self.greedy.epsilon)}
+        if self.priorities is not None:
+            beta = torch.tensor(self.priorities.beta(progress))
+            schedules["schedule/importance_correction"] = beta
+        return {**self.body.update(progress), **schedules}
 
     def step(self, state: DQNState, draw: Draw, given: Given) -> tuple[DQNState, Metrics]:
         """Take one update, as a pure function."""

@@ -226,7 +226,8 @@ class ReplayUpdate:
             progress: share of the run's steps done, for schedules.
 
         Returns:
-            Means of what the steps log, each [], and ``updates``, their number.
+            Means of what the steps log and the values of schedules, each [], and ``updates``, the
+            number of updates.
         """
         if len(self.buffer) < self._settings.warmup_steps:
             return {"updates": torch.tensor(0)}
@@ -235,7 +236,11 @@ class ReplayUpdate:
         metrics = self.learner.fit(self._arrange(draw), given)
         if self._sampler is not None:
             self._sampler.learn(draw.places, metrics.pop(ERROR).view(draw.places.shape))
-        return {**summarize([metrics]), "updates": torch.tensor(self._updates)}
+        return {
+            **summarize([metrics]),
+            **{f"schedule/{name}_learning_rate": rate for name, rate in given.rates.items()},
+            "updates": torch.tensor(self._updates),
+        }
 
     def take(self, index: Tensor, ring: Ring) -> ReplayBatch:
         """Return the rows at [B] places, each with its n steps of reward."""

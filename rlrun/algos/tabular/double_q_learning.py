@@ -84,4 +84,4 @@ class DoubleQLearning:
 
         self.agent.action_value[seen.state] = self.tables.values[:, seen.state].mean(0)
         self.agent.value[seen.state] = self.agent.action_value[seen.state].max()
-        return {"value/td_error": error.abs()}
+        return {"value/td_error": error.abs(), **self.body.schedule(progress)}

@@ -51,7 +51,10 @@ class MCControl:
         for (s, a), following in self.memory.learned(seen, self.gamma, self.visits, pair):
             self.memory.count[s, a] += 1
             errors.append(self.body.move(s, a, following, 1 / float(self.memory.count[s, a])))
-        return {"value/mc_error": torch.stack(errors).abs().mean()} if errors else {}
+        if not errors:
+            return {}
+        error = torch.stack(errors).abs().mean()
+        return {"value/mc_error": error, **self.body.schedule(progress)}
 
 
 def pair(seen: Experience) -> tuple[int, int]:

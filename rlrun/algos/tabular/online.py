@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlrun.algos.tabular.table import TableAgent
-from rlrun.learning.contract import Context, Stateful, Trainable
+from rlrun.learning.contract import Context, Metrics, Stateful, Trainable
 from rlrun.learning.exploration import Exploration
 
 
@@ -72,6 +72,10 @@ class OnlineTable:
         self.agent.action_value[state, action] += rate * error
         self.agent.value[state] = self.agent.action_value[state].max()
         return error
+
+    def schedule(self, progress: float) -> Metrics:
+        """Return ε, for the logs."""
+        return {"schedule/epsilon": torch.tensor(self._exploration.epsilon(progress))}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the action that is promised."""

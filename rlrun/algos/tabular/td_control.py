@@ -40,7 +40,7 @@ def learn(self: Any, obs: Tensor, action: Tensor, step: EnvStep, *, progress: fl
     following = 0.0 if seen.terminated else float(self.next_value(self.body, seen, progress))
     target = seen.reward + self.gamma * following
     error = self.body.move(seen.state, seen.action, target, self.step_size)
-    return {"value/td_error": error.abs()}
+    return {"value/td_error": error.abs(), **self.body.schedule(progress)}
 
 
 @dataclass(kw_only=True, eq=False)

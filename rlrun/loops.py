@@ -88,6 +88,8 @@ def planning(run: "Run") -> None:
 def online(run: "Run") -> None:
     """Act, learn from the step, forget it; and again."""
     algorithm, env = cast("OnlineAlgorithm", run.algorithm), run.assembly.open_env()
+    if env.restarted:  # a resumed run could not go on in the middle of its episode
+        algorithm.forget_episode()
     run.evaluate_if_due()
 
     while run.goes_on:

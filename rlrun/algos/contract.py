@@ -217,3 +217,7 @@ class OnlineAlgorithm(Algorithm, Protocol):
             progress: share of the run's steps done before it, for schedules.
         """
         ...
+
+    def forget_episode(self) -> None:
+        """Learn nothing more from the episode so far: what comes next is not its continuation."""
+        ...

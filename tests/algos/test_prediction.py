@@ -151,6 +151,17 @@ def test_n_steps_by_hand():
     assert values(td) == pytest.approx([first, second, 3 + 0.1 * (4 - 3)])
 
 
+def test_what_was_begun_in_an_episode_is_forgotten_with_it():
+    traces, steps = method("td_prediction", trace_decay=0.5), method("td_prediction", n_step=2)
+    returns = method("mc_prediction")
+    for algorithm in (traces, steps, returns):
+        taught(algorithm, 0, 0.0, 1)
+        algorithm.forget_episode()
+        taught(algorithm, 1, 1.0, 2, "terminated")
+        assert values(algorithm)[0] == 0
+        assert values(algorithm)[1] > 0
+
+
 @pytest.mark.parametrize(("visits", "count"), [("first", 1), ("every", 2)])
 def test_monte_carlo_by_hand(visits, count):
     mc = method("mc_prediction", visits=visits)

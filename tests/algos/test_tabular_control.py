@@ -195,7 +195,53 @@ def test_actions_are_random_as_often_as_epsilon_says():
     assert algorithm.body.probabilities(2, 0.0).tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_what_was_begun_in_an_episode_is_forgotten_with_it():
+    sarsa = method("sarsa", **{"exploration.start": 1.0, "exploration.end": 1.0})
+    taught(sarsa, 0, 0, 0.0, 1)
+    assert sarsa.parts["next_action"].state_dict()["next_action"] is not None
+    sarsa.forget_episode()
+    assert sarsa.parts["next_action"].state_dict()["next_action"] is None
+
+    algorithm = method("mc_control")
+    taught(algorithm, 0, 0, 7.0, 1)
+    algorithm.forget_episode()
+    taught(algorithm, 1, 1, 4.0, 2, "terminated")
+    assert algorithm.agent.action_value[0, 0] == 0
+    assert algorithm.agent.action_value[1, 1] == 4
+
+
 # ---------------------------------------------------------------------- runs
+
+
+DICE = """
+import gymnasium as gym, numpy as np
+from gymnasium import spaces
+
+class Dice(gym.Env):
+    observation_space = spaces.Discrete(4_000)
+    action_space = spaces.Discrete(2)
+    dice = np.random.default_rng()  # of nobody's seed
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return int(self.dice.integers(4_000)), {}
+
+    def step(self, action):
+        return int(self.dice.integers(4_000)), 0.0, False, False, {}
+"""
+
+
+def test_a_resumed_run_forgets_the_episode_that_it_cannot_go_on_with(tmp_path, monkeypatch):
+    (tmp_path / "three_dice.py").write_text(DICE)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    others = ["env.id=three_dice:Dice", "plugins=[three_dice]", "env.max_episode_steps=1000"]
+    others += ["evaluation.max_length=5", "total_steps=40", f"run_dir={run}"]
+    api.train(experiment(words("mc_control", "gym", *others)))
+    for total, remembered in ((46, 6), (80, 34)):
+        api.resume(run, total_steps=total, plugins=["three_dice"])
+        state = torch.load(max(run.glob("checkpoints/step-*")) / "state.pt", weights_only=True)
+        assert len(state["algorithm.episode"]["steps"]) == remembered
 
 
 def words(algo: str, env: str, *others: str) -> list[str]:

@@ -8,7 +8,14 @@ from rlrun.envs.control import ControlEnv
 from rlrun.envs.gym_env import GymEnv
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.runs.setup.preflight import REQUIRED, Preflight, check_contract, set_up, without_effect
+from rlrun.runs.setup.preflight import (
+    BY_LOOP,
+    REQUIRED,
+    Preflight,
+    check_contract,
+    set_up,
+    without_effect,
+)
 
 
 def test_runs_with_the_same_environment_share_a_single_one(monkeypatch):
@@ -123,6 +130,37 @@ def test_what_setup_does_not_set_is_named(name):
         vars(self).update({key: None for key in ("agent", "learners", "parts") if key != name})
 
     algorithm = type("Mine", (Whole,), {"setup": setup})()
+    with pytest.raises(UserError, match=rf"^algo: Mine\.setup does not set {name} \("):
+        set_up(algorithm, None)
+
+
+LEARNING = {
+    loops.supervised: lambda self, transitions, *, progress: {},
+    loops.planning: lambda self: {},
+    loops.off_policy: lambda self, progress: {},
+    loops.online: lambda self, obs, action, step, *, progress: {},
+}
+
+
+@pytest.mark.parametrize(
+    ("loop", "name"),
+    [
+        (loops.supervised, "author"),
+        (loops.planning, "plan"),
+        (loops.off_policy, "buffer"),
+        (loops.off_policy, "explore"),
+        (loops.online, "act"),
+        (loops.online, "forget_episode"),
+    ],
+)
+def test_what_a_loop_asks_for_besides_is_named(loop, name):
+    def setup(self, context):
+        self.agent = self.learners = self.parts = self.buffer = self.author = self.plan = None
+        self.act = self.explore = self.forget_episode = print
+        delattr(self, name)
+
+    methods = {"setup": setup, BY_LOOP[loop][0]: LEARNING[loop]}
+    algorithm = type("Mine", (), {"loop": staticmethod(loop), "num_envs": 1, **methods})()
     with pytest.raises(UserError, match=rf"^algo: Mine\.setup does not set {name} \("):
         set_up(algorithm, None)
 

@@ -67,6 +67,7 @@ class DoubleQLearning:
         """Make the tables (see ``algos/contract.py``); the agent's is the mean of both."""
         self.body = OnlineTable(context, self.exploration)
         self.agent, self.act, self.learners = self.body.agent, self.body.act, self.body.learners
+        self.forget_episode = self.body.forget_episode
         self.tables = TwoTables(self.agent.action_value)
         self.parts: dict[str, Stateful] = {**self.body.parts, "tables": self.tables}
         self._generator = context.streams.action

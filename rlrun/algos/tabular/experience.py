@@ -105,6 +105,10 @@ class Episode:
             if visits == "every" or first[key(steps[t])] == t:
                 yield key(steps[t]), following
 
+    def forget_episode(self) -> None:
+        """Leave out the steps so far, whose returns nobody will know."""
+        self.steps = []
+
     def state_dict(self) -> dict[str, Any]:
         """Return both."""
         return {"steps": [tuple(step) for step in self.steps], "count": self.count.clone()}

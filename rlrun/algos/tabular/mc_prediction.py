@@ -43,7 +43,7 @@ class MCPrediction:
         self.agent, self.act = self.body.agent, self.body.act
         self.memory = Episode(self.agent.value)
         self.parts = {**self.body.parts, "episode": self.memory}
-        self.learners = self.body.learners
+        self.learners, self.forget_episode = self.body.learners, self.memory.forget_episode
 
     def learn(self, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:
         """Remember the step; at the end of the episode, learn from all of them, backwards."""

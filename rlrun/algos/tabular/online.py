@@ -73,6 +73,10 @@ class OnlineTable:
         self.agent.value[state] = self.agent.action_value[state].max()
         return error
 
+    def forget_episode(self) -> None:
+        """Promise nothing."""
+        self._next = None
+
     def schedule(self, progress: float) -> Metrics:
         """Return ε, for the logs."""
         return {"schedule/epsilon": torch.tensor(self._exploration.epsilon(progress))}

@@ -31,7 +31,7 @@ def setup(self: Any, context: Context) -> None:
     """Make the table: the `setup` of every algorithm here (see ``algos/contract.py``)."""
     self.body = OnlineTable(context, self.exploration)
     self.agent, self.parts, self.act = self.body.agent, self.body.parts, self.body.act
-    self.learners = self.body.learners
+    self.learners, self.forget_episode = self.body.learners, self.body.forget_episode
 
 
 def learn(self: Any, obs: Tensor, action: Tensor, step: EnvStep, *, progress: float) -> Metrics:

@@ -85,6 +85,11 @@ class TDPrediction:
         """(1 − d) V(s'), []."""
         return self.agent.value[seen.next_state] * (not seen.terminated)
 
+    def forget_episode(self) -> None:
+        """Leave out the steps that are not learned from yet, and who is to hear of the next."""
+        self.trace.zero_()
+        self.window = []
+
     def state_dict(self) -> dict:
         """Return the trace, and the steps that are not learned from yet."""
         return {"trace": self.trace.clone(), "window": [tuple(step) for step in self.window]}

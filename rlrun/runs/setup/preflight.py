@@ -53,9 +53,14 @@ MOST_USUAL_STEPS = 10
 # What takes memory before the first step.
 SET_UP = "the environments and networks of this run"
 
-# Attributes, properties and slots alike.
-SET_BY_SETUP = attrgetter("agent", "learners", "parts")
-SET_FOR_REPLAY = attrgetter("buffer", "explore")
+# What there must be after `setup`, and what a loop asks for besides.
+SET_BY_SETUP = ("agent", "learners", "parts")
+SET_FOR_LOOP = {
+    loops.supervised: ("author",),
+    loops.planning: ("plan",),
+    loops.off_policy: ("buffer", "explore"),
+    loops.online: ("act", "forget_episode"),
+}
 
 
 def make_context(
@@ -145,9 +150,8 @@ def set_up(algorithm: Any, context: Context) -> None:
     check_contract(algorithm)
     algorithm.setup(context)
     try:
-        SET_BY_SETUP(algorithm)
-        if algorithm.loop is loops.off_policy:
-            SET_FOR_REPLAY(algorithm)
+        # Attributes, properties and slots alike.
+        attrgetter(*SET_BY_SETUP, *SET_FOR_LOOP.get(algorithm.loop, ()))(algorithm)
     except AttributeError as error:
         algo = type(algorithm).__name__
         raise UserError(f"algo: {algo}.setup does not set {error.name} {CONTRACT}") from error

@@ -171,17 +171,17 @@ class UniformBox:
     """All actions of a box alike.
 
     Attributes:
-        count: [...] zeros: the shape of what is drawn.
+        zeros: one for each action that is drawn, [...].
         box: of the actions.
     """
 
-    count: Tensor
+    zeros: Tensor
     box: Box
 
     @property
     def parameters(self) -> Tensor:
         """Nothing but the shape, [...]."""
-        return self.count
+        return self.zeros
 
     def with_parameters(self, parameters: Tensor) -> Self:
         """Return the distribution of another shape."""
@@ -189,9 +189,9 @@ class UniformBox:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw actions, [..., A]."""
-        share = torch.rand((*self.count.shape, len(self.box.low)), generator=generator)
+        share = torch.rand((*self.zeros.shape, len(self.box.low)), generator=generator)
         return torch.lerp(self.box.low, self.box.high, share)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Return −log volume, [...]."""
-        return self.count - (self.box.high - self.box.low).log().sum()
+        return self.zeros - (self.box.high - self.box.low).log().sum()

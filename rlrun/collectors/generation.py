@@ -86,14 +86,24 @@ class Generation:
         )
 
     def open(self, env: TokenEnv, shape: RolloutShape, *, seed: int) -> Collector:
-        """Make the collector (see :class:`~.contract.CollectorSpec`)."""
+        """Make the collector (see :class:`~.contract.CollectorSpec`).
+
+        Raises:
+            UserError: the engine cannot be opened.
+        """
+        engine = self.engine()
+        if not callable(engine):
+            raise UserError(
+                f"collector.engine: {self.engine.__name__}() is to return what writes "
+                f"(rlrun/collectors/engines.py), got {type(engine).__name__}"
+            )
         groups = GenerationCollector(
             env,
             shape,
             self.sampling,
             seed,
-            engine=self.engine(),
-            measured=self.engine is not engines.own,
+            engine=engine,
+            other_engine=self.engine is not engines.own,
             truncated_importance=self.truncated_importance,
         )
         if self.refill is None:
@@ -117,7 +127,7 @@ class GenerationCollector:
         seed: int,
         *,
         engine: engines.Engine,
-        measured: bool,
+        other_engine: bool,
         truncated_importance: float | None = None,
     ):
         """Begin before the first prompt.
@@ -128,12 +138,12 @@ class GenerationCollector:
             sampling: how tokens are drawn.
             seed: of the first prompt; every prompt has one of its own, counted up from it.
             engine: writes.
-            measured: whether that is not the policy itself.
-            truncated_importance: largest weight of a token that another engine has drawn; None:
-                they are not weighed.
+            other_engine: whether that is not the policy itself.
+            truncated_importance: largest weight of a token that was not drawn from the policy as it
+                is; None: they are not weighed.
         """
         self._engine = engine
-        self._measured = measured
+        self._other_engine = other_engine
         self._bound = truncated_importance
         self.env = env
         self._sampling = sampling
@@ -174,9 +184,16 @@ class GenerationCollector:
             policy_version=writer.version,
             metrics=described(responses, verdict),
         )
-        if self._measured:
-            return corrected(transitions, writer.policy, self._sampling, self._bound)
-        return transitions
+        as_it_is = self._sampling.changes_nothing and not self._other_engine
+        if as_it_is or not writer.in_training:
+            return transitions
+        return corrected(
+            transitions,
+            writer.policy,
+            self._sampling,
+            self._bound,
+            other_engine=self._other_engine,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the next prompt; no response is under way."""

@@ -1,8 +1,6 @@
 """Pairs of responses that others have written and compared: a file of them."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +13,10 @@ from rlrun.collectors.writing import Responses
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv
-from rlrun.errors import UserError
+from rlrun.envs.tokens.examples import known_as
+from rlrun.envs.tokens.lines import Line, read_lines
+from rlrun.envs.tokens.task import TokenTask
+from rlrun.errors import UserError, warn
 
 # What a line of the file has, each a text.
 KEYS = ("prompt", "chosen", "rejected")
@@ -25,13 +26,13 @@ class Comparison(NamedTuple):
     """A line of the file.
 
     Attributes:
-        number: of the line, from 1.
+        place: where it is, for messages.
         prompt: what was asked.
         chosen: the better response.
         rejected: the worse one.
     """
 
-    number: int
+    place: str
     prompt: str
     chosen: str
     rejected: str
@@ -89,18 +90,17 @@ class Pairs:
         Raises:
             UserError: a line is no comparison of responses to a prompt of this task.
         """
-        comparisons = self._lines()
+        comparisons = self._comparisons(env.task)
         rows = env.task.language.response_rows
-        places = [f"collector.path={self.path}: line {each.number}" for each in comparisons]
-        for each, place in zip(comparisons, places, strict=True):
+        for each in comparisons:
             try:
                 env.encoded([each.prompt])
             except UserError as error:
-                raise UserError(f"{place}: {error}") from error
+                raise UserError(f"{each.place}: {error}") from error
         responses = [
-            response_tokens(env, text, f"{place}: {key}")
+            response_tokens(env, text, f"{each.place}: {key}")
             for key in KEYS[1:]
-            for each, place in zip(comparisons, places, strict=True)
+            for each in comparisons
             for text in [each._asdict()[key]]
         ]
         tokens = torch.zeros(rows, len(responses), dtype=torch.int64)
@@ -112,45 +112,40 @@ class Pairs:
             torch.tensor([len(response) for response in responses]),
         )
 
-    def _lines(self) -> list[Comparison]:
-        """Read the lines that are not empty, of which there is one at least.
+    def _comparisons(self, task: TokenTask) -> list[Comparison]:
+        """Read the comparisons to whose prompts training may see responses.
 
         Raises:
-            UserError: one is no comparison.
+            UserError: a line is none, or none is left.
         """
         place = f"collector.path={self.path}"
-        try:
-            lines = Path(self.path).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{place} cannot be read: {error}") from error
-        found = [
-            comparison(line, number, f"{place}: line {number}")
-            for number, line in enumerate(lines, 1)
-            if line.strip()
-        ]
+        lines = read_lines(self.path, "collector.path", ", ".join(KEYS))
+        found = [comparison(line) for line in lines]
         if not found:
             raise UserError(f"{place} has no pairs")
-        return found
+        kept = [each for each in found if not task.is_held_out(each.prompt)]
+        if not kept:
+            raise UserError(f"{place}: all its prompts are held out: env.held_out=0, say")
+        if len(kept) < len(found):
+            warn(
+                f"{place}: {len(found) - len(kept)} of {len(found)} pairs are left out, as their "
+                "prompts are those of evaluations, which training never sees"
+            )
+        return kept
 
 
-def comparison(line: str, number: int, place: str) -> Comparison:
-    """Read a line.
+def comparison(line: Line) -> Comparison:
+    """Return the comparison of a line.
 
     Raises:
         UserError: says what is wrong with it, and where.
     """
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{place} is no object with {', '.join(KEYS)}")
-    for key in KEYS:
-        if not isinstance(row.get(key), str):
-            raise UserError(f"{place} has no text {key!r}; a line has {', '.join(KEYS)}")
-    if row["chosen"] == row["rejected"]:
-        raise UserError(f"{place}: chosen and rejected are the same")
-    return Comparison(number, *(row[key] for key in KEYS))
+    prompt = line.text("prompt")
+    chosen, rejected = (line.text(key, may_be_empty=True) for key in KEYS[1:])
+    if chosen == rejected:
+        raise UserError(f"{line.place}: chosen and rejected are the same")
+    system = line.text("system") if line.value.get("system") is not None else None
+    return Comparison(line.place, known_as(prompt, system), chosen, rejected)
 
 
 def response_tokens(env: TokenEnv, text: str, place: str) -> list[int]:

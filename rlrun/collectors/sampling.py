@@ -23,6 +23,11 @@ class Sampling:
     top_k: Count | None
     top_p: PositiveFraction
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether μ is π."""
+        return self.temperature == 1 and self.top_k is None and self.top_p == 1
+
     def log_probs(self, logits: Tensor) -> Tensor:
         """Return log μ of each token, −∞ for those that are not drawn, [..., V].
 

@@ -58,7 +58,7 @@ class VLLM:
         """Have responses written (see :class:`~rlrun.collectors.engines.Engine`).
 
         Raises:
-            UserError: the policy is no model of transformers.
+            UserError: the policy is no model of transformers, or none that vLLM can run.
         """
         from vllm import SamplingParams
 
@@ -67,7 +67,11 @@ class VLLM:
         except UserError as error:
             raise UserError(f"collector.engine=vllm is for model=huggingface: {error}") from error
         if self._llm is None:
-            self._llm = self._open(language)
+            try:
+                self._llm = self._open(language)
+            except (RuntimeError, ValueError, OSError) as error:  # whatever it has no kernels for
+                reason = " ".join(str(error).split())
+                raise UserError(f"collector.engine=vllm cannot run this model: {reason}") from error
         else:
             self._llm.collective_rpc("reload_weights")
             self._llm.reset_prefix_cache()  # what was read of prompts, by the old weights

@@ -1,7 +1,7 @@
 """Writing responses to prompts, token by token: who writes, how, and what is written."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -44,8 +44,10 @@ class WritingActor(Protocol):
         version: of the policy's weights.
         generator: source of the draws.
         device: where the policy is.
+        in_training: whether it is the one that learns; what others write is learned from as it is.
     """
 
+    in_training: ClassVar[bool]
     version: int
     generator: torch.Generator
     device: torch.device

@@ -78,8 +78,8 @@ class Transitions:
         steps: environment steps that it took; more than there are rows, if some were dropped.
         outcome: what the task is about, before a reward was shaped of it: the summands of an
             episode's, as those of its return, [T, N]; None: the reward is that.
-        importance: weight of each row's term of a gradient, where another engine than the policy
-            has drawn the actions, [T, N]; None: 1.
+        importance: weight of each row's term of a gradient, where actions were not drawn from the
+            policy as it is, [T, N]; None: 1.
         metrics: what the collector says of it besides, for the logs, each [].
     """
 
@@ -124,8 +124,8 @@ class Rollout:
         mask: rows that count, [T, N] (bool).
         whole_episodes: each column is one episode, from its first step to its last.
         group: number of the group of episodes with a common start, [T, N], or None.
-        importance: weight of each row's Ψ, where another engine than the policy has drawn the
-            actions, [T, N]; None: 1.
+        importance: weight of each row's Ψ, where actions were not drawn from the policy as it is,
+            [T, N]; None: 1.
         columns: what networks say of each row, by name, each [T, N]: those that the estimator
             asks for (``advantages/columns.py`` has them all).
     """

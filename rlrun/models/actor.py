@@ -1,6 +1,7 @@
 """Who acts: a policy with its normaliser, a source of random numbers, and a version."""
 
 import copy
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ class Actor:
         device: where the policy is.
         version: how often weights were published.
     """
+
+    # Whose log-probabilities a gradient is taken of (see `collectors/writing.py`).
+    in_training: ClassVar[bool] = True
 
     def __init__(
         self,

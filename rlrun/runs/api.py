@@ -175,18 +175,21 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
         if not assembly.finished:
             say(f"To go on: rlrun resume {directory}{plugins}", sys.stdout)
         raise
+    if counters.update == 0:
+        warn(f"{directory} has taken no update: its policy is as it was at first")
     best = "best" if best_of(directory / CHECKPOINTS) else "last"  # somebody may have deleted it
     apart = f", compiling ({duration(record['compile_s'])}) apart" if "compile_s" in record else ""
     converged = ", where it converged," if counters.converged else ""
     episodes = assembly.experiment.evaluation.episodes
     reached = headline(final_return, counters.last_std, episodes)
+    look = "--video run.mp4" if language is None else "--samples"
     further = f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
     say(
         f"Reached a return of {reached} (best {with_spread(counters.best_return, math.nan)}) after "
         f"{counters.step:,} steps{converged} in {duration(counters.time_s)}{apart}: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
         f"The run is in {directory}: curves.png, metrics.jsonl, checkpoints. Next:\n"
-        f"  rlrun eval {directory} --checkpoint {best} --video run.mp4{plugins}\n"
+        f"  rlrun eval {directory} --checkpoint {best} {look}{plugins}\n"
         f"{'' if counters.converged else further}"
         "  rlrun list",
         sys.stdout,
@@ -227,8 +230,8 @@ def evaluate_run(
         Facts about the policy and about its returns.
 
     Raises:
-        UserError: there is no such checkpoint, no memory for so many episodes at once, or W&B
-            cannot work.
+        UserError: there is no such checkpoint, no memory for so many episodes at once, nothing to
+            film, or W&B cannot work.
     """
     require_room(episodes, "episodes")
     with saved_run(directory, checkpoint, plugins) as (assembly, path):
@@ -236,10 +239,10 @@ def evaluate_run(
         logger = wandb_of(experiment) if wandb else None
         result: Episodes | Answers
         evaluator = assembly.evaluator
-        if film is None or isinstance(evaluator, LanguageEvaluator):
+        if film is None:
             result = evaluator.play(episodes, seed=seed, watch=watch)
-            if film is not None:
-                film.error = UserError("no video: a response is text")
+        elif isinstance(evaluator, LanguageEvaluator):
+            raise UserError("no video: a response is text, which --samples shows")
         else:
             with filmed(experiment, evaluator, episodes, film) as env:
                 result = evaluator.play_in(env, seed=seed, watch=watch)

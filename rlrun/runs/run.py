@@ -161,6 +161,7 @@ class Run:
                 "eval/return": finite_or_none(self.counters.last_return),
                 "compiled": self.assembly.compilation.wanted,
                 "operation_threads": self.experiment.hardware.operation_threads,
+                "tokens": self.assembly.tokens,
                 **rows,
             },
         )
@@ -245,7 +246,7 @@ class Run:
             values = self._averager.values()
             self._require_finite(values)
             if self.assembly.alarms is not None:
-                self.assembly.alarms.look(values)
+                self.assembly.alarms.look(values, updates=self.counters.update)
             values |= self.stopwatch.drain()
             self.stopwatch.tick()
             # By the clock, so that evaluations and checkpoints since the last row count.

@@ -46,6 +46,39 @@ def test_weighed_samples_of_another_engine_are_those_of_the_policy():
     assert (plain - expected).abs().max() > 0.04
 
 
+SHARPER = [replace(AS_IT_IS, temperature=0.6), replace(AS_IT_IS, top_k=3)]
+
+
+@pytest.mark.parametrize("sampling", SHARPER)
+def test_tokens_that_are_drawn_otherwise_than_the_policy_says_are_weighed(sampling):
+    task = task_of("mod_add", modulus=3, held_out=0.0)
+    policy = policy_of(task)
+    drawn, _ = collect(task, policy, sampling=sampling, bound=None)
+    assert drawn.importance is None
+    weighed, _ = collect(task, policy, sampling=sampling, bound=1e6)
+    assert torch.equal(weighed.action, drawn.action)
+    own_logp = policy(weighed.obs).log_prob(weighed.action)
+    assert torch.allclose(weighed.logp, own_logp, atol=1e-5)  # a surrogate's ratio is 1 at first
+    assert torch.allclose(weighed.importance, (own_logp - drawn.logp).exp(), atol=1e-4)
+    assert not torch.allclose(weighed.importance, torch.ones(()), atol=1e-2)
+    cut, _ = collect(task, policy, sampling=sampling, bound=0.5)
+    assert cut.importance.max() == 0.5
+    assert cut.metrics["engine/truncated_weights"] > 0
+    assert "engine/kl" not in cut.metrics
+
+
+@pytest.mark.parametrize("algo", ["grpo", "ppo"])
+def test_the_first_ratios_are_one_whatever_is_drawn(algo, tmp_path):
+    words = [f"algo={algo}", "collector.sampling={temperature: 0.5, top_k: 5, top_p: 0.9}"]
+    words += ["algo.epochs=1", "algo.optimizer.learning_rate=1e-9", f"run_dir={tmp_path}/run"]
+    api.train(experiment([*SMALL, *words]))
+    rows = [row for row in metrics(tmp_path / "run") if "policy/ratio_mean" in row]
+    assert rows
+    for row in rows:
+        assert row["policy/clip_fraction"] == 0
+        assert row["policy/ratio_mean"] == pytest.approx(1, abs=1e-4)
+
+
 def test_what_is_measured():
     task = task_of("add")
     policy = policy_of(task)

@@ -93,7 +93,7 @@ def test_a_token_without_probability_is_never_drawn():
 def test_log_mu_is_that_of_the_distribution_that_was_drawn_from(sampling):
     task = task_of("add", digits=3)
     policy = policy_of(task)
-    transitions, _ = collect(task, policy, sampling=sampling)
+    transitions, _ = collect(task, policy, sampling=sampling, bound=None)
     mu = sampling.log_probs(policy(transitions.obs).logits)
     expected = mu.gather(-1, transitions.action.unsqueeze(-1)).squeeze(-1)
     mask = transitions.mask

@@ -82,10 +82,19 @@ LINE = r"^collector\.path=.*x\.jsonl: line 2"
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", rf"{LINE} is no JSON: "),
+        ("{", rf"{LINE} is no JSON in UTF-8: "),
+        ("[" * 100_000, rf"{LINE} is no JSON in UTF-8: "),
         ("[1]", rf"{LINE} is no object with prompt, chosen, rejected$"),
-        ({"prompt": "1+1=", "chosen": "2"}, rf"{LINE} has no text 'rejected'; a line has prompt, "),
-        ({"prompt": "1+1=", "chosen": 2, "rejected": "3"}, rf"{LINE} has no text 'chosen'"),
+        ({"prompt": "1+1=", "chosen": "2"}, rf"{LINE} has no rejected$"),
+        (
+            {"prompt": "1+1=", "choosen": "2", "rejected": ""},
+            rf"{LINE} has no chosen; did you mean",
+        ),
+            {"prompt": "1+1=", "choosen": "2", "rejected": ""},
+            rf"{LINE} has no chosen; did you mean",
+        ),
+        ({"prompt": "1+1=", "chosen": ["2"], "rejected": ""}, rf"{LINE}: chosen must be a text, "),
+        ({**ROWS[0], "chosen": "\ud83d"}, rf"{LINE}: chosen is no text: surrogates"),
         ({**ROWS[0], "rejected": "2"}, rf"{LINE}: chosen and rejected are the same$"),
         ({**ROWS[0], "prompt": "a"}, rf"{LINE}: prompt 'a': add has no character 'a'"),
         ({**ROWS[0], "prompt": "1" * 7}, rf"{LINE}: prompt '1+' has 7 tokens"),
@@ -106,10 +115,34 @@ def test_a_bad_line_is_named(line, message, tmp_path):
 def test_a_file_without_pairs_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"x\.jsonl has no pairs$"):
         opened(written(tmp_path / "x.jsonl", [""]))
-    with pytest.raises(UserError, match=r"^collector\.path=/nowhere cannot be read"):
+    with pytest.raises(UserError, match=r"^collector\.path=/nowhere: no such file"):
         opened("/nowhere")
     with pytest.raises(UserError, match=r"^algo\.num_envs=3 must be even"):
         opened(written(tmp_path / "x.jsonl", ROWS), count=3)
+
+
+def test_what_json_allows_in_a_text_ends_no_line(tmp_path):
+    rows = [{**ROWS[0], "remark": "one\u2028two\x85three"}, ROWS[1]]
+    path = tmp_path / "x.jsonl"
+    path.write_bytes("\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode())
+    opened(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a mark of byte order
+    opened(path)
+
+
+def test_pairs_of_held_out_prompts_are_left_out(tmp_path, capsys):
+    task = task_of("add", held_out=0.5)
+    prompts = [f"{a}+{b}=" for a in range(10) for b in range(10)]
+    rows = [{"prompt": prompt, "chosen": "1", "rejected": "2"} for prompt in prompts]
+    kept = [prompt for prompt in prompts if not task.is_held_out(prompt)]
+    assert 20 < len(kept) < 80
+    env = TokenEnv(task, num_envs=2)
+    read = Pairs(path=str(written(tmp_path / "x.jsonl", rows))).read(env)
+    assert read.prompts.texts == kept
+    assert f"{100 - len(kept)} of 100 pairs are left out" in capsys.readouterr().err
+    apart = [row for row in rows if row["prompt"] not in kept]
+    with pytest.raises(UserError, match="all its prompts are held out"):
+        Pairs(path=str(written(tmp_path / "y.jsonl", apart))).read(env)
 
 
 def test_an_answer_of_one_token_has_no_end(tmp_path):

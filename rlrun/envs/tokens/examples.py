@@ -1,13 +1,11 @@
 """Data sets of prompts and answers: JSON, one example a line."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from rlrun.errors import UserError, nearest
+from rlrun.envs.tokens.lines import Line, read_lines
+from rlrun.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,12 @@ class Example:
     @property
     def text(self) -> str:
         """What people see of it, and what it is known by."""
-        return self.prompt if self.system is None else f"{self.system}\n{self.prompt}"
+        return known_as(self.prompt, self.system)
+
+
+def known_as(prompt: str, system: str | None) -> str:
+    """Return what people see of a prompt, and what it is known by."""
+    return prompt if system is None else f"{system}\n{prompt}"
 
 
 def read_examples(path: str, setting: str) -> dict[str, Example]:
@@ -47,71 +50,27 @@ def read_examples(path: str, setting: str) -> dict[str, Example]:
         UserError: there is no such file, it is empty, or a line is no example; its number is named.
     """
     place = f"{setting}={path}"
-    file = Path(path)
-    if not file.is_file():
-        entries = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-        match = nearest(file.name, entries)
-        hint = f"; did you mean '{file.parent / match}'?" if match else ""
-        raise UserError(f"{place}: no such file{hint}")
     examples: dict[str, Example] = {}
-    try:
-        with file.open("rb") as opened:
-            for number, line in enumerate(opened, start=1):
-                if not line.strip():
-                    continue
-                example = read_example(line, number, f"{place}: line {number}")
-                earlier = examples.setdefault(example.text, example)
-                if earlier.answer != example.answer:
-                    raise UserError(
-                        f"{place}: line {number} has the prompt of line {earlier.line}, and "
-                        "another answer"
-                    )
-    except OSError as error:
-        raise UserError(f"{place} cannot be read: {error.strerror}") from error
+    for line in read_lines(path, setting, "prompt and answer"):
+        example = example_of(line)
+        earlier = examples.setdefault(example.text, example)
+        if earlier.answer != example.answer:
+            raise UserError(
+                f"{line.place} has the prompt of line {earlier.line}, and another answer"
+            )
     if not examples:
         raise UserError(f"{place} is empty: it has no prompts")
     return examples
 
 
-def read_example(line: bytes, number: int, place: str) -> Example:
-    """Read one line.
-
-    Args:
-        line: of the file.
-        number: of the line.
-        place: where it is, for messages.
+def example_of(line: Line) -> Example:
+    """Return the example of a line.
 
     Raises:
-        UserError: it is no example.
+        UserError: it is none.
     """
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{place} is no JSON in UTF-8: {reason}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{place} is no object with prompt and answer")
-    prompt, answer = (text_of(value, key, place) for key in ("prompt", "answer"))
-    system = text_of(value, "system", place) if value.get("system") is not None else None
-    return Example(prompt, answer, system, number)
-
-
-def text_of(value: dict[str, Any], key: str, place: str) -> str:
-    """Return a text of a line; a number is the text that it is written as.
-
-    Raises:
-        UserError: there is none.
-    """
-    if key not in value:
-        match = nearest(key, value)
-        hint = f"; did you mean '{key}' by '{match}'?" if match else ""
-        raise UserError(f"{place} has no {key}{hint}")
-    text = value[key]
-    if isinstance(text, int | float) and not isinstance(text, bool):
-        text = json.dumps(text)
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"{place}: {key} must be a text that is not empty, got {json.dumps(text)}")
-    return text
+    system = line.text("system") if line.value.get("system") is not None else None
+    return Example(line.text("prompt"), line.text("answer"), system, line.number)
 
 
 def split(examples: Sequence[str], share: float) -> tuple[list[str], list[str]]:

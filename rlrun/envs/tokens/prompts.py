@@ -1,6 +1,7 @@
 """Prompts of the user's own: a file of them, and a verifier that knows what is right."""
 
 import inspect
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from rlrun.envs.tokens.verified import VerifiedTask
 from rlrun.envs.tokens.verifiers import functions
 from rlrun.envs.tokens.verifiers.reading import math_verify
 from rlrun.errors import UserError
+
+# Times the usual length from which a prompt is remarkable.
+UNUSUAL = 20
 
 
 @dataclass(kw_only=True)
@@ -52,13 +56,22 @@ class Prompts(VerifiedTask):
         return self.verifier is not functions.regex
 
     def remarks(self) -> list[str]:
-        """Say by what boxed answers are compared, where that is not math-verify."""
+        """Say by what boxed answers are compared, and whether one prompt makes all slow."""
+        remarks = []
         if self.verifier is functions.boxed and math_verify() is None:
-            return [
+            remarks.append(
                 "env.verifier=boxed compares numbers and texts: with math-verify it knows that "
                 "\\frac12 is 0.5 (pip install 'rlrun[math]')"
-            ]
-        return []
+            )
+        lengths = {text: len(tokens) for text, tokens in self._encoded.items()}
+        longest, usual = max(lengths, key=lengths.__getitem__), statistics.median(lengths.values())
+        if lengths[longest] > UNUSUAL * usual:
+            remarks.append(
+                f"{self._file_of(longest)}: line {self._parts[0][longest].line} has a prompt of "
+                f"{lengths[longest]:,} tokens, where half of all have {usual:,.0f} at most: all "
+                "are filled up to the longest, which takes time and memory"
+            )
+        return remarks
 
     # ------------------------------------------------------------------ prompts
 
@@ -111,6 +124,11 @@ class Prompts(VerifiedTask):
         """Draw a prompt, each alike (see :class:`~rlrun.envs.tokens.task.TokenTask`)."""
         texts = self._parts[2] if held_out else self._parts[1]
         return texts[generator.integers(len(texts))]
+
+    def is_held_out(self, prompt: str) -> bool:
+        """Say whether a prompt is one that training never sees."""
+        _, training, apart = self._parts
+        return prompt in apart and prompt not in training
 
     def answer(self, prompt: str) -> str:
         """Return the answer in the file."""

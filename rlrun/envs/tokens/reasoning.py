@@ -74,17 +74,19 @@ class ReasoningGym(VerifiedTask):
 
     def answer(self, prompt: str) -> str:
         """Return the answer of an entry."""
-        return str(self.entries[prompt]["answer"])
+        answer = self.entries[prompt]["answer"]
+        if answer is None:
+            raise UserError(f"env.dataset={self.dataset}: there is no answer to {prompt!r}")
+        return str(answer)
 
     def prompt(self, generator: np.random.Generator, *, held_out: bool = False) -> str:
         """Draw a prompt that is not too long (see :class:`~rlrun.envs.tokens.task.TokenTask`)."""
         for _ in range(MOST_DRAWS):
             entry = self._dataset[int(generator.integers(len(self._dataset)))]
             text = entry["question"]
-            apart = share_of(text) < self.held_out
-            if self.held_out > 0 and apart is not held_out:
+            if self.held_out > 0 and self.is_held_out(text) is not held_out:
                 continue
-            if len(self.encode_prompt(text)) > self.max_prompt_tokens:
+            if not self._fits(entry):
                 continue
             self.entries[text] = entry
             if len(self.entries) > KNOWN:
@@ -92,8 +94,21 @@ class ReasoningGym(VerifiedTask):
             return text
         raise UserError(
             f"env.dataset={self.dataset} has too few prompts of at most "
-            f"env.max_prompt_tokens={self.max_prompt_tokens} with env.held_out={self.held_out}"
+            f"env.max_prompt_tokens={self.max_prompt_tokens}, and answers of at most "
+            f"env.max_response_tokens={self.max_response_tokens}, with env.held_out={self.held_out}"
         )
+
+    def is_held_out(self, prompt: str) -> bool:
+        """Say whether a prompt is one that training never sees."""
+        return share_of(prompt) < self.held_out
+
+    def _fits(self, entry: dict[str, Any]) -> bool:
+        """Say whether neither question nor answer, where there is one, has too many tokens."""
+        if len(self.encode_prompt(entry["question"])) > self.max_prompt_tokens:
+            return False
+        answer = entry["answer"]
+        written = 0 if answer is None else len(self.vocabulary.encode(str(answer))) + 1
+        return written <= self.max_response_tokens
 
     def characters(self) -> str:
         """Refuse: they are not known before they are drawn."""

@@ -134,6 +134,10 @@ class TokenTask(ABC):
         """
 
     @abstractmethod
+    def is_held_out(self, prompt: str) -> bool:
+        """Say whether a prompt is one that training never sees."""
+
+    @abstractmethod
     def open_judge(self) -> Judge:
         """Return who says what responses are worth."""
 

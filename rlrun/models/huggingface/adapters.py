@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from rlrun.config.types import Count
-from rlrun.errors import UserError
+from rlrun.errors import UserError, did_you_mean
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -91,6 +91,12 @@ def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
         raise UserError("model.lora needs peft: pip install 'rlrun[transformers]'")
     from peft import LoraConfig, inject_adapter_in_model
 
+    layers = [name for name, _ in model.named_modules()]
+    for target in settings.targets or ():
+        # As peft reads a name: of a module, or the end of one.
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            hint = did_you_mean(target, {name.rpartition(".")[2] for name in layers})
+            raise UserError(f"model.lora.targets: this model has no layer {target!r}{hint}")
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

@@ -1,12 +1,14 @@
 """The right answers of a task, as somebody who writes them: what is learned from by imitation."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from rlrun.collectors.writing import Writer
 from rlrun.envs.tokens.task import TokenTask
+from rlrun.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,20 @@ class AnswerKey:
         self._task = task
 
     def start(self, prompts: Tensor, blank: Tensor, rows: int) -> tuple[CertainToken, Pages]:
-        """Read prompts [P, N]; return the first tokens of the answers, and these."""
+        """Read prompts [P, N]; return the first tokens of the answers, and these.
+
+        Raises:
+            UserError: an answer is longer than a response may be.
+        """
         tokens = prompts.new_full((rows, prompts.shape[1]), self._task.language.end)
         pairs = zip(prompts.T.tolist(), blank.tolist(), strict=True)
         for n, (prompt, above) in enumerate(pairs):
             answer = self._task.encoded_answer(prompt[above:])
+            if len(answer) > rows:
+                raise UserError(
+                    f"the answer to {self._task.vocabulary.decode(prompt[above:])!r} has "
+                    f"{len(answer)} tokens, and a response at most {rows}"
+                )
             tokens[: len(answer), n] = torch.tensor(answer)
         pages = Pages(tokens)
         return self._next(pages), pages
@@ -75,6 +86,8 @@ class Author:
         device: where the policy is.
         version: of its weights, which do not change.
     """
+
+    in_training: ClassVar[bool] = False
 
     policy: Writer
     generator: torch.Generator

@@ -28,7 +28,7 @@ WATCHED = (ENTROPY, LENGTH, REWARD, OUTCOME, TIED)
 
 
 class Alarms:
-    """Warns of each of four failures once, with the numbers."""
+    """Warns of each of five failures once, with the numbers."""
 
     def __init__(self) -> None:
         """Begin with no rows."""
@@ -37,11 +37,12 @@ class Alarms:
         self._best: dict[str, float] = {}
         self._said: list[str] = []
 
-    def look(self, row: Mapping[str, float]) -> None:
+    def look(self, row: Mapping[str, float], *, updates: int) -> None:
         """Look at a row of metrics, and warn if there is a reason.
 
         Args:
             row: what iterations have said; one without an outcome is passed over.
+            updates: of the run so far.
         """
         if OUTCOME not in row:
             return
@@ -54,6 +55,7 @@ class Alarms:
         for name, reason in (
             ("entropy", self._entropy_collapsed(now)),
             ("length", self._length_drifted(now)),
+            ("updates", self._no_step_was_taken(now, updates)),
             ("spread", self._nothing_differs(now)),
             ("reward", self._reward_left_the_outcome(now)),
         ):
@@ -92,8 +94,23 @@ class Alarms:
             f"{now[OUTCOME]:.0%} of the answers are right, at first {self._first[OUTCOME]:.0%}"
         )
 
+    def _no_step_was_taken(self, now: dict[str, float], updates: int) -> str | None:
+        """Of nothing that was written there is anything to learn."""
+        if updates:
+            return None
+        return (
+            f"no update in {ROWS} rows, with {now[OUTCOME]:.0%} of the answers right: none is "
+            "right, or none is better than another (an easier task, a finer env.reward, algo=sft "
+            "first)"
+        )
+
     def _nothing_differs(self, now: dict[str, float]) -> str | None:
-        """The members of each group are paid alike, so that nothing is learned."""
+        """All answers, or the members of each group, are paid alike, so that nothing is learned."""
+        if TIED not in now and now.get(REWARD) == 0:
+            return (
+                f"nothing is paid: {REWARD} is 0 in {ROWS} rows (an easier task, a finer "
+                "env.reward, algo=sft first)"
+            )
         if now.get(TIED, 0.0) < 1.0 or now[OUTCOME] >= NEARLY_ALL_RIGHT:
             return None
         return (

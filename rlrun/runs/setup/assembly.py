@@ -86,6 +86,8 @@ class Assembly:
         experiment, algorithm = self.experiment, self.algorithm
         self.problem = measure(experiment, self.env)
         read = load_policy if checkpoint is None else unread_policy
+        if checkpoint is not None:
+            self._require_same_tokens(checkpoint)
         context = make_context(
             experiment,
             self.problem,
@@ -119,6 +121,24 @@ class Assembly:
         self.parts.add("streams", self.streams)
         for name, part in {**algorithm.learners, **algorithm.parts}.items():
             self.parts.add(f"algorithm.{name}", part)
+
+    @property
+    def tokens(self) -> str | None:
+        """A digest of what the tokens of a task of language stand for; None: there are none."""
+        return None if self.problem.language is None else self.problem.language.digest
+
+    def _require_same_tokens(self, checkpoint: Checkpoint) -> None:
+        """Refuse a task whose tokens have changed since: weights are of numbers of tokens.
+
+        Raises:
+            UserError: they have.
+        """
+        saved = checkpoint.info.get("tokens")  # of commits before 2026-11-23 there is none
+        if saved not in (None, self.tokens):
+            raise UserError(
+                f"{checkpoint.path}: {self.problem.env_id} has other tokens than when this was "
+                "saved: its prompts (env.path) or its tokeniser have changed"
+            )
 
     def open_collector(self) -> Collector:
         """Open what an on-policy loop gets its data from, or go on with it."""

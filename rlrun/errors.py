@@ -154,6 +154,17 @@ def near_path(path: Path) -> str:
     return f"; did you mean '{path.parent / name}'?" if name else ""
 
 
+def near_file(path: Path) -> str:
+    """Ends a message about what is no file: the one beside it with a similar name.
+
+    Ends of names (".jsonl") are not looked at, which make all of them similar.
+    """
+    entries = path.parent.iterdir() if path.parent.is_dir() else []
+    names = {entry.stem: entry.name for entry in entries if entry.is_file()}
+    stem = nearest(path.stem, names)
+    return f"; did you mean '{path.parent / names[stem]}'?" if stem else ""
+
+
 def warn(message: str) -> None:
     """Says on stderr what went wrong beside the run, which goes on."""
     say(f"warning: {message}", sys.stderr)

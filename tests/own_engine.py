@@ -15,6 +15,11 @@ def silent():
     return write_silently
 
 
+def broken():
+    """Open nothing."""
+    return 7
+
+
 def write_warm(policy, prompts, language, *, sampling, generator, device):
     other = replace(sampling, temperature=1.5 * sampling.temperature)
     return write(policy, prompts, language, sampling=other, generator=generator, device=device)

@@ -153,9 +153,14 @@ def groups(rollout: Rollout) -> Tensor:
         ValueError: the rollout is not made of groups of two or more.
     """
     if rollout.group is None:
-        choice = "collector.group_size=1" if rollout.whole_episodes else "collector=segments"
+        if rollout.whole_episodes:
+            raise ValueError(
+                "this estimator compares episodes from one start: collector.group_size=8, say; got "
+                "collector.group_size=1"
+            )
         raise ValueError(
-            f"this estimator compares episodes from one start: collector=groups; got {choice}"
+            "this estimator compares episodes from one start: collector=groups; got "
+            "collector=segments"
         )
     return rollout.group[0]
 

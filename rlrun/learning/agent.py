@@ -72,8 +72,9 @@ class Agent:
         problem, shape, streams = context.problem, context.shape, context.streams
         if critics and shape.may_be_empty:
             raise UserError(
-                "collector=dynamic_sampling sometimes returns no episode, which an algorithm with "
-                "critics cannot go on from: collector=groups"
+                "dynamic sampling sometimes returns no episode, which an algorithm with critics "
+                "cannot go on from: collector=groups, or collector.refill=null where responses are "
+                "written"
             )
         if shape.recorded and not recorded:
             raise UserError(

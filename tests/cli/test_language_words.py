@@ -43,7 +43,10 @@ def refused(*words: str) -> str:
         ("algo=grpo env=add model.init=/nowhere", "model.init=/nowhere: no such directory"),
         ("algo=grpo env=add algo.normalization.observation=true", "must be false: a token is no"),
         ("algo=reinforce env=add advantage=baseline_optimal", "takes each state by itself"),
-        ("algo=actor_critic_q env=add", "has no Q(s, a): this algorithm cannot take tokens"),
+        (
+            "algo=actor_critic_q env=add",
+            "has no Q(s, a): this algorithm, or its advantage estimator, cannot",
+        ),
         ("algo=grpo env=brackets env.held_out=0.2", "too few prompts to hold some out"),
     ],
 )
@@ -66,7 +69,9 @@ def test_methods_on_tables_take_no_tokens(algo):
 
 @pytest.mark.parametrize("algo", ["dqn", "sac"])
 def test_methods_with_a_replay_buffer_take_no_tokens(algo):
-    with pytest.raises(UserError, match="this algorithm cannot take tokens"):
+    with pytest.raises(
+        UserError, match="this algorithm, or its advantage estimator, cannot take tokens"
+    ):
         api.train(experiment([f"algo={algo}", "env=mod_add", "total_steps=64"]))
 
 

@@ -120,6 +120,10 @@ def test_a_run_with_an_engine_of_the_users_own(words, tmp_path):
         (["collector.engine=vlm"], "collector.engine: no 'vlm' in rlrun.collectors.engines"),
         (["collector.engine=own_engine.warm"], r"allow it with plugins=\[own_engine\]"),
         (["collector.engine=own_engine.silent", PLUGIN], "log-probabilities are not finite"),
+        (
+            ["collector.engine=own_engine.broken", PLUGIN],
+            r"broken\(\) is to return what writes .*int",
+        ),
         (["collector.engine=own_engine.write_warm", PLUGIN], "a function without arguments"),
     ],
 )

@@ -103,6 +103,7 @@ BAD = {
     '{"prompt": "1", "anwser": "2"}': "line 2 has no answer; did you mean 'answer' by 'anwser'?",
     '{"prompt": "1", "answer": ': "line 2 is no JSON in UTF-8: Expecting value",
     "[1, 2]": "line 2 is no object with prompt and answer",
+    '{"prompt": "\\ud83dx", "answer": "1"}': "line 2: prompt is no text: surrogates not allowed",
     '{"prompt": "", "answer": "2"}': 'line 2: prompt must be a text that is not empty, got ""',
     '{"prompt": "1", "answer": null}': "line 2: answer must be a text that is not empty, got null",
     '{"prompt": "1", "answer": true}': "line 2: answer must be a text that is not empty, got true",
@@ -118,6 +119,13 @@ def test_a_bad_line_is_named(make, line):
     assert "\n" not in str(caught.value)
 
 
+def test_a_prompt_that_makes_all_slow_is_named(make):
+    assert make().remarks() == []
+    long = {"prompt": "1+" * 100 + "1=", "answer": "101"}
+    (remark,) = make([*SUMS, long]).remarks()
+    assert "data.jsonl: line 101 has a prompt of 202 tokens, where half of all have 4" in remark
+
+
 def test_what_cannot_be_used_is_one_line(make, tmp_path):
     def refused(*arguments, **changes):
         with pytest.raises(UserError) as caught:
@@ -130,6 +138,8 @@ def test_what_cannot_be_used_is_one_line(make, tmp_path):
     assert f"no such file; did you mean '{tmp_path}/data.jsonl'?" in refused(
         path=f"{tmp_path}/dat.jsonl"
     )
+    assert refused(path=f"{tmp_path}/missing.jsonl").endswith("no such file")
+    assert refused(path=str(tmp_path)).endswith("is a directory")
     assert "line 1: the prompt has 4 tokens, more than env.max_prompt_tokens=3" in refused(
         max_prompt_tokens=3
     )

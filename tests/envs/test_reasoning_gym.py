@@ -55,6 +55,14 @@ def test_longer_prompts_are_not_drawn():
         TokenEnv(task_of(max_prompt_tokens=9), num_envs=1).prompts([0])
 
 
+def test_what_has_an_answer_that_is_too_long_is_not_drawn():
+    task = task_of(max_response_tokens=4)
+    env = TokenEnv(task, num_envs=30)
+    assert all(len(task.answer(text)) < 4 for text in env.prompts(range(30)).texts)
+    with pytest.raises(UserError, match=r"and answers of at most env.max_response_tokens=1,"):
+        TokenEnv(task_of(max_response_tokens=1), num_envs=1).prompts([0])
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -144,7 +144,7 @@ def test_it_is_a_gymnasium_environment(name):
         (
             "brackets",
             {"reward": "fraction"},
-            "env.reward must not be fraction, which compares with one answer",
+            "env.reward must not be fraction, which compares letter by letter",
         ),
         ("copy", {"shortest": 9}, "env.shortest must be at most longest=6, got 9"),
         ("copy", {"reward": "exakt"}, "env.reward: expected one of exact, .*did you mean 'exact'"),

@@ -176,6 +176,19 @@ def test_adapters_change_nothing_at_first_and_are_all_that_is_trained(kind, mode
     assert not list(reference.parameters())
 
 
+def test_a_layer_that_a_model_has_not_is_no_target(models, sums):
+    some = LoRA(rank=2, alpha=4, targets=["q_proj", "0.mlp.down_proj"])
+    policy, _, _ = policy_of(sums, models["llama"], some)
+    assert {
+        name.split(".lora_")[0].rpartition(".")[2] for name, _ in policy.named_parameters()
+    } == {
+        "q_proj",
+        "down_proj",
+    }
+    with pytest.raises(UserError, match=r"no layer 'v_prj'; did you mean 'v_proj'\?"):
+        policy_of(sums, models["llama"], LoRA(rank=2, alpha=4, targets=["q_proj", "v_prj"]))
+
+
 def test_micro_batches_change_no_gradient(models, sums):
     gradients = []
     for micro_batch in (None, 2):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlrun.errors import UserError, nearest
+from rlrun.errors import UserError, near_file, nearest
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def read_lines(path: str, setting: str, keys: str) -> Iterator[Line]:
     """
     place, file = f"{setting}={path}", Path(path)
     if not file.is_file():
-        raise UserError(f"{place}: {'is a directory' if file.is_dir() else missing(file)}")
+        what = "is a directory" if file.is_dir() else f"no such file{near_file(file)}"
+        raise UserError(f"{place}: {what}")
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
@@ -72,14 +73,6 @@ def read_lines(path: str, setting: str, keys: str) -> Iterator[Line]:
                     yield Line(number, where, read_object(line, where, keys))
     except OSError as error:
         raise UserError(f"{place} cannot be read: {error.strerror}") from error
-
-
-def missing(file: Path) -> str:
-    """Say that there is no such file, and which one may have been meant."""
-    entries = [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
-    match = nearest(file.name, entries)
-    hint = f"; did you mean '{file.parent / match}'?" if match else ""
-    return f"no such file{hint}"
 
 
 def read_object(line: bytes, place: str, keys: str) -> dict[str, Any]:

@@ -95,15 +95,15 @@ class TokenTask(ABC):
     samples: Count
 
     action_units: ClassVar[ActionUnits] = "raw"
-    # Rewards that make no sense, as there are several right answers.
+    # Rewards that make no sense, as there are several right answers, or ways to write one.
     without: ClassVar[tuple[Reward, ...]] = ()
 
     def __post_init__(self):
         """Refuse a reward that the task has not."""
         if self.reward in self.without:
             raise ValueError(
-                f"reward must not be {self.reward}, which compares with one answer: this task has "
-                "several right ones"
+                f"reward must not be {self.reward}, which compares letter by letter with one answer, "
+                "and there are several right ones, or several ways to write one"
             )
 
     @property

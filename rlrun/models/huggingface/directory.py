@@ -11,6 +11,9 @@ from rlrun.errors import UserError, near_path
 
 CONFIG, WEIGHTS = "config.json", ("model.safetensors", "model.safetensors.index.json")
 
+# In what transformers says of a model that is a program.
+REMOTE_CODE = "trust_remote_code"
+
 # Of peft's: it names the model that it belongs to, wherever that is.
 ADAPTER = "adapter_config.json"
 
@@ -68,6 +71,8 @@ def read_model(path: Path, place: str) -> Any:
             )
     except Exception as error:  # of many kinds, by the model's
         reason = " ".join(str(error).split())[:300]
+        if REMOTE_CODE in reason:
+            reason = "it comes with code of its own, which is never run"
         raise UserError(f"{place} cannot be read: {reason}") from error
     model, said = read
     if lost := sorted(said["missing_keys"]):

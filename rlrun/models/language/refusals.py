@@ -61,4 +61,7 @@ def language_of(model: LanguageModel, problem: Problem) -> Language:
 
 
 def _has_no(model: LanguageModel, what: str) -> UserError:
-    return UserError(f"model={model.choice} has no {what}: this algorithm cannot take tokens")
+    return UserError(
+        f"model={model.choice} has no {what}: this algorithm, or its advantage estimator, cannot "
+        "take tokens"
+    )

@@ -216,7 +216,7 @@ def too_large_steps(experiment: Experiment) -> list[str]:
     rate, usual = settings["learning_rate"], 1e-5 if model.lora is None else 1e-4
     if rate <= MOST_USUAL_STEPS * usual:
         return []
-    what = "a pretrained model" if model.lora is None else "adapters"
+    what = "pretrained models" if model.lora is None else "adapters"
     return [
         f"algo.optimizer.learning_rate={rate:g} is for networks from scratch, and forgets what "
         f"model.path has learned: {what} usually take steps of {usual:g}, or a tenth of that"

@@ -44,9 +44,7 @@ def test_where_there_are_no_groups_the_collector_is_named():
     with pytest.raises(ValueError, match=r"collector=groups; got collector=segments$"):
         groups(rollout)
     alone = bare_rollout(torch.zeros(3, 4), whole_episodes=True)
-    with pytest.raises(
-        ValueError, match=r"collector\.group_size=8, say; got collector\.group_size=1$"
-    ):
+    with pytest.raises(ValueError, match=r"group_size=8, say; got collector\.group_size=1$"):
         groups(alone)
 
 

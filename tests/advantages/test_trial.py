@@ -144,8 +144,8 @@ def out_of_range(rollout, *, gamma):
         (
             compares,
             {"group_size": 1},
-            "advantage: this estimator compares episodes from one start: collector=groups; "
-            "got collector.group_size=1",
+            "advantage: this estimator compares episodes from one start: "
+            "collector.group_size=8, say; got collector.group_size=1",
         ),
         (
             waits,

@@ -37,7 +37,7 @@ def test_segments_are_refused(algo):
 @every_algorithm
 def test_episodes_that_are_alone_are_refused(algo):
     message = (
-        r"^advantage: .* from one start: collector\.group_size=8, say; got collector\.group_size=1$"
+        r"^advantage: .* one start: collector\.group_size=8, say; got collector\.group_size=1$"
     )
     with pytest.raises(UserError, match=message):
         set_up(control(Corridor, 4), algo, group_size=1)

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import time
+from functools import partial
 
 import numpy as np
 import own_verifiers
@@ -20,6 +21,7 @@ from rlrun.envs.tokens.verifiers.judge import VerifierJudge
 from rlrun.envs.tokens.verifiers.reading import boxed_answer, last_number
 from rlrun.errors import UserError
 from rlrun.runs import api
+from rlrun.runs.reports.film import Film
 
 VALUES = {
     "_target_": "rlrun.envs.tokens.prompts.Prompts",
@@ -298,3 +300,23 @@ def test_both_forms_of_the_task_draw_the_same_prompts(make):
         assert task.vocabulary.decode(shown.tolist()) == texts[seed]
     assert np.isin(texts, [example["prompt"] for example in SUMS]).all()
     env.close()
+
+
+def test_a_run_whose_tokens_have_changed_is_named(tmp_path):
+    data = write_examples(tmp_path / "sums.jsonl")
+    run = tmp_path / "run"
+    words = [*PLAIN, "algo=sft", "env=prompts", f"env.path={data}", "algo.num_envs=16"]
+    words += ["model.width=8", "model.heads=2", "total_steps=100", f"run_dir={run}"]
+    api.train(experiment(words))
+    as_it_was = data.read_text()
+    data.write_text(as_it_was.replace("0", "A"))  # as many characters, in another order
+    for look in (
+        partial(api.resume, run, total_steps=200),
+        partial(api.evaluate_run, run, episodes=2, seed=0, checkpoint="last"),
+    ):
+        with pytest.raises(UserError, match="sums has other tokens than when this was saved"):
+            look()
+    data.write_text(as_it_was)
+    api.resume(run, total_steps=200)
+    with pytest.raises(UserError, match="no video: a response is text, which --samples shows"):
+        api.evaluate_run(run, episodes=2, seed=0, checkpoint="last", film=Film(tmp_path / "a.mp4"))

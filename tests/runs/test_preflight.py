@@ -47,7 +47,7 @@ def test_the_settings_of_the_collector_count():
     preflight = Preflight()
     words = small("cartpole", algo="grpo")
     preflight.check(experiment(words))
-    with pytest.raises(UserError, match=r"from one start: collector=groups"):
+    with pytest.raises(UserError, match=r"from one start: collector.group_size=8"):
         preflight.check(experiment([*words, "collector.group_size=1"]))
 
 

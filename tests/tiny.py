@@ -187,10 +187,15 @@ def bare_rollout(reward: Tensor, **columns: Any) -> Rollout:
 def yaml_of(group: str, name: str) -> dict[str, Any]:
     """What one of the YAML files says, with the files that it is based on."""
     values = OmegaConf.to_container(OmegaConf.load(conf_directory() / group / f"{name}.yaml"))
-    base = [entry for entry in values.get("defaults", []) if isinstance(entry, str)]
-    for other in base:
-        if other != "_self_":
-            values = {**yaml_of(group, other), **values}
+    for entry in values.get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            values = {**yaml_of(group, entry), **values}
+        elif isinstance(entry, dict):
+            ((place, choice),) = entry.items()
+            other, _, key = place.removeprefix("/").partition("@")
+            if key.isidentifier() and not key.startswith("_"):  # a part of this one
+                values[key] = yaml_of(other, choice)
+                values[key].pop("defaults", None)
     return values
 
 

@@ -9,13 +9,14 @@ ROOT = Path(__file__).parents[2]
 
 # What is not as it should be (`simplicity.LIMITS`) gets no worse.
 REACHED = {
-    "ppo: functions": 57,
-    "ppo: files": 21,
+    # With the penalty for leaving a reference, which a run without one passes through.
+    "ppo: functions": 59,
+    "ppo: files": 22,
     "grpo: functions": 58,
     "grpo: files": 23,
     "algos/: share of mathematics": 0.35,
     # Sequences beside rows and a second kind of learner came with tokens, and CISPO with 42 lines.
-    "algos/: code lines of the policy gradient": 897,
+    "algos/: code lines of the policy gradient": 899,
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from running import PLAIN, experiment
 
+from rlrun.errors import UserError
 from rlrun.runs import api
 from rlrun.runs.setup.assembly import Assembly
 
@@ -37,6 +38,9 @@ def log_probs(algorithm, rollout) -> tuple[torch.Tensor, torch.Tensor]:
         return tuple(each(rollout.obs).logits.log_softmax(-1) for each in (policy, reference))
 
 
+# Those that have the penalty in the reward alone.
+WITH_CRITICS = ["ppo", "reinforce"]
+
 ESTIMATES = {
     "k1": lambda x: x,
     "k2": lambda x: x**2 / 2,
@@ -44,7 +48,7 @@ ESTIMATES = {
 }
 
 
-@pytest.mark.parametrize("algo", ["grpo", "rloo", "gspo", "cispo"])
+@pytest.mark.parametrize("algo", ["grpo", "rloo", "gspo", "cispo", *WITH_CRITICS])
 @pytest.mark.parametrize("estimator", ESTIMATES)
 def test_in_the_reward_it_is_taken_from_each_token_that_was_written(estimator, algo, run):
     words = (f"algo.kl.estimator={estimator}", "algo.kl.place=reward")
@@ -55,7 +59,8 @@ def test_in_the_reward_it_is_taken_from_each_token_that_was_written(estimator, a
         for each in log_probs(algorithm, rollout)
     )
     expected = rollout.reward - BETA * ESTIMATES[estimator](policy - reference) * rollout.mask
-    got = algorithm.body.penalty(rollout).rollout.reward
+    penalty = algorithm.penalty if algo in WITH_CRITICS else algorithm.body.penalty
+    got = penalty(rollout).rollout.reward
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
     assert (got - rollout.reward).abs().max() > 0.1
     assert not rollout.mask.all()
@@ -73,9 +78,10 @@ def test_what_is_logged_is_the_exact_one_of_the_tokens_that_were_written(run):
 
 
 @pytest.mark.parametrize(("target", "grows"), [(1e-3, True), (1e3, False)])
-def test_an_adapted_coefficient_follows_the_kl(target, grows, run):
+@pytest.mark.parametrize("algo", ["grpo", *WITH_CRITICS])
+def test_an_adapted_coefficient_follows_the_kl(algo, target, grows, run):
     words = (f"algo.kl.target={target}", "algo.kl.horizon=16")
-    algorithm, collector = opened(run, *words)
+    algorithm, collector = opened(run, *words, algo=algo)
     seen = []
     for _ in range(3):
         transitions = collector.collect(algorithm.agent.actor)
@@ -85,9 +91,10 @@ def test_an_adapted_coefficient_follows_the_kl(target, grows, run):
     assert seen == pytest.approx([BETA, BETA * factor, BETA * factor**2])
 
 
-def test_a_penalty_brings_the_policy_to_the_reference(run):
+@pytest.mark.parametrize("algo", ["grpo", *WITH_CRITICS])
+def test_a_penalty_brings_the_policy_to_the_reference(algo, run):
     words = ("algo.kl.coefficient=10.0", "algo.optimizer.learning_rate=1e-2")
-    algorithm, collector = opened(run, *words)
+    algorithm, collector = opened(run, *words, algo=algo)
     seen = []
     for _ in range(15):
         transitions = collector.collect(algorithm.agent.actor)
@@ -95,9 +102,10 @@ def test_a_penalty_brings_the_policy_to_the_reference(run):
     assert seen[-1] < 0.5 * seen[0]
 
 
-def test_the_reference_is_refreshed(run):
+@pytest.mark.parametrize("algo", ["grpo", *WITH_CRITICS])
+def test_the_reference_is_refreshed(algo, run):
     words = ("algo.kl.refresh_every=2", "algo.optimizer.learning_rate=1e-2")
-    algorithm, collector = opened(run, *words)
+    algorithm, collector = opened(run, *words, algo=algo)
     seen = []
     for _ in range(4):
         transitions = collector.collect(algorithm.agent.actor)
@@ -105,3 +113,9 @@ def test_the_reference_is_refreshed(run):
     assert min(seen[:2]) > 0.01
     assert seen[2] == pytest.approx(0.0, abs=1e-6)
     assert seen[3] > 1e-6
+
+
+@pytest.mark.parametrize("algo", WITH_CRITICS)
+def test_a_loss_without_a_penalty_says_so(algo):
+    with pytest.raises(UserError, match=r"algo: kl\.place must be reward: this algorithm's loss"):
+        experiment([f"algo={algo}", "env=add", "algo.kl.place=loss"])

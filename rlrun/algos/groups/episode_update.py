@@ -15,12 +15,7 @@ from rlrun.learning.agent import Agent
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.losses.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.losses.reference_penalty import (
-    NO_PENALTY,
-    ReferenceKL,
-    ReferencePenalty,
-    warn_of_the_penalty,
-)
+from rlrun.learning.losses.reference_penalty import NO_PENALTY, ReferenceKL, penalty_of
 from rlrun.learning.metrics import policy_metrics, spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 
@@ -143,17 +138,7 @@ class EpisodeUpdate:
         self._shape = shape
         self._shuffle = context.streams.minibatch
         self.agent = Agent(context, algorithm, critics=False)
-        self.penalty = ReferencePenalty(
-            kl,
-            self.agent.networks.policy,
-            self.agent.observation_normalizer,
-            context.load_policy,
-            self.agent.device,
-        )
-        if not context.resumed:
-            self.penalty.require_refreshable()
-            made_up = self.agent.made_up_rollout()
-            warn_of_the_penalty(kl, self.agent.estimate, made_up, shape.group_size)
+        self.penalty = penalty_of(kl, self.agent, context)
         self.policy = learner_of(shape)(
             self.agent.networks.policy, algorithm.policy_loss, algorithm.optimizer
         )

@@ -22,6 +22,7 @@ from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveO
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
+from rlrun.learning.losses.reference_penalty import NO_PENALTY, ReferenceKL, penalty_of
 from rlrun.learning.losses.surrogates import clipped_surrogate, standardize
 from rlrun.learning.metrics import explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam
@@ -39,6 +40,7 @@ class PPO:
     epochs: Count
     minibatch_size: Count
     optimizer: Adam
+    kl: ReferenceKL = NO_PENALTY  # of runs from before there was one
     clip: PositiveOrInfinite
     entropy_coefficient: NonNegative
     value_clip: Positive | None
@@ -47,18 +49,24 @@ class PPO:
     recompute_advantage: bool
     normalization: Normalization
 
+    def __post_init__(self) -> None:
+        """Refuse a penalty in the loss."""
+        self.kl.require_in_reward()
+
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
         epochs = Epochs(
             self.epochs, self.minibatch_size, self.recompute_advantage, self.normalize_advantage
         )
         self.body = ActorCriticUpdate(context, self, epochs, value_clip=self.value_clip)
-        self.agent, self.learners, self.parts = self.body.agent, self.body.learners, self.body.parts
+        self.agent, self.learners = self.body.agent, self.body.learners
+        self.penalty = penalty_of(self.kl, self.agent, context)
+        self.parts = {**self.body.parts, **self.penalty.parts}
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Improve policy and critic on one rollout, for several epochs of minibatches."""
-        rollout = self.agent.rollout(transitions)
+        rollout, _, _, penalty = self.penalty(self.agent.rollout(transitions))
         estimate = self.agent.estimate(rollout)
         history = []
         for epoch in self.body.epochs(rollout, estimate):
@@ -66,9 +74,11 @@ class PPO:
             # The policy has gone far enough from the one that collected the data.
             if self.stop_kl is not None and history[-1]["policy/kl"].mean() > 1.5 * self.stop_kl:
                 break
+        self.penalty.grow_older()
         return {
             **summarize(history),
             **explained_variance(rollout, estimate[1]),
+            **penalty,
             "schedule/learning_rate": self.body.policy.rate(progress),
         }
 

@@ -37,6 +37,7 @@ from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunc
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.losses.aggregation import Aggregation, step_weights
 from rlrun.learning.losses.kl import approximate_kl
+from rlrun.learning.losses.reference_penalty import NO_PENALTY, ReferenceKL, penalty_of
 from rlrun.learning.losses.surrogates import standardize
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam
@@ -62,10 +63,15 @@ class REINFORCE:
     discount_states: bool
     aggregation: Aggregation
     optimizer: Adam
+    kl: ReferenceKL = NO_PENALTY  # of runs from before there was one
     critic: CriticFit
     normalize_advantage: bool
     entropy_coefficient: NonNegative
     normalization: Normalization
+
+    def __post_init__(self) -> None:
+        """Refuse a penalty in the loss."""
+        self.kl.require_in_reward()
 
     def setup(self, context: Context) -> None:
         """Build the networks and what fits them (see ``algos/contract.py``)."""
@@ -77,13 +83,14 @@ class REINFORCE:
         self.policy_learner = learner(networks.policy, self.policy_loss, self.optimizer)
         self.critics = Critics(networks, optimizer=self.critic.optimizer, learner=learner)
         self.learners = {"policy": self.policy_learner, "critics": self.critics}
-        self.parts = self.agent.parts
+        self.penalty = penalty_of(self.kl, self.agent, context)
+        self.parts = {**self.agent.parts, **self.penalty.parts}
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
         """Take one step of the policy, and fit the critics if there are any."""
         learning_rate = self.policy_learner.rate(progress)
-        rollout = self.agent.rollout(transitions)
+        rollout, _, _, penalty = self.penalty(self.agent.rollout(transitions))
         advantage, target = self.agent.estimate(rollout)
         advantage = torch.where(rollout.mask, advantage, 0.0)
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
@@ -95,7 +102,9 @@ class REINFORCE:
         critic_metrics = self.critics.fit_epochs(
             rollout, target, settings=self.critic, progress=progress, generator=self.shuffle
         )
+        self.penalty.grow_older()
         return {
+            **penalty,
             **critic_metrics,
             **summarize([metrics]),
             **explained_variance(rollout, target),

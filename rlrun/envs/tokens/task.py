@@ -102,8 +102,8 @@ class TokenTask(ABC):
         """Refuse a reward that the task has not."""
         if self.reward in self.without:
             raise ValueError(
-                f"reward must not be {self.reward}, which compares letter by letter with one answer,"
-                " and there are several right ones, or several ways to write one"
+                f"reward must not be {self.reward}, which compares with one answer: "
+                "several are right here, or are written in several ways"
             )
 
     @property

@@ -32,7 +32,8 @@ from rlrun.config.types import Count, NonNegative, Positive
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.rollout import Rollout
 from rlrun.errors import UserError, warn
-from rlrun.learning.contract import Stateful
+from rlrun.learning.agent import Agent
+from rlrun.learning.contract import Context, Stateful
 from rlrun.learning.losses.kl import (
     FixedKLController,
     KLController,
@@ -90,6 +91,15 @@ class ReferenceKL:
                     "k1 is 0"
                 )
 
+    def require_in_reward(self) -> None:
+        """Check, for a loss that has no such penalty, that it belongs into the reward.
+
+        Raises:
+            ValueError: it belongs into the loss.
+        """
+        if self.place != "reward":
+            raise ValueError("kl.place must be reward: this algorithm's loss has no such penalty")
+
     def in_reward(self, log_ratio: Tensor) -> Tensor:
         """Return the penalty of the reward per unit of β, [...], from log π − log π_ref."""
         return self._estimate(log_ratio, "reward")
@@ -116,8 +126,8 @@ class ReferenceKL:
 # For an algorithm that has no such penalty.
 NO_PENALTY = ReferenceKL(
     reference=None,
-    estimator="k3",
-    place="loss",
+    estimator="k1",
+    place="reward",
     coefficient=0.0,
     target=None,
     horizon=1,
@@ -228,7 +238,7 @@ class ReferencePenalty:
         """Compare the policy that collected a rollout with the reference; adapt β for the next.
 
         Args:
-            rollout: whole episodes of the current policy, [T, N].
+            rollout: of the current policy, [T, N].
         """
         coefficient = self._controller.value
         if self._reference is None:
@@ -241,6 +251,31 @@ class ReferencePenalty:
         self._controller.update(kl, samples=int(rollout.mask.any(0).sum()))
         metrics = {"policy/reference_kl": kl, "schedule/kl_coefficient": coefficient}
         return Penalised(replace(rollout, reward=reward), reference_logp, coefficient, metrics)
+
+
+def penalty_of(settings: ReferenceKL, agent: Agent, context: Context) -> ReferencePenalty:
+    """Return the penalty of an algorithm, and say what it will not do.
+
+    Args:
+        settings: of the penalty.
+        agent: whose policy is to stay near the reference.
+        context: the other parts of the run.
+
+    Raises:
+        UserError: there is no such reference, or the policy cannot take its place if it is to.
+    """
+    penalty = ReferencePenalty(
+        settings,
+        agent.networks.policy,
+        agent.observation_normalizer,
+        context.load_policy,
+        agent.device,
+    )
+    if not context.resumed:
+        penalty.require_refreshable()
+        made_up = agent.made_up_rollout()
+        warn_of_the_penalty(settings, agent.estimate, made_up, context.shape.group_size)
+    return penalty
 
 
 def warn_of_the_penalty(

@@ -27,6 +27,7 @@ from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv, Verdict
+from rlrun.envs.tokens.task import TokenTask
 from rlrun.errors import UserError
 
 
@@ -182,7 +183,7 @@ class GenerationCollector:
             outcome=verdict.outcome,
             group=self._group if self._grouped else None,
             policy_version=writer.version,
-            metrics=described(responses, verdict),
+            metrics=described(responses, verdict, env.task),
         )
         as_it_is = self._sampling.changes_nothing and not self._other_engine
         if as_it_is or not writer.in_training:
@@ -249,14 +250,11 @@ def transitions_of(
     )
 
 
-def described(responses: Responses, verdict: Verdict) -> dict[str, Tensor]:
+def described(responses: Responses, verdict: Verdict, task: TokenTask) -> dict[str, Tensor]:
     """Say what was written, for the logs."""
     lengths = responses.lengths.float()
-    judged = torch.tensor(verdict.judgements)  # [N, 5]
     return {
-        "train/outcome": verdict.outcome.mean(),
-        "train/format": judged[:, 1].mean(),
-        "train/verifier_failed": judged[:, 4].mean(),
+        **verdict.metrics("train", task.without),
         "train/truncated": (~responses.complete).float().mean(),
         "train/length_max": lengths.max(),
         "train/distinct": torch.tensor(len(Counter(verdict.texts)) / len(verdict.texts)),

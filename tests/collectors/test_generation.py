@@ -101,6 +101,29 @@ def test_log_mu_is_that_of_the_distribution_that_was_drawn_from(sampling):
     assert torch.allclose(transitions.logp[mask], expected[mask], atol=1e-5)
 
 
+def test_all_parts_of_what_responses_are_worth_are_logged():
+    task = task_of("copy", reward="exact")
+    env = TokenEnv(task, num_envs=4)
+    prompts = env.encoded(["C12="] * 4)
+    answers = [task.vocabulary.encode(text) for text in ("12", "19", "92", "99")]
+    tokens = torch.tensor([[*answer, task.language.end] for answer in answers]).T
+    verdict = env.judge(prompts.texts, tokens, torch.ones(4, dtype=torch.bool))
+    said = {name: float(mean) for name, mean in verdict.metrics("train", task.without).items()}
+    assert said == pytest.approx(
+        {
+            "train/outcome": 1 / 4,
+            "train/format": 1.0,
+            "train/fraction": (1 + 2 / 3 + 2 / 3 + 1 / 3) / 4,  # the end is a place
+            "train/prefix": (1 + 1 / 3) / 4,
+            "train/verifier_failed": 0.0,
+        }
+    )
+    several = task_of("countdown")
+    responses, _ = collect(several, policy_of(several))
+    assert {"train/outcome", "train/format"} <= responses.metrics.keys()
+    assert not {"train/fraction", "train/prefix"} & responses.metrics.keys()
+
+
 # ---------------------------------------------------------------------- what comes of it
 
 

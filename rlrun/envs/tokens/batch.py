@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlrun.envs.tokens.task import Judgement, TokenTask
+from rlrun.envs.tokens.task import Judgement, Reward, TokenTask
 from rlrun.envs.tokens.vocabulary import padded_above
 from rlrun.errors import UserError
 
@@ -40,6 +40,22 @@ class Verdict(NamedTuple):
     outcome: Tensor
     judgements: list[Judgement]
     texts: list[str]
+
+    def metrics(self, prefix: str, without: Sequence[Reward]) -> dict[str, Tensor]:
+        """Return the mean of each part of what they are worth, whichever is paid, each [].
+
+        Args:
+            prefix: of the names ("train").
+            without: rewards that say nothing of this task.
+        """
+        outcome, form, fraction, shared, failed = torch.tensor(self.judgements).mean(0)
+        parts = {"fraction": fraction, "prefix": shared}
+        return {
+            f"{prefix}/outcome": outcome,
+            f"{prefix}/format": form,
+            **{f"{prefix}/{name}": parts[name] for name in parts if name not in without},
+            f"{prefix}/verifier_failed": failed,
+        }
 
 
 class TokenEnv:

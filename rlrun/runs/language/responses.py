@@ -119,10 +119,9 @@ class LanguageEvaluator:
         right = tried.outcome.view(episodes, samples).sum(1).int().tolist()
         distinct = [set(tried.texts[n * samples : (n + 1) * samples]) for n in range(episodes)]
         watch(episodes)
-        judged = np.array(verdict.judgements)
+        parts = verdict.metrics("eval", self._task.without)
         others = {
-            "eval/outcome": float(judged[:, 0].mean()),
-            "eval/format": float(judged[:, 1].mean()),
+            **{name: float(mean) for name, mean in parts.items()},
             "eval/truncated": 1.0 - float(greedy.complete.float().mean()),
             "eval/distinct": float(np.mean([len(texts) for texts in distinct]) / samples),
         }

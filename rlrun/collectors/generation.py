@@ -185,8 +185,8 @@ class GenerationCollector:
             policy_version=writer.version,
             metrics=described(responses, verdict, env.task),
         )
-        as_it_is = self._sampling.changes_nothing and not self._other_engine
-        if as_it_is or not writer.in_training:
+        weighed = self._bound is not None and not self._sampling.changes_nothing
+        if not writer.in_training or not (weighed or self._other_engine):
             return transitions
         return corrected(
             transitions,

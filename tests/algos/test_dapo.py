@@ -199,7 +199,7 @@ def test_a_group_with_a_spread_now_and_then_is_enough(capsys):
 
 
 def test_who_cannot_go_on_from_nothing_refuses_it():
-    with pytest.raises(UserError, match=r"collector=dynamic_sampling .*: collector=groups"):
+    with pytest.raises(UserError, match=r"dynamic sampling .*: collector=groups"):
         set_up(
             control(Corridor, 4),
             "ppo",

@@ -141,6 +141,7 @@ def test_what_cannot_be_used_is_one_line(make, tmp_path):
         path=f"{tmp_path}/dat.jsonl"
     )
     assert refused(path=f"{tmp_path}/missing.jsonl").endswith("no such file")
+    assert "no such file in /" in refused(path="missing.jsonl")
     assert refused(path=str(tmp_path)).endswith("is a directory")
     assert "line 1: the prompt has 4 tokens, more than env.max_prompt_tokens=3" in refused(
         max_prompt_tokens=3
@@ -158,7 +159,7 @@ def test_what_cannot_be_used_is_one_line(make, tmp_path):
     assert "env.tokenizer=/nowhere: no such directory" in refused(tokenizer="/nowhere")
     with pytest.raises(UserError, match=r"no 'boxd' in .*; did you mean 'boxed'"):
         make(verifier="boxd")
-    with pytest.raises(UserError, match="several right ones"):
+    with pytest.raises(UserError, match="several are right here"):
         make(reward="prefix")
 
 

@@ -225,8 +225,8 @@ class Countdown(ProceduralTask):
         """Compute the expression (see :class:`ProceduralTask`)."""
         form = complete and self.is_well_formed(response)
         numbers, _, value = prompt.partition(">")
-        used = sorted(map(int, re.findall(r"\d+", response)))
-        right = form and used == sorted(map(int, numbers.split(",")))
+        used = sorted(re.findall(r"\d+", response))  # as they are written: 03 is not 3
+        right = form and used == sorted(numbers.split(","))
         right = right and value_of(response) == int(value)
         return Judgement(outcome=float(right), form=float(form), fraction=0.0, prefix=0.0)
 

@@ -63,8 +63,11 @@ def read_lines(path: str, setting: str, keys: str) -> Iterator[Line]:
     """
     place, file = f"{setting}={path}", Path(path)
     if not file.is_file():
-        what = "is a directory" if file.is_dir() else f"no such file{near_file(file)}"
-        raise UserError(f"{place}: {what}")
+        if file.is_dir():
+            raise UserError(f"{place} is a directory")
+        # A run may be resumed from elsewhere than it was begun.
+        seen = "" if file.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"{place}: no such file{seen}{near_file(file)}")
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):

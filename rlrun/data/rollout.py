@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from rlrun.data.normalize import RunningMoments
@@ -63,7 +64,7 @@ class Transitions:
             the first one of the next, [T, N, D]; or sequences.
         action: as sampled, not clipped to the bounds, [T, N] (int64) or [T, N, A].
         logp: log μ(a|s) under the behaviour policy, of what was recorded when the action was
-            drawn, [T, N].
+            drawn, [T, N]; with `importance`, log π_old(a|s) of the policy that has drawn it.
         reward: r_t as the environment gave it, [T, N].
         terminated: s_{t+1} is terminal: nothing follows it, [T, N] (bool).
         truncated: the episode was cut after this step, but would have gone on, [T, N] (bool). Of
@@ -124,8 +125,8 @@ class Rollout:
         mask: rows that count, [T, N] (bool).
         whole_episodes: each column is one episode, from its first step to its last.
         group: number of the group of episodes with a common start, [T, N], or None.
-        importance: weight of each row's Ψ, where actions were not drawn from the policy as it is,
-            [T, N]; None: 1.
+        importance: weight w of each row's term of a gradient, where actions were not drawn from the
+            policy as it is, [T, N]; None: 1.
         columns: what networks say of each row, by name, each [T, N]: those that the estimator
             asks for (``advantages/columns.py`` has them all).
     """
@@ -144,6 +145,11 @@ class Rollout:
     group: Tensor | None
     importance: Tensor | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def weight(self) -> Tensor:
+        """W of each row: what a term of a gradient is multiplied with, after Ψ has been scaled."""
+        return torch.ones_like(self.reward) if self.importance is None else self.importance
 
     @property
     def done(self) -> Tensor:

@@ -3,9 +3,7 @@
 It turns transitions into a rollout that can be learned from, and Ψ out of that.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -83,7 +81,7 @@ class Agent:
             )
         self._context = context
         self.device = context.hardware.torch_device()
-        estimate, self._columns = prepare(
+        self.estimate, self._columns = prepare(
             context.estimator,
             critics=critics,
             gamma=settings.gamma,
@@ -91,7 +89,6 @@ class Agent:
             shape=shape,
             device=self.device,
         )
-        self.estimate = partial(weighed, estimate)
         self.weighs_steps = "policy_logp" in self._columns
         needed = {COLUMNS[name].network for name in self._columns}
         model, generator = context.model, streams.init
@@ -205,23 +202,6 @@ class Agent:
         """Continue from saved weights."""
         self.networks.load_state_dict(weights)
         self.actor.refresh()
-
-
-def weighed(
-    estimate: Callable[[Rollout], tuple[Tensor, Tensor]], rollout: Rollout
-) -> tuple[Tensor, Tensor]:
-    """Return Ψ and value target, Ψ weighed for what another engine has drawn.
-
-    A surrogate is linear in Ψ where the sign of that stays, so that its term is weighed, too.
-
-    Args:
-        estimate: rollout -> Ψ and value target, [T, N] each.
-        rollout: that may have such weights.
-    """
-    advantage, target = estimate(rollout)
-    if rollout.importance is None:
-        return advantage, target
-    return advantage * rollout.importance, target
 
 
 def refuse_second_ratio(agent: Agent) -> None:

@@ -33,7 +33,8 @@ def ready(make_env, **settings) -> tuple[PPOKL, PenalisedBatch]:
     advantage, _ = algorithm.agent.estimate(rollout)
     old = algorithm.agent.networks.policy(rollout.obs).parameters
     beta = torch.full_like(advantage, 0.7)
-    columns = (rollout.obs, rollout.action, rollout.logp, advantage, old, beta)
+    weight = torch.linspace(0.5, 1.5, beta.numel()).view(beta.shape)
+    columns = (rollout.obs, rollout.action, rollout.logp, advantage, old, weight, beta)
     batch = PenalisedBatch(*(column.flatten(0, 1) for column in columns))
     theta = algorithm.learners["policy"].parameters.vector
     theta.add_(0.5 * torch.randn(len(theta), generator=torch.Generator().manual_seed(0)))
@@ -62,7 +63,7 @@ def plain_loss(algorithm: PPOKL, policy: nn.Module, batch: PenalisedBatch) -> Te
         ratio = torch.exp(new.log_prob(batch.action[i]) - batch.logp[i])
         kl = torch.distributions.kl_divergence(old, new)
         losses.append(
-            -ratio * advantage[i]
+            -batch.weight[i] * ratio * advantage[i]
             + batch.kl_coefficient[i] * kl
             - algorithm.entropy_coefficient * new.entropy()
         )
@@ -113,7 +114,8 @@ def test_at_ratio_one_the_gradient_is_that_of_reinforce(make_env, beta):
     policy = copy.deepcopy(algorithm.agent.networks.policy).requires_grad_(True)
     distribution = policy(obs)
     old = distribution.parameters.detach()
-    batch = PenalisedBatch(obs, action, logp, advantage, old, torch.full_like(advantage, beta))
+    one = torch.ones_like(advantage)
+    batch = PenalisedBatch(obs, action, logp, advantage, old, one, beta * one)
     loss, _ = algorithm.policy_loss(policy, batch)
     reinforce = -(advantage * distribution.log_prob(action)).mean()
     parameters = list(policy.parameters())

@@ -39,7 +39,7 @@ def ready(make_env, **settings) -> tuple[PPO, PolicyBatch, CriticBatch]:
     target += torch.randn(len(target), generator=generator)
     return (
         algorithm,
-        PolicyBatch(obs, action, logp, advantage),
+        PolicyBatch(obs, action, logp, advantage, torch.linspace(0.5, 1.5, len(logp))),
         CriticBatch(obs, action, value, target),
     )
 
@@ -77,7 +77,7 @@ def plain_policy_loss(algorithm: PPO, policy: nn.Module, batch: PolicyBatch) -> 
         ratio = torch.exp(logp[i] - batch.logp[i])
         clipped = min(max(ratio, 1 - algorithm.clip), 1 + algorithm.clip)
         surrogate = min(ratio * advantage[i], clipped * advantage[i])
-        losses.append(-surrogate - algorithm.entropy_coefficient * entropy[i])
+        losses.append(-batch.weight[i] * surrogate - algorithm.entropy_coefficient * entropy[i])
     return torch.stack(losses).mean()
 
 

@@ -107,7 +107,7 @@ def test_ppo():
     """GC = A_t."""
     algorithm, network = part_of("algo", "ppo", normalize_advantage=False), policy()
     rows = MASK.flatten().nonzero().squeeze(-1)
-    columns = (ACTION, logp_now(), ADVANTAGE)
+    columns = (ACTION, logp_now(), ADVANTAGE, torch.ones(T, N))
     batch = PolicyBatch(OBS.rows(rows), *(column.flatten()[rows] for column in columns))
     loss, _ = algorithm.policy_loss(network, batch)
     assert_gradient(loss, network, ADVANTAGE, MASK / MASK.sum())

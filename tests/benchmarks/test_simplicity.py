@@ -15,8 +15,9 @@ REACHED = {
     "grpo: functions": 58,
     "grpo: files": 23,
     "algos/: share of mathematics": 0.35,
-    # Sequences beside rows and a second kind of learner came with tokens, and CISPO with 42 lines.
-    "algos/: code lines of the policy gradient": 899,
+    # Sequences beside rows and a second kind of learner came with tokens, CISPO with 42 lines, and
+    # weights of what was drawn otherwise with 4.
+    "algos/: code lines of the policy gradient": 903,
 }
 
 

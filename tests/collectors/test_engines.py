@@ -20,6 +20,7 @@ from rlrun.collectors.vllm_engine import as_responses
 from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
 from rlrun.runs import api
+from rlrun.runs.setup.assembly import Assembly
 
 COUNT = 4096
 VLLM_IS_THERE = importlib.util.find_spec("vllm") is not None
@@ -46,7 +47,11 @@ def test_weighed_samples_of_another_engine_are_those_of_the_policy():
     assert (plain - expected).abs().max() > 0.04
 
 
-SHARPER = [replace(AS_IT_IS, temperature=0.6), replace(AS_IT_IS, top_k=3)]
+SHARPER = [
+    replace(AS_IT_IS, temperature=0.6),
+    replace(AS_IT_IS, top_k=3),
+    replace(AS_IT_IS, top_p=0.5),
+]
 
 
 @pytest.mark.parametrize("sampling", SHARPER)
@@ -77,6 +82,45 @@ def test_the_first_ratios_are_one_whatever_is_drawn(algo, tmp_path):
     for row in rows:
         assert row["policy/clip_fraction"] == 0
         assert row["policy/ratio_mean"] == pytest.approx(1, abs=1e-4)
+
+
+LEARNERS = ["grpo", "rloo", "gspo", "cispo", "dapo", "reinforce", "a2c", "ppo", "ppo_kl"]
+
+
+def moved(algo: str, *, equal_pay: bool, importance: float | None) -> float:
+    """By how far an update moves a policy that standardises Ψ, if it can.
+
+    Args:
+        algo: the algorithm.
+        equal_pay: whether all responses are paid 1.
+        importance: weight of all tokens; None: they differ.
+    """
+    scaled = "algo.normalize_advantage=true"
+    words = [scaled] if algo in ("reinforce", "a2c", "ppo", "ppo_kl") else []
+    # Ψ of methods with critics is equal where their values are.
+    critics = ["advantage=reward_to_go"] if words else []
+    words += ["algo.entropy_coefficient=0", "algo.gamma=1", *critics, "collector.refill=null"]
+    words += ["env.reward=fraction"]
+    # Adam makes a step of the noise of a KL to oneself.
+    words += ["algo.kl.coefficient=0", "algo.kl.target=null"] if algo == "ppo_kl" else []
+    assembly = Assembly(experiment([f"algo={algo}", *SMALL, *words]), None)
+    algorithm, collector = assembly.algorithm, assembly.open_collector()
+    found = collector.collect(algorithm.agent.actor)
+    weight = torch.linspace(0.5, 1.5, found.mask.numel()).view(found.mask.shape)
+    if importance is not None:
+        weight = torch.full_like(weight, importance)
+    reward = found.terminated.float() if equal_pay else found.reward
+    before = algorithm.agent.weights()
+    algorithm.update(replace(found, reward=reward, importance=weight), progress=0.0)
+    after = algorithm.agent.weights()
+    return max(float((after[name] - before[name]).abs().max()) for name in before)
+
+
+@pytest.mark.parametrize("algo", LEARNERS)
+def test_weights_are_of_gradients_and_teach_nothing_by_themselves(algo):
+    assert moved(algo, equal_pay=False, importance=1.0) > 1e-5
+    assert moved(algo, equal_pay=False, importance=0.0) == 0
+    assert moved(algo, equal_pay=True, importance=None) < 1e-6
 
 
 def test_what_is_measured():

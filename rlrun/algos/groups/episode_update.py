@@ -176,7 +176,7 @@ class EpisodeUpdate:
         penalised = self.penalty(rollout)
         advantage, _ = self.agent.estimate(penalised.rollout)
         # What an estimator says behind an episode's end may be NaN, which a weight of 0 lets in.
-        advantage = torch.where(rollout.mask, advantage, 0.0)
+        advantage = torch.where(rollout.mask, rollout.weight * advantage, 0.0)
         weight = step_weights(rollout.mask, algorithm.aggregation, longest=self._shape.longest)
         length = len(rollout.mask)
         if self.policy.is_compiled:

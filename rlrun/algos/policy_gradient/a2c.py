@@ -50,12 +50,12 @@ class A2C:
         return self.body.one_step(self.agent.rollout(transitions), progress)
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
-        """L(θ) = −E[Â log π(a|s)] − c E[H(π)]."""
+        """L(θ) = −E[w Â log π(a|s)] − c E[H(π)]."""
         distribution = policy(batch.obs)
         advantage = batch.advantage
         if self.normalize_advantage:
             advantage = standardize(advantage)
-        loss = -(advantage * distribution.log_prob(batch.action)).mean()
+        loss = -(batch.weight * advantage * distribution.log_prob(batch.action)).mean()
         entropy = distribution.entropy().mean()
         return loss - self.entropy_coefficient * entropy, {
             "loss/policy": loss,

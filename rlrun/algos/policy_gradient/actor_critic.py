@@ -52,7 +52,8 @@ class ActorCritic:
         return self.body.one_step(self.agent.rollout(transitions), progress)
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
-        """L(θ) = −E[Ψ log π(a|s)]."""
+        """L(θ) = −E[w Ψ log π(a|s)]."""
         distribution = policy(batch.obs)
-        loss = -(batch.advantage * distribution.log_prob(batch.action)).mean()
+        advantage = batch.weight * batch.advantage
+        loss = -(advantage * distribution.log_prob(batch.action)).mean()
         return loss, {"loss/policy": loss, "policy/entropy": distribution.entropy().mean()}

@@ -28,18 +28,20 @@ class PolicyBatch(NamedTuple):
         action: [B] or [B, A].
         logp: log μ(a|s), [B].
         advantage: Ψ, [B].
+        weight: w, importance of what was not drawn from the policy as it is, [B]; else 1.
     """
 
     obs: Observations
     action: Tensor
     logp: Tensor
     advantage: Tensor
+    weight: Tensor
 
 
 def policy_example(agent: Agent, size: int) -> PolicyBatch:
     """Return a minibatch of B rows to compile for."""
     obs, action, zeros = agent.example(size)
-    return PolicyBatch(obs, action, zeros, zeros)
+    return PolicyBatch(obs, action, zeros, zeros, zeros)
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class ActorCriticUpdate:
             What the losses log, each [M].
         """
         if batches is None:
-            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage)
+            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, rollout.weight)
             batches = PolicyBatch(*take(epoch.rows, *columns))
         targets = critic_batches(rollout, epoch.target, epoch.rows)
         policy_metrics, critic_metrics = self._side_by_side(

@@ -83,13 +83,13 @@ class PPO:
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PolicyBatch) -> LossAndMetrics:
-        """L(θ) = −E[min(ρ Â, clip(ρ, 1 ± ε) Â)] − c E[H(π)]."""
+        """L(θ) = −E[w min(ρ Â, clip(ρ, 1 ± ε) Â)] − c E[H(π)]."""
         distribution = policy(batch.obs)
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ
         advantage = batch.advantage
         if self.normalize_advantage:
             advantage = standardize(advantage)
-        surrogate = clipped_surrogate(log_ratio, advantage, self.clip).mean()
+        surrogate = (batch.weight * clipped_surrogate(log_ratio, advantage, self.clip)).mean()
         entropy = distribution.entropy()
         return -surrogate - self.entropy_coefficient * entropy.mean(), {
             "loss/policy": -surrogate,

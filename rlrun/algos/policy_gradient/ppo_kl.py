@@ -37,6 +37,7 @@ class PenalisedBatch(NamedTuple):
         logp: log π_old(a|s), [B].
         advantage: Â, [B].
         old: parameters of π_old(·|s): logits [B, K], or mean and log σ [B, 2A].
+        weight: w (see `PolicyBatch`), [B].
         kl_coefficient: β, the same in every row, [B]: compiled code takes it as an input.
     """
 
@@ -45,6 +46,7 @@ class PenalisedBatch(NamedTuple):
     logp: Tensor
     advantage: Tensor
     old: Tensor
+    weight: Tensor
     kl_coefficient: Tensor
 
 
@@ -80,7 +82,7 @@ class PPOKL:
         """Return a minibatch to compile for."""
         obs, action, zeros = agent.example(size)
         old = agent.networks.policy(obs).parameters
-        return PenalisedBatch(obs, action, zeros, zeros, old, zeros)
+        return PenalisedBatch(obs, action, zeros, zeros, old, zeros, zeros)
 
     @torch.no_grad()
     def update(self, transitions: Transitions, *, progress: float) -> Metrics:
@@ -91,8 +93,8 @@ class PPOKL:
         history = []
         for epoch in self.body.epochs(rollout, estimate):
             beta = kl_coefficient.expand_as(epoch.advantage)
-            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old, beta)
-            batches = PenalisedBatch(*take(epoch.rows, *columns))
+            columns = (rollout.obs, rollout.action, rollout.logp, epoch.advantage, old)
+            batches = PenalisedBatch(*take(epoch.rows, *columns, rollout.weight, beta))
             history.append(self.body.fit(rollout, epoch, progress, batches=batches))
         kl = policy(rollout.obs).kl_from(old)[rollout.mask].mean()
         self.controller.update(kl, samples=int(rollout.mask.sum()))
@@ -105,13 +107,13 @@ class PPOKL:
         }
 
     def policy_loss(self, policy: PolicyFunction, batch: PenalisedBatch) -> LossAndMetrics:
-        """L(θ) = −E[ρ Â] + β E[KL(π_old ‖ π_θ)] − c E[H(π)]."""
+        """L(θ) = −E[w ρ Â] + β E[KL(π_old ‖ π_θ)] − c E[H(π)]."""
         distribution = policy(batch.obs)
         log_ratio = distribution.log_prob(batch.action) - batch.logp  # log ρ
         advantage = batch.advantage
         if self.normalize_advantage:
             advantage = standardize(advantage)
-        surrogate = (log_ratio.exp() * advantage).mean()
+        surrogate = (batch.weight * log_ratio.exp() * advantage).mean()
         kl = distribution.kl_from(batch.old)
         entropy = distribution.entropy()
         penalty = (batch.kl_coefficient * kl).mean()

@@ -94,7 +94,8 @@ class REINFORCE:
         advantage, target = self.agent.estimate(rollout)
         advantage = torch.where(rollout.mask, advantage, 0.0)
         weight = step_weights(rollout.mask, self.aggregation, longest=self.longest)
-        columns = (rollout.obs, rollout.action, self.coefficient(advantage, rollout.mask), weight)
+        coefficient = rollout.weight * self.coefficient(advantage, rollout.mask)
+        columns = (rollout.obs, rollout.action, coefficient, weight)
         batch = WeightedBatch(*take(all_rows(rollout.mask), *columns))
         metrics = self.policy_learner.fit(batch, learning_rate)
         moved = self.agent.networks.policy(rollout.obs).log_prob(rollout.action) - rollout.logp

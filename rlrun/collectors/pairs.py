@@ -144,8 +144,7 @@ def comparison(line: Line) -> Comparison:
     chosen, rejected = (line.text(key, may_be_empty=True) for key in KEYS[1:])
     if chosen == rejected:
         raise UserError(f"{line.place}: chosen and rejected are the same")
-    system = line.text("system") if line.value.get("system") is not None else None
-    return Comparison(line.place, known_as(prompt, system), chosen, rejected)
+    return Comparison(line.place, known_as(prompt, line.system), chosen, rejected)
 
 
 def response_tokens(env: TokenEnv, text: str, place: str) -> list[int]:

@@ -84,6 +84,13 @@ def test_the_first_ratios_are_one_whatever_is_drawn(algo, tmp_path):
         assert row["policy/ratio_mean"] == pytest.approx(1, abs=1e-4)
 
 
+def test_answers_of_others_are_taken_as_they_are(tmp_path):
+    words = ["algo=sft", "collector.sampling.temperature=0.5", f"run_dir={tmp_path}/run"]
+    api.train(experiment([*SMALL, *words]))
+    rows = metrics(tmp_path / "run")
+    assert not any(name.startswith("engine/") for row in rows for name in row)
+
+
 LEARNERS = ["grpo", "rloo", "gspo", "cispo", "dapo", "reinforce", "a2c", "ppo", "ppo_kl"]
 
 

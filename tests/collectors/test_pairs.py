@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from languages import actor_of, policy_of, task_of
+from pretrained import write_examples
 from running import PLAIN, experiment, metrics
 
 from rlrun.algos.preference.pairs import best_and_worst
@@ -125,6 +126,25 @@ def test_what_json_allows_in_a_text_ends_no_line(tmp_path):
     opened(path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a mark of byte order
     opened(path)
+
+
+def test_a_system_text_belongs_to_the_prompt(tmp_path):
+    sums = [{"prompt": f"{n}=", "answer": "1", "system": "Sum"} for n in range(10)]
+    settings = {"path": str(write_examples(tmp_path / "sums.jsonl", sums)), "held_out": 0.5}
+    settings["tokenizer"] = "characters"
+    env = TokenEnv(task_of("prompts", **settings), num_envs=2)
+    rows = [{**row, "chosen": "1", "rejected": "2="} for row in sums]
+    read = Pairs(path=written(tmp_path / "x.jsonl", rows)).read(env)
+    assert len(read.prompts.texts) == 5
+    assert all(text.startswith("Sum\n") for text in read.prompts.texts)
+    assert not any(env.task.is_held_out(text) for text in read.prompts.texts)
+    everything = TokenEnv(task_of("prompts", **settings | {"held_out": 0.0}), num_envs=2)
+    assert len(Pairs(path=written(tmp_path / "x.jsonl", rows)).read(everything).prompts.texts) == 10
+
+
+def test_a_path_that_no_file_can_have_is_one_line():
+    with pytest.raises(UserError, match=r"^collector\.path=a+ cannot be read: File name too long$"):
+        opened("a" * 300)
 
 
 def test_pairs_of_held_out_prompts_are_left_out(tmp_path, capsys):

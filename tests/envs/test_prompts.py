@@ -121,6 +121,13 @@ def test_a_bad_line_is_named(make, line):
     assert "\n" not in str(caught.value)
 
 
+def test_a_number_is_the_text_that_it_is_written_as(make):
+    lines = ['{"prompt": "a", "answer": 1.50}', '{"prompt": "b", "answer": 1e3}']
+    task = make(lines, held_out=0.0)
+    assert task.answer("a") == "1.50"
+    assert task.answer("b") == "1e3"
+
+
 def test_a_prompt_that_makes_all_slow_is_named(make):
     assert make().remarks() == []
     long = {"prompt": "1+" * 100 + "1=", "answer": "101"}
@@ -303,12 +310,15 @@ def test_both_forms_of_the_task_draw_the_same_prompts(make):
     env.close()
 
 
-def test_a_run_whose_tokens_have_changed_is_named(tmp_path):
+def test_a_run_whose_tokens_have_changed_is_named(tmp_path, capsys):
     data = write_examples(tmp_path / "sums.jsonl")
     run = tmp_path / "run"
     words = [*PLAIN, "algo=sft", "env=prompts", f"env.path={data}", "algo.num_envs=16"]
     words += ["model.width=8", "model.heads=2", "total_steps=100", f"run_dir={run}"]
     api.train(experiment(words))
+    assert "--checkpoint best --samples" in capsys.readouterr().out
+    evaluated = [row for row in metrics(run) if "eval/outcome" in row][-1]
+    assert {"eval/format", "eval/fraction", "eval/verifier_failed"} <= evaluated.keys()
     as_it_was = data.read_text()
     data.write_text(as_it_was.replace("0", "A"))  # as many characters, in another order
     for look in (

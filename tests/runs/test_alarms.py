@@ -46,7 +46,12 @@ CASES = {
         {"updates": 0, "train/outcome": 0.0, "groups/without_spread": None},
     ],
     "nothing is paid: train/return is 0 in 5 rows": [
-        {"train/outcome": 0.0, "train/return": 0.0, "groups/without_spread": None},
+        {
+            "train/outcome": 0.0,
+            "train/return": 0.0,
+            "groups/without_spread": None,
+            "policy/kl": 0.01,
+        },
     ],
     "train/return rose from 0.6 to 0.[67][0-9]* while train/outcome fell from 0.6 to 0.[45]": [
         {},
@@ -74,6 +79,8 @@ def test_each_is_said_once_with_its_numbers(message, stretches, capsys):
         [{}, {"train/return": 0.3, "train/outcome": 0.3}],  # both fell
         [{}, {"train/return": 0.7}],
         [{"groups/without_spread": None}],
+        # A teacher's answers are learned from, whatever they are paid.
+        [{"train/outcome": 0.0, "train/return": 0.0, "groups/without_spread": None}],
     ],
 )
 def test_what_is_no_failure_is_not_said(stretches, capsys):

@@ -122,11 +122,14 @@ class DQN:
 
     def update(self, progress: float) -> Metrics:
         """Take the updates of an iteration; say how random the actions beside them were."""
+        metrics = self.body.update(progress)
+        if self.agent.actor.warming_up:  # they are all random, and nothing is drawn
+            return metrics
         schedules = {"schedule/epsilon": torch.tensor(self.greedy.epsilon)}
         if self.priorities is not None:
             beta = torch.tensor(self.priorities.beta(progress))
             schedules["schedule/importance_correction"] = beta
-        return {**self.body.update(progress), **schedules}
+        return {**metrics, **schedules}
 
     def step(self, state: DQNState, draw: Draw, given: Given) -> tuple[DQNState, Metrics]:
         """Take one update, as a pure function."""

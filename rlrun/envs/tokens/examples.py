@@ -69,8 +69,7 @@ def example_of(line: Line) -> Example:
     Raises:
         UserError: it is none.
     """
-    system = line.text("system") if line.value.get("system") is not None else None
-    return Example(line.text("prompt"), line.text("answer"), system, line.number)
+    return Example(line.text("prompt"), line.text("answer"), line.system, line.number)
 
 
 def split(examples: Sequence[str], share: float) -> tuple[list[str], list[str]]:

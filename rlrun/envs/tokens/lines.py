@@ -16,7 +16,7 @@ class Line:
     Attributes:
         number: from 1.
         place: the file and the line, for messages.
-        value: what it says.
+        value: what it says; a number is the text that it is written as.
     """
 
     number: int
@@ -24,11 +24,11 @@ class Line:
     value: dict[str, Any]
 
     def text(self, key: str, *, may_be_empty: bool = False) -> str:
-        """Return a text of it; a number is the text that it is written as.
+        """Return a text of it.
 
         Args:
             key: of the text.
-            may_be_empty: whether a text without a letter is one.
+            may_be_empty: whether an empty or a blank one is one.
 
         Raises:
             UserError: there is none.
@@ -38,8 +38,6 @@ class Line:
             hint = f"; did you mean '{key}' by '{match}'?" if match else ""
             raise UserError(f"{self.place} has no {key}{hint}")
         text = self.value[key]
-        if isinstance(text, int | float) and not isinstance(text, bool):
-            text = json.dumps(text)
         if not isinstance(text, str) or not (text.strip() or may_be_empty):
             kind = "a text" if may_be_empty else "a text that is not empty"
             raise UserError(f"{self.place}: {key} must be {kind}, got {json.dumps(text)}")
@@ -48,6 +46,15 @@ class Line:
         except UnicodeEncodeError as error:  # half of a pair of surrogates, as an escape
             raise UserError(f"{self.place}: {key} is no text: {error.reason}") from error
         return text
+
+    @property
+    def system(self) -> str | None:
+        """What is said before the prompt; None: nothing.
+
+        Raises:
+            UserError: it is no text.
+        """
+        return self.text("system") if self.value.get("system") is not None else None
 
 
 def read_lines(path: str, setting: str, keys: str) -> Iterator[Line]:
@@ -62,13 +69,13 @@ def read_lines(path: str, setting: str, keys: str) -> Iterator[Line]:
         UserError: there is no such file, or a line is no object; its number is named.
     """
     place, file = f"{setting}={path}", Path(path)
-    if not file.is_file():
+    try:
         if file.is_dir():
             raise UserError(f"{place} is a directory")
-        # A run may be resumed from elsewhere than it was begun.
-        seen = "" if file.is_absolute() else f" in {Path.cwd()}"
-        raise UserError(f"{place}: no such file{seen}{near_file(file)}")
-    try:
+        if not file.is_file():
+            # A run may be resumed from elsewhere than it was begun.
+            seen = "" if file.is_absolute() else f" in {Path.cwd()}"
+            raise UserError(f"{place}: no such file{seen}{near_file(file)}")
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
                 if line.strip():
@@ -85,7 +92,8 @@ def read_object(line: bytes, place: str, keys: str) -> dict[str, Any]:
         UserError: it is no object of JSON.
     """
     try:
-        value = json.loads(line)
+        # 1.50 is not 1.5, where answers are compared letter by letter.
+        value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{place} is no JSON in UTF-8: {reason}") from error

@@ -127,8 +127,13 @@ class Prompts(VerifiedTask):
 
     def is_held_out(self, prompt: str) -> bool:
         """Say whether a prompt is one that training never sees."""
+        return prompt in self._apart
+
+    @cached_property
+    def _apart(self) -> frozenset[str]:
+        """Prompts of evaluations that training never sees."""
         _, training, apart = self._parts
-        return prompt in apart and prompt not in training
+        return frozenset(apart) - frozenset(training)
 
     def answer(self, prompt: str) -> str:
         """Return the answer in the file."""

@@ -123,7 +123,7 @@ class ReferenceKL:
         )
 
 
-# For an algorithm that has no such penalty.
+# For an algorithm that has no such penalty, and for runs from before it had one.
 NO_PENALTY = ReferenceKL(
     reference=None,
     estimator="k1",
@@ -301,7 +301,7 @@ def warn_of_the_penalty(
         return
     episodes = torch.arange(like.reward.shape[1], device=like.reward.device)
     nearly_tied = episodes // group_size == episodes[-1] // group_size
-    returns = (episodes % group_size).float() * torch.where(nearly_tied, 1e-2, 1.0)
+    returns = (episodes % group_size) / group_size * torch.where(nearly_tied, 1e-2, 1.0)
     reward = torch.zeros_like(like.reward)
     reward[-1] = returns
     advantage = estimate(replace(like, reward=reward, raw_reward=reward))[0][-1]

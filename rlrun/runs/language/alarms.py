@@ -17,14 +17,18 @@ DRIFTED, LEARNED = 2.0, 0.05
 # What the reward gains and the outcome loses, at least, where one rises while the other falls.
 GAINED, LOST = 0.02, 0.05
 
-ENTROPY, LENGTH, REWARD, OUTCOME, TIED = (
+REMEDY = "(an easier task, a finer env.reward, algo=sft first)"
+
+# Who learns from rewards says by how much the policy has moved.
+ENTROPY, LENGTH, REWARD, OUTCOME, TIED, MOVED = (
     "policy/entropy",
     "train/length",
     "train/return",
     "train/outcome",
     "groups/without_spread",
+    "policy/kl",
 )
-WATCHED = (ENTROPY, LENGTH, REWARD, OUTCOME, TIED)
+WATCHED = (ENTROPY, LENGTH, REWARD, OUTCOME, TIED, MOVED)
 
 
 class Alarms:
@@ -100,22 +104,18 @@ class Alarms:
             return None
         return (
             f"no update in {ROWS} rows, with {now[OUTCOME]:.0%} of the answers right: none is "
-            "right, or none is better than another (an easier task, a finer env.reward, algo=sft "
-            "first)"
+            f"right, or none is better than another {REMEDY}"
         )
 
     def _nothing_differs(self, now: dict[str, float]) -> str | None:
-        """All answers, or the members of each group, are paid alike, so that nothing is learned."""
-        if TIED not in now and now.get(REWARD) == 0:
-            return (
-                f"nothing is paid: {REWARD} is 0 in {ROWS} rows (an easier task, a finer "
-                "env.reward, algo=sft first)"
-            )
+        """Nothing, or all of a group alike, is paid, so that nothing is learned."""
+        if TIED not in now and MOVED in now and now.get(REWARD) == 0:
+            return f"nothing is paid: {REWARD} is 0 in {ROWS} rows {REMEDY}"
         if now.get(TIED, 0.0) < 1.0 or now[OUTCOME] >= NEARLY_ALL_RIGHT:
             return None
         return (
             f"no group with a spread: {TIED} is 1 in {ROWS} rows, with {now[OUTCOME]:.0%} of the "
-            "answers right: nothing is learned (an easier task, a finer env.reward, algo=sft first)"
+            f"answers right: nothing is learned {REMEDY}"
         )
 
     def _reward_left_the_outcome(self, now: dict[str, float]) -> str | None:

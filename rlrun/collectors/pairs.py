@@ -13,8 +13,8 @@ from rlrun.collectors.writing import Responses
 from rlrun.data.rollout import RolloutShape, Transitions
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv
-from rlrun.envs.tokens.examples import known_as
-from rlrun.envs.tokens.lines import Line, read_lines
+from rlrun.envs.tokens.datasets.examples import known_as
+from rlrun.envs.tokens.datasets.lines import Line, read_lines
 from rlrun.envs.tokens.task import TokenTask
 from rlrun.errors import UserError, warn
 

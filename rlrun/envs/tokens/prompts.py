@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from rlrun.config.types import Count, FunctionIn
-from rlrun.envs.tokens.examples import Example, read_examples, split
+from rlrun.envs.tokens.datasets.examples import Example, read_examples, split
 from rlrun.envs.tokens.verified import VerifiedTask
 from rlrun.envs.tokens.verifiers import functions
 from rlrun.envs.tokens.verifiers.reading import math_verify

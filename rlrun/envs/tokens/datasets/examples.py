@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rlrun.envs.tokens.lines import Line, read_lines
+from rlrun.envs.tokens.datasets.lines import Line, read_lines
 from rlrun.errors import UserError
 
 

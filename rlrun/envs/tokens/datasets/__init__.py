@@ -1,0 +1,1 @@
+"""Data sets of the user's own: files of JSON, one object a line."""

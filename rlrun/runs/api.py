@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +27,10 @@ from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_file
 from rlrun.runs.files.evaluations import note_evaluation
 from rlrun.runs.files.record import run_info, summary
 from rlrun.runs.language.responses import Answers, LanguageEvaluator
+from rlrun.runs.reopen import saved_run
 from rlrun.runs.reports.film import Film, filmed
 from rlrun.runs.setup.assembly import Assembly
 from rlrun.runs.setup.preflight import require_room, too_large_steps, without_effect
-
-# Which checkpoint of a run.
-KINDS = ("last", "best")
 
 
 class Trained(NamedTuple):
@@ -280,35 +277,3 @@ def wandb_of(experiment: Experiment) -> WandbLogger:
             logger.check()
             return logger
     raise UserError("--wandb: the run was not logged to W&B (logger=wandb)")
-
-
-@contextmanager
-def saved_run(
-    directory: Path, checkpoint: str, plugins: Sequence[str]
-) -> Iterator[tuple[Assembly, Path]]:
-    """Load a run to look at its policy.
-
-    Args:
-        directory: the run's directory.
-        checkpoint: "last" or "best".
-        plugins: the user's packages that the run may use.
-
-    Yields:
-        Its parts, and the checkpoint that they were loaded from.
-
-    Raises:
-        UserError: there is no such checkpoint, or it does not belong to the run's config.
-    """
-    if checkpoint not in KINDS:
-        raise UserError(f"checkpoint {checkpoint!r}: there is {' and '.join(KINDS)}")
-    require_own_files(directory)
-    experiment = load_run(directory, plugins)
-    # A policy acts on the CPU and uncompiled, so a run from a GPU's machine can be looked at here.
-    experiment = replace(experiment, hardware=replace(experiment.hardware, device="cpu"))
-    store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
-    if not store.steps():
-        raise UserError(f"{directory} has no checkpoint yet: `rlrun resume {directory}`")
-    loaded = store.load_last() if checkpoint == "last" else store.load_best()
-    uncompiled = replace(loaded, info={**loaded.info, "compiled": False})
-    with session.assemble(experiment, uncompiled) as assembly:
-        yield assembly, loaded.path

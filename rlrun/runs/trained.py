@@ -12,10 +12,10 @@ from rlrun.models.actor import Actor
 from rlrun.models.bounded_distributions import Dirac
 from rlrun.models.distributions import ActionValues
 from rlrun.models.explorers import Explorer
-from rlrun.runs.api import saved_run
 from rlrun.runs.export.facts import facts_of
 from rlrun.runs.export.observations import read_batch
 from rlrun.runs.export.policy import DeployedPolicy
+from rlrun.runs.reopen import saved_run
 from rlrun.runs.setup.assembly import Assembly
 
 

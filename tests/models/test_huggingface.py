@@ -25,6 +25,7 @@ from rlrun.models.huggingface.adapters import LoRA
 from rlrun.models.huggingface.model import HuggingFace
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
+from rlrun.runs.reopen import saved_run
 from rlrun.runs.setup.preflight import Preflight, too_large_steps
 
 transformers = pytest.importorskip("transformers")
@@ -287,7 +288,7 @@ def test_what_is_exported_is_what_was_trained(run, models, sums, capsys):
     target = run.parent / "exported"
     commands.run("export", [str(run), "--to", "huggingface", "--output", str(target)])
     assert capsys.readouterr().out == f"{target}\n"
-    with api.saved_run(run, "last", []) as (assembly, _):
+    with saved_run(run, "last", []) as (assembly, _):
         policy = assembly.algorithm.agent.actor.policy
         obs = sequences(assembly.experiment.env)
         expected = log_probs(policy, obs)

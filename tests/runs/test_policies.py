@@ -17,6 +17,7 @@ from rlrun.errors import UserError
 from rlrun.models.reference import Reference
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import CheckpointStore, load
+from rlrun.runs.reopen import saved_run
 from rlrun.runs.setup.policies import load_policy, unread_policy
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def copied(run, tmp_path) -> Path:
 def test_it_is_the_policy_of_the_runs_newest_checkpoint(run):
     reference = load_policy(str(run), CPU, problem=CARTPOLE)
     raw_obs = torch.randn(3, 2, 4)
-    with api.saved_run(run, "last", plugins=[]) as (trained, _):
+    with saved_run(run, "last", plugins=[]) as (trained, _):
         agent = trained.algorithm.agent
     expected = agent.networks.policy(agent.observation_normalizer(raw_obs))
     assert torch.equal(reference(raw_obs).logits, expected.logits)

@@ -10,7 +10,7 @@ with ρ_it = π_θ(a|s) / π_old(a|s), the advantages of GRPO (``advantage=grpo`
 GC = clip(ρ_it, …) Â_it, which is REINFORCE's while π_θ = π_old.
 
 Departures: the paper gives no ε_high, see the YAML. In the place of log π_θ stands log ρ, which
-differs by a constant. A KL penalty is possible (``reference_penalty.py``), which the paper leaves
+differs by a constant. A KL penalty is possible (``reference_kl.py``), which the paper leaves
 out. The return may be discounted; an entropy bonus; the details of PPO in control (``ppo.py``):
 orthogonal initialisation, normalised observations, Adam with ε = 1e-5, a falling step size, a
 bounded gradient norm.
@@ -26,7 +26,7 @@ from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
 from rlrun.learning.losses.aggregation import Aggregation
-from rlrun.learning.losses.reference_penalty import ReferenceKL
+from rlrun.learning.losses.reference_kl import ReferenceKL
 from rlrun.learning.losses.surrogates import clipped_weight_surrogate
 from rlrun.learning.optimizers import Adam
 

@@ -15,7 +15,8 @@ from rlrun.learning.agent import Agent
 from rlrun.learning.autograd import learner_of
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
 from rlrun.learning.losses.aggregation import Aggregation, minibatch_weights, step_weights
-from rlrun.learning.losses.reference_penalty import NO_PENALTY, ReferenceKL, penalty_of
+from rlrun.learning.losses.reference_kl import NO_PENALTY, ReferenceKL
+from rlrun.learning.losses.reference_penalty import penalty_of
 from rlrun.learning.metrics import policy_metrics, spread_metrics, summarize
 from rlrun.learning.optimizers import Adam
 

@@ -27,7 +27,7 @@ from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
 from rlrun.learning.losses.aggregation import Aggregation
-from rlrun.learning.losses.reference_penalty import ReferenceKL
+from rlrun.learning.losses.reference_kl import ReferenceKL
 from rlrun.learning.losses.surrogates import clipped_surrogate
 from rlrun.learning.optimizers import Adam
 

@@ -14,7 +14,7 @@ Departures: the paper clips at 3e-4 and 4e-4, which suits answers of thousands o
 step sizes; see the YAML for the values here. Each step has the ratio of its episode and the
 gradient of its own ("GSPO-token", §4.3), which is the same loss and the same gradient for the
 paper's advantages and allows ones that differ between steps. log s_i is kept within ±20. A KL
-penalty is possible (``reference_penalty.py``). The return may be discounted; an entropy bonus; the
+penalty is possible (``reference_kl.py``). The return may be discounted; an entropy bonus; the
 details of PPO in control (``ppo.py``): orthogonal initialisation, normalised observations,
 Adam with ε = 1e-5, a falling step size, a bounded gradient norm.
 """
@@ -29,7 +29,7 @@ from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
 from rlrun.learning.losses.aggregation import Aggregation
-from rlrun.learning.losses.reference_penalty import ReferenceKL
+from rlrun.learning.losses.reference_kl import ReferenceKL
 from rlrun.learning.losses.surrogates import bounded, clipped_surrogate, of_each_step
 from rlrun.learning.metrics import ratio_metrics
 from rlrun.learning.optimizers import Adam

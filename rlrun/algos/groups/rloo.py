@@ -9,7 +9,7 @@ descend
     L(θ) = −1/B Σ_i min(ρ_i A_i, clip(ρ_i, 1 ± ε) A_i),   ρ_i = exp Σ_t log π_θ(a|s) / π_old(a|s)
 
 which is the policy gradient itself while π_θ = π_old: with one epoch and one minibatch, always. The
-KL to a reference policy is taken from the rewards (k1, ``reference_penalty.py``), as in the paper.
+KL to a reference policy is taken from the rewards (k1, ``reference_kl.py``), as in the paper.
 
 Departures: the paper takes one step a batch and has no ratio; ratio and clip are those of TRL's
 RLOOTrainer. log ρ_i is kept within ±20, since a product over hundreds of steps may overflow.
@@ -30,7 +30,7 @@ from rlrun.config.types import Count, Fraction, NonNegative, PositiveOrInfinite
 from rlrun.data.normalize import Normalization
 from rlrun.learning.contract import LossAndMetrics, PolicyFunction
 from rlrun.learning.losses.aggregation import Aggregation
-from rlrun.learning.losses.reference_penalty import ReferenceKL
+from rlrun.learning.losses.reference_kl import ReferenceKL
 from rlrun.learning.losses.surrogates import bounded, clipped_surrogate, of_each_step
 from rlrun.learning.metrics import ratio_metrics
 from rlrun.learning.optimizers import Adam

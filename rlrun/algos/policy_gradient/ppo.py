@@ -22,7 +22,8 @@ from rlrun.config.types import Count, Fraction, NonNegative, Positive, PositiveO
 from rlrun.data.normalize import Normalization
 from rlrun.data.rollout import Transitions
 from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunction
-from rlrun.learning.losses.reference_penalty import NO_PENALTY, ReferenceKL, penalty_of
+from rlrun.learning.losses.reference_kl import NO_PENALTY, ReferenceKL
+from rlrun.learning.losses.reference_penalty import penalty_of
 from rlrun.learning.losses.surrogates import clipped_surrogate, standardize
 from rlrun.learning.metrics import explained_variance, policy_metrics, summarize
 from rlrun.learning.optimizers import Adam

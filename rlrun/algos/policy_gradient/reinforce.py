@@ -37,7 +37,8 @@ from rlrun.learning.contract import Context, LossAndMetrics, Metrics, PolicyFunc
 from rlrun.learning.critics import CriticFit, Critics
 from rlrun.learning.losses.aggregation import Aggregation, step_weights
 from rlrun.learning.losses.kl import approximate_kl
-from rlrun.learning.losses.reference_penalty import NO_PENALTY, ReferenceKL, penalty_of
+from rlrun.learning.losses.reference_kl import NO_PENALTY, ReferenceKL
+from rlrun.learning.losses.reference_penalty import penalty_of
 from rlrun.learning.losses.surrogates import standardize
 from rlrun.learning.metrics import explained_variance, summarize
 from rlrun.learning.optimizers import Adam

@@ -169,7 +169,7 @@ def k1(log_ratio: Tensor) -> Tensor:
     """Return log π − log π_ref of samples of π, [...].
 
     As a value: unbiased for KL(π ‖ π_ref). This and the next two: Schulman 2020, "Approximating KL
-    divergence"; what they do to a policy is said in ``reference_penalty.py``.
+    divergence"; what they do to a policy is said in ``reference_kl.py``.
 
     Args:
         log_ratio: log π(a|s) − log π_ref(a|s), [...].

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from rlrun.errors import UserError
-from rlrun.runs.api import saved_run
 from rlrun.runs.export.description import describe
 from rlrun.runs.export.facts import facts_of
 from rlrun.runs.export.policy import DeployedPolicy
 from rlrun.runs.files.disk import replacing
+from rlrun.runs.reopen import saved_run
 from rlrun.runs.trained import deployed
 
 # Of the example that a policy is traced with: neither 0 nor 1, which could be taken for constants.

@@ -9,8 +9,8 @@ from rlrun.models.actor import Actor
 from rlrun.models.huggingface.directory import is_model
 from rlrun.models.huggingface.model import HuggingFace
 from rlrun.models.language.networks import TokenPolicy
-from rlrun.runs.api import saved_run
 from rlrun.runs.files.disk import remove
+from rlrun.runs.reopen import saved_run
 
 
 def export_model(

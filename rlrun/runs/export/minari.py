@@ -14,11 +14,11 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 
 from rlrun.config.experiment import Experiment
 from rlrun.errors import UserError
-from rlrun.runs.api import saved_run
 from rlrun.runs.evaluate import unwatched
 from rlrun.runs.export.facts import facts_of
 from rlrun.runs.export.formats import require_packages
 from rlrun.runs.files.disk import remove
+from rlrun.runs.reopen import saved_run
 from rlrun.runs.setup.assembly import Assembly
 from rlrun.runs.trained import TrainedPolicy, deployed
 

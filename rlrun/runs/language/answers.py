@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rlrun.errors import UserError
-from rlrun.runs.api import saved_run
 from rlrun.runs.language.responses import LanguageEvaluator
+from rlrun.runs.reopen import saved_run
 
 
 def write_samples(

@@ -82,7 +82,8 @@ def linear(x: Tensor, weights: Tensor) -> Tensor:
     rows = x.numel() // x.shape[-1]
     if not is_large(rows, x.shape[-1], len(weights)) or type_of_products() != torch.float32:
         return functional.linear(x, weights)
-    return ByOneDNN.apply(x.flatten(0, -2), weights).unflatten(0, x.shape[:-1])
+    multiply = ByOneDNN.apply if torch.is_grad_enabled() else _multiply
+    return multiply(x.flatten(0, -2), weights).unflatten(0, x.shape[:-1])
 
 
 class ByOneDNN(torch.autograd.Function):

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Protocol
 
 
@@ -115,12 +116,7 @@ class Vocabulary:
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens, up to the end of the response."""
-        characters: list[str] = []
-        for token in tokens:
-            if token == self.end:
-                break
-            characters.append(self.tokens[token])
-        return "".join(characters)
+        return "".join(self.tokens[token] for token in takewhile(self.end.__ne__, tokens))
 
 
 class Bytes:

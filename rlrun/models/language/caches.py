@@ -93,7 +93,7 @@ class Prefix:
         if self._place is None:
             self._layers.append((keys, values))
             return keys, values
-        before, before_values = (each[self._place] for each in self._layers[layer])
+        before, before_values = (each.index_select(0, self._place) for each in self._layers[layer])
         return torch.cat([before, keys], 2), torch.cat([before_values, values], 2)
 
 
@@ -108,7 +108,11 @@ def distinct(prompts: Tensor, blank: Tensor) -> tuple[Tensor, Tensor]:
         The number of one of each kind, [n], and of which kind each prompt is, [N].
     """
     places = torch.arange(prompts.shape[1], device=prompts.device)
-    seen = torch.where(places < blank.unsqueeze(1), -1, prompts)
-    kinds, kind = torch.unique(seen, dim=0, return_inverse=True)
-    numbers = torch.arange(len(prompts), device=prompts.device)
-    return kind.new_empty(len(kinds)).scatter_(0, kind, numbers), kind
+    seen = torch.where(places < blank.unsqueeze(1), -1, prompts).cpu().numpy()
+    # By their bytes: torch.unique compares one pair of rows after the other.
+    rows = [row.tobytes() for row in seen]
+    first = {row: number for number, row in reversed(list(enumerate(rows)))}
+    kinds = {row: kind for kind, row in enumerate(first)}
+    numbers, place = list(first.values()), [kinds[row] for row in rows]
+    device = prompts.device
+    return torch.tensor(numbers, device=device), torch.tensor(place, device=device)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from rlrun.errors import UserError
 from rlrun.hardware.products import linear
+from rlrun.models.language.attention import attention
 from rlrun.models.language.caches import Cache, DecoderShape, Prefix, distinct
 from rlrun.models.mlp import Linear
 
@@ -39,18 +40,22 @@ class Rotary(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def _angles(self, context: int) -> tuple[Tensor, Tensor]:
-        """Return cosine and sine at S places, [S, d/H] each."""
-        angle = torch.outer(torch.arange(context), self._frequency).repeat(1, 2)
-        return angle.cos(), angle.sin()
+        """Return (cos θ, cos θ) and (−sin θ, sin θ) at S places, [S, 1, 1, d/H] each."""
+        angle = torch.outer(torch.arange(context), self._frequency)
+        cos, sin = angle.cos().repeat(1, 2), torch.cat([-angle.sin(), angle.sin()], 1)
+        return cos[:, None, None], sin[:, None, None]
 
     def forward(self, x: Tensor, start: int) -> Tensor:
-        """Turn x [N, H, s, d/H], whose first token is at a place."""
-        end = start + x.shape[2]
+        """Turn x [N, s, …, H, d/H], whose first token is at a place.
+
+        (x₁, x₂) becomes (x₁ cos θ − x₂ sin θ, x₂ cos θ + x₁ sin θ).
+        """
+        end = start + x.shape[1]
         if end > len(self.cos):  # of packed sequences
             self.cos, self.sin = (table.to(self.cos.device) for table in self._angles(end))
-        cos, sin = self.cos[start:end], self.sin[start:end]
         one, other = x.chunk(2, -1)
-        return (x * cos + torch.cat([-other, one], -1) * sin).to(x.dtype)
+        swapped = torch.cat([other, one], -1)
+        return (x * self.cos[start:end] + swapped * self.sin[start:end]).to(x.dtype)
 
 
 class Matrix(Linear):
@@ -96,23 +101,18 @@ class Block(nn.Module):
             cache: of the tokens before them; None: there are none.
             layer: number of this block.
         """
-        queries, keys, values = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(self.attention_norm(x)).chunk(3, -1)
-        )
-        start = 0 if cache is None else cache.length
-        queries, keys = rotary(queries, start), rotary(keys, start)
+        parts = self.query_key_value(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
+        to_turn, values = parts.split([2, 1], 2)
+        turned = rotary(to_turn, 0 if cache is None else cache.length)
+        queries, keys = (part.transpose(1, 2) for part in turned.unbind(2))
+        values = values.squeeze(2).transpose(1, 2)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)
-        seen = functional.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=visible,
-            is_causal=visible is None and queries.shape[2] > 1,
-        )
+        seen = attention(queries, keys, values, visible)
         x = x + self.attention_out(seen.transpose(1, 2).flatten(2))
-        gate, up = self.gate_up(self.perceptron_norm(x)).chunk(2, -1)
+        # Two products: what one of both would leave lies apart, which silu is slow at.
+        normed = self.perceptron_norm(x)
+        gate, up = (linear(normed, weight) for weight in self.gate_up.weight.chunk(2))
         return x + self.perceptron_out(functional.silu(gate) * up)
 
 
@@ -172,7 +172,7 @@ class Decoder(nn.Module):
         Returns:
             [N, S, d].
         """
-        return self._read(tokens, self.visible(blank, tokens.shape[1]), None)
+        return self._read(tokens, self.visible(blank, tokens.shape[1], tokens.shape[1]), None)
 
     def states(self, tokens: Tensor, blank: Tensor) -> Tensor:
         """Say what each sequence is, by its last token, [N, d].
@@ -199,13 +199,14 @@ class Decoder(nn.Module):
             return self(tokens, blank)[:, prompt_rows - 1 :]
         prefix = Prefix()
         prompts, above = tokens[first, :prompt_rows], blank[first]
-        said = self._read(prompts, self.visible(above, prompt_rows), prefix)[place, -1:]
+        said = self._read(prompts, self.visible(above, prompt_rows, prompt_rows), prefix)[
+            place, -1:
+        ]
         if tokens.shape[1] == prompt_rows:
             return said
         prefix.spread(place, prompt_rows)
-        rows = torch.arange(tokens.shape[1], device=tokens.device)
         newest = tokens[:, prompt_rows:]
-        visible = causal(rows >= blank.unsqueeze(1), newest.shape[1])
+        visible = self.visible(blank, tokens.shape[1], newest.shape[1])
         return torch.cat([said, self._read(newest, visible, prefix)], 1)
 
     def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
@@ -238,12 +239,12 @@ class Decoder(nn.Module):
         return hidden
 
     @staticmethod
-    def visible(blank: Tensor, rows: int) -> Tensor | None:
-        """Say which token each may look at, [N, 1, S, S]; None: itself and all before it."""
+    def visible(blank: Tensor, rows: int, newest: int) -> Tensor | None:
+        """Say which token the newest may look at, [N, 1, s, S]; None: itself and all before it."""
         if not bool(blank.any()):
             return None
         places = torch.arange(rows, device=blank.device)
-        return causal(places >= blank.unsqueeze(1), rows)
+        return causal(places >= blank.unsqueeze(1), newest)
 
     def _read(self, tokens: Tensor, visible: Tensor | None, cache: Cache | Prefix | None) -> Tensor:
         x = self.embedding(tokens)

@@ -3,11 +3,11 @@
     python benchmarks/token_peers.py speed '{"layers": 2, "width": 64, ...}'
     python benchmarks/token_peers.py losses DIRECTORY
 
-``speed`` times GRPO (of a `token_throughput.Setting` as JSON), and prints the seconds of each
-update and the mean reward of each, as a line of JSON. ``losses`` makes two models in the directory,
-``policy`` and ``reference``, and prints what TRL's losses are on the examples that are there
-(`token_losses.py`). The models are Llamas with random weights, and the tokeniser has one token for
-each character, so that both sides read and write the same.
+``speed`` times GRPO (of a `token_throughput.Setting` as JSON, with the file of the first weights),
+and prints the seconds of each update and the mean reward of each, as a line of JSON. ``losses``
+makes two models with random weights in the directory, ``policy`` and ``reference``, and prints what
+TRL's losses are on the examples that are there (`token_losses.py`). The models are Llamas, and the
+tokeniser has one token for each character, so that both sides read and write the same.
 """
 
 import json
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     LlamaConfig,
@@ -105,7 +106,8 @@ def train(setting: dict) -> Watch:
         f"C{''.join(generator.choice('0123456789') for _ in range(setting['digits']))}="
         for _ in range(count)
     ]
-    watch = Watch()
+    model, watch = make_model(setting, tokenizer), Watch()
+    model.load_state_dict(load_file(setting["weights"]), strict=False)  # the head is tied
     with tempfile.TemporaryDirectory() as directory:
         responses = setting["prompts"] * setting["group_size"]
         config = GRPOConfig(
@@ -133,7 +135,7 @@ def train(setting: dict) -> Watch:
             seed=0,
         )
         trainer = GRPOTrainer(
-            model=make_model(setting, tokenizer),
+            model=model,
             reward_funcs=fraction_right,
             args=config,
             train_dataset=Dataset.from_dict({"prompt": prompts}),

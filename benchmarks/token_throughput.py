@@ -2,12 +2,13 @@
 
     python benchmarks/token_throughput.py --peer-python peers/bin/python
 
-Both copy 14 digits: the same decoder from random weights (RMSNorm, rotary positions, SwiGLU, tied
-embeddings), 64 prompts with 8 responses of at most 16 tokens each, a gradient step on all of them,
-the same step size, clip, reward and largest gradient. They run one process at a time, for several
-rounds in alternating order; a ratio is taken within a round. Start-up and the first updates do not
-count. rlrun is measured as a user runs it, with evaluation, checkpoints and logging. The rewards
-stand beside, as a mean of the last tenth of the updates: faster at learning less would be nothing.
+Both copy 14 digits: the same decoder (RMSNorm, rotary positions, SwiGLU, tied embeddings) from
+weights that are drawn alike, 64 prompts with 8 responses of at most 16 tokens each, a gradient step
+on all of them, the same step size, clip, reward and largest gradient. They run one process at a
+time, for several rounds in alternating order; a ratio is taken within a round. Start-up and the
+first updates do not count. rlrun is measured as a user runs it, with evaluation, checkpoints and
+logging. The rewards stand beside, as a mean of the last tenth of the updates: faster at learning
+less would be nothing.
 """
 
 import argparse
@@ -21,14 +22,23 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import torch
+from llama import llama_weights
 from measure import HERE, Measurement, describe_machine, run_process
+from safetensors.torch import save_file
 from throughput import compare, spread
+from torch import Tensor
 
 from rlrun.hardware.cpu import available_cores
 from rlrun.loggers.jsonl import read_metrics
+from rlrun.models.language.caches import DecoderShape
+from rlrun.models.language.transformer import Decoder
 
 # Updates at the beginning that do not count.
 FIRST = 3
+
+# Tokens that TRL's side has: a letter, digits, "=", the end, and nothing.
+VOCABULARY = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +96,26 @@ def summarized(seconds: list[float], rewards: list[float], setting: Setting) -> 
     }
 
 
+def first_weights(setting: Setting) -> dict[str, Tensor]:
+    """Draw weights as rlrun does, for TRL: Llama's own first ones make other learning curves."""
+    shape = DecoderShape(
+        layers=setting.layers,
+        width=setting.width,
+        heads=setting.heads,
+        vocabulary=VOCABULARY,
+        context=2 * setting.digits,
+    )
+    return llama_weights(Decoder(shape, torch.Generator().manual_seed(0)))
+
+
 def measure_trl(python: str, setting: Setting) -> Measurement:
     """Train with TRL in a process of its own."""
     script = str(HERE / "token_peers.py")
-    finished = run_process([python, script, "speed", json.dumps(asdict(setting))])
+    with tempfile.TemporaryDirectory() as directory:
+        weights = Path(directory) / "weights.safetensors"
+        save_file(first_weights(setting), weights)
+        asked = json.dumps({**asdict(setting), "weights": str(weights)})
+        finished = run_process([python, script, "speed", asked])
     said = json.loads(finished.output.splitlines()[-1])
     return {**summarized(said["seconds"], said["rewards"], setting), "peak_mib": finished.peak_mib}
 

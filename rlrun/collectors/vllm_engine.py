@@ -85,7 +85,7 @@ class VLLM:
                 top_k=sampling.top_k or 0,
                 top_p=sampling.top_p,
                 max_tokens=language.response_rows,
-                stop_token_ids=[language.end],
+                stop_token_ids=[*language.ends],
                 ignore_eos=True,  # of others that the model's own files name
                 logprobs=0,  # of the tokens that were drawn alone
                 detokenize=False,
@@ -128,7 +128,7 @@ def as_responses(
         language: says what ends a response.
     """
     lengths = torch.tensor([len(written) for written in tokens])
-    ended = torch.tensor([written[-1] == language.end for written in tokens])
+    ended = torch.tensor([written[-1] in language.ends for written in tokens])
     if language.answer_rows is not None:
         ended |= lengths == language.answer_rows
     columns = pad_sequence([torch.tensor(written) for written in tokens])

@@ -112,6 +112,7 @@ def write(
     complete = torch.zeros(count, dtype=torch.bool, device=device)
     running = torch.arange(count, device=device)  # the sequences in the batch
     goes_on = torch.ones(count, dtype=torch.bool, device=device)  # those of them that are written
+    ends = torch.tensor(language.ends, device=device)
     choice, cache = policy.start(prompts.tokens.to(device), prompts.blank.to(device), limit)
     for step in range(limit):
         if sampling is None:
@@ -125,7 +126,7 @@ def write(
         tokens[step, written] = token[goes_on]
         logp[step, written] = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)[goes_on]
         mask[step, written] = True
-        ended = goes_on & ((token == language.end) | (step + 1 == language.answer_rows))
+        ended = goes_on & (torch.isin(token, ends) | (step + 1 == language.answer_rows))
         complete[running[ended]] = True
         goes_on = goes_on & ~ended
         left = int(goes_on.sum())

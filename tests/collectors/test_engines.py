@@ -236,10 +236,11 @@ def test_what_vllm_is_asked(monkeypatch):
     monkeypatch.delenv("VLLM_LOGGING_LEVEL", raising=False)
     engine, policy, task = vllm(), Saved(), task_of("add")
     assert os.environ["VLLM_LOGGING_LEVEL"] == "ERROR"
+    language = replace(task.language, stops=(5,))
     prompts = TokenEnv(task, num_envs=2).encoded(["1+2=", "12+34="])
     sampling = replace(AS_IT_IS, temperature=0.5, top_k=3)
     given = {"sampling": sampling, "generator": generator(), "device": torch.device("cpu")}
-    responses = engine(policy, prompts, task.language, **given)
+    responses = engine(policy, prompts, language, **given)
     opened = engine._llm
     assert opened.arguments["max_model_len"] == 6 + task.language.response_rows
     assert opened.arguments["logprobs_mode"] == "processed_logprobs"
@@ -248,12 +249,12 @@ def test_what_vllm_is_asked(monkeypatch):
     assert [each["prompt_token_ids"] for each in asked] == encoded
     assert [each["temperature"] for each in how] == [0.5] * 2
     assert all(each["top_k"] == 3 and each["ignore_eos"] for each in how)
-    assert all(each["stop_token_ids"] == [task.language.end] for each in how)
+    assert all(each["stop_token_ids"] == [language.end, 5] for each in how)
     assert how[0]["seed"] != how[1]["seed"]
     assert responses.tokens.T.tolist() == [[3, task.language.end]] * 2
     assert responses.logp.T.tolist() == [[-0.5, -0.5]] * 2
     # The next responses are by new weights, and are others.
-    engine(policy, prompts, task.language, **given)
+    engine(policy, prompts, language, **given)
     assert policy.times == 2
     *reloaded, (_, later) = opened.calls
     assert reloaded == ["reload_weights", "reset_prefix_cache"]

@@ -9,12 +9,16 @@ import numpy as np
 import own_verifiers
 import pytest
 import torch
+from languages import policy_of
 from pretrained import SUMS, write_examples
 from running import PLAIN, experiment, metrics
 
+from rlrun.collectors.sampling import Sampling
+from rlrun.collectors.writing import write
 from rlrun.config import targets
 from rlrun.config.load import ROOMS
 from rlrun.envs.tokens.batch import TokenEnv
+from rlrun.envs.tokens.gymnasium_form import TokenTaskEnv
 from rlrun.envs.tokens.prompts import Prompts
 from rlrun.envs.tokens.verifiers.functions import boxed, exact, numeric, regex
 from rlrun.envs.tokens.verifiers.judge import VerifierJudge
@@ -98,6 +102,49 @@ def test_prompts_are_characters_or_bytes(make):
         assert language.size == (len(set("Größe\n1+=2")) + 1 if tokenizer == "characters" else 257)
     assert task.vocabulary.decode([0xC3]) == "�"
     assert len(task.encode_prompt("Größe\n1+1=")) == language.prompt_rows == 12
+
+
+def test_further_tokens_end_a_response(make):
+    task = make(stop=["=", "+"])
+    language, encode = task.language, task.vocabulary.encode
+    assert language.ends == (language.end, *encode("=+"))
+    env = TokenEnv(task, num_envs=200)
+    prompts = env.prompts(range(200))
+    responses = write(
+        policy_of(task),
+        prompts,
+        language,
+        sampling=Sampling(temperature=1.0, top_k=None, top_p=1.0),
+        generator=torch.Generator().manual_seed(0),
+        device=torch.device("cpu"),
+    )
+    ends = torch.isin(responses.tokens, torch.tensor(language.ends)) & responses.mask
+    last = responses.tokens.gather(0, responses.lengths.unsqueeze(0) - 1)[0]
+    assert {*last[responses.complete].tolist()} == {*language.ends}
+    assert torch.equal(ends.sum(0), responses.complete.long())  # the last one, and no other
+    # What ends a response is no part of it, whether it is written whole or token by token.
+    (text,) = prompts.texts[:1]
+    written = torch.tensor(encode(f"{task.answer(text)}=7"))
+    verdict = env.judge([text], written.unsqueeze(1), torch.tensor([True]))
+    assert verdict.texts == [task.answer(text)]
+    assert verdict.outcome.tolist() == [1.0]
+    steps = TokenTaskEnv(task)
+    steps.reset(seed=0)
+    answer = task.answer(steps._prompt)
+    taken = [steps.step(np.int64(token)) for token in encode(f"{answer}=")]
+    *before, (_, reward, terminated, truncated, _) = taken
+    assert not any(done for _, _, done, _, _ in before)
+    assert (reward, terminated, truncated) == (1.0, True, False)
+
+
+def test_what_ends_a_response_must_be_a_token_that_no_answer_has(make):
+    with pytest.raises(UserError, match=r"env.stop: '==' is not one token of env.tokenizer=char"):
+        make(stop=["=="]).language  # noqa: B018
+    with pytest.raises(UserError, match=r"env.stop: '!' is not one token of env.tokenizer=char"):
+        make(stop=["!"]).language  # noqa: B018
+    examples = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "0-1=", "answer": "-1"}]
+    with pytest.raises(UserError, match=r"line 2: env.stop ends the answer before its end"):
+        make(examples, stop=["-"]).language  # noqa: B018
 
 
 BAD = {

@@ -361,6 +361,23 @@ def test_a_prompt_is_asked_by_the_chat_template(sums, tmp_path):
     assert task.encoded_answer(task.encode_prompt("add\n1+1=")) == task.vocabulary.encode("2")
 
 
+def test_what_else_ends_a_models_responses_is_told(sums, tmp_path):
+    (tmp_path / "model").mkdir()
+    model = make_model(tmp_path / "model")
+    said, task = model / "generation_config.json", task_of(sums, model)
+    (number,) = task.vocabulary.encode("=")
+    other = task.language.tokens[number]
+    said.write_text(json.dumps({"eos_token_id": [task.language.end, number, 10**6]}))
+    (remark,) = task.remarks()
+    assert f'without env.stop=["{other}"]' in remark
+    asked = task_of(sums, model, stop=[other])
+    assert not asked.remarks()
+    assert asked.language.ends == (asked.language.end, number)
+    for text in ("[]", "{", '{"eos_token_id": "x"}', '{"eos_token_id": 1}'):
+        said.write_text(text)
+        assert not task.remarks()
+
+
 # ---------------------------------------------------------------------- bad input
 
 

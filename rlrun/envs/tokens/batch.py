@@ -136,7 +136,8 @@ class TokenEnv:
             complete: whether each ended by itself, [N]; those that did not have T tokens.
         """
         task = self.task
-        responses = [task.vocabulary.decode(row) for row in response.T.tolist()]
+        written = [task.language.until_end(row) for row in response.T.tolist()]
+        responses = [task.vocabulary.decode(row) for row in written]
         judgements = self._judge.judge(texts, responses, complete.tolist())
         return Verdict(
             torch.tensor([judgement.reward(task.reward) for judgement in judgements]),

@@ -45,11 +45,11 @@ class TokenTaskEnv(gym.Env[NDArray[np.int64], np.int64]):
         language = self._language
         self._response.append(int(action))
         written = len(self._response)
-        complete = int(action) == language.end or written == language.answer_rows
+        complete = int(action) in language.ends or written == language.answer_rows
         cut = not complete and written == language.response_rows
         if not (complete or cut):
             return self._observation(), 0.0, False, False, {}
-        text = self._task.vocabulary.decode(self._response)
+        text = self._task.vocabulary.decode(language.until_end(self._response))
         (judgement,) = self._judge.judge([self._prompt], [text], [complete])
         reward = judgement.reward(self._task.reward)
         # Nothing follows a response that is cut, either: it has been judged.

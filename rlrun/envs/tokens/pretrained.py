@@ -1,6 +1,7 @@
 """The tokeniser of a pretrained model, from its directory; nothing in it is run."""
 
 import importlib.util
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from rlrun.errors import UserError, near_path
 
 # What a directory has one of, if it has a tokeniser.
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+# Of a model: how it usually writes.
+GENERATION = "generation_config.json"
 
 
 def require_transformers(setting: str) -> None:
@@ -64,7 +68,7 @@ class PretrainedTokenizer:
             raise UserError(f"{place}: no such directory{near_path(path)}")
         if not any((path / name).is_file() for name in FILES):
             raise UserError(f"{place} has no tokeniser: none of {', '.join(FILES)}")
-        self._place = place
+        self._place, self._path = place, path
         self._tokenizer: Any = read(path, place)
         if self._tokenizer.eos_token_id is None:
             raise UserError(
@@ -85,6 +89,15 @@ class PretrainedTokenizer:
     def end(self) -> int:
         """The token that ends a response."""
         return self._tokenizer.eos_token_id
+
+    def ends_of_model(self) -> list[int]:
+        """Return the tokens that end a response by what the model's directory says of it."""
+        try:
+            said = json.loads((self._path / GENERATION).read_text()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):  # it says nothing that can be read
+            return []
+        ends = said if isinstance(said, list) else [said]
+        return [end for end in ends if isinstance(end, int) and 0 <= end < len(self)]
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, and no others."""

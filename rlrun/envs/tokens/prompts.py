@@ -56,8 +56,8 @@ class Prompts(VerifiedTask):
         return self.verifier is not functions.regex
 
     def remarks(self) -> list[str]:
-        """Say by what boxed answers are compared, and whether one prompt makes all slow."""
-        remarks = []
+        """Say, too, by what boxed answers are compared, and whether one prompt makes all slow."""
+        remarks = super().remarks()
         if self.verifier is functions.boxed and math_verify() is None:
             remarks.append(
                 "env.verifier=boxed compares numbers and texts: with math-verify it knows that "
@@ -190,7 +190,10 @@ class Prompts(VerifiedTask):
                     f"env.max_prompt_tokens={self.max_prompt_tokens}"
                 )
             longest = max(longest, count)
-            written = len(self.vocabulary.encode(example.answer)) + 1 if self.has_answers else 0
+            answer = self.vocabulary.encode(example.answer) if self.has_answers else []
+            if self.ends_early(answer):
+                raise UserError(f"{place} {example.line}: env.stop ends the answer before its end")
+            written = len(answer) + self.has_answers
             if written > self.max_response_tokens:
                 raise UserError(
                     f"{place} {example.line}: the answer has {written} tokens with its end, more "

@@ -103,12 +103,13 @@ class ReasoningGym(VerifiedTask):
         return share_of(prompt) < self.held_out
 
     def _fits(self, entry: dict[str, Any]) -> bool:
-        """Say whether neither question nor answer, where there is one, has too many tokens."""
+        """Say whether neither question nor answer has too many tokens, and that can be written."""
         if len(self.encode_prompt(entry["question"])) > self.max_prompt_tokens:
             return False
-        answer = entry["answer"]
-        written = 0 if answer is None else len(self.vocabulary.encode(str(answer))) + 1
-        return written <= self.max_response_tokens
+        if entry["answer"] is None:
+            return True
+        answer = self.vocabulary.encode(str(entry["answer"]))
+        return len(answer) < self.max_response_tokens and not self.ends_early(answer)
 
     def characters(self) -> str:
         """Refuse: they are not known before they are drawn."""

@@ -1,8 +1,9 @@
 """Tasks whose prompts come from elsewhere, and whose responses a verifier judges."""
 
+import json
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from rlrun.envs.tokens.pretrained import PretrainedTokenizer
 from rlrun.envs.tokens.task import Judge, Reward, TokenTask
 from rlrun.envs.tokens.verifiers.judge import Verifier, VerifierJudge
 from rlrun.envs.tokens.vocabulary import Bytes, Language, Tokenizer, Vocabulary
+from rlrun.errors import UserError
 
 # What a tokeniser is called that is no directory's.
 BYTES, CHARACTERS = "bytes", "characters"
@@ -24,11 +26,13 @@ class VerifiedTask(TokenTask):
         tokenizer: "characters", "bytes", or the directory of a model.
         max_response_tokens: tokens after which a response is truncated.
         verifier_seconds: that a verifier may take for a response.
+        stop: texts of further tokens that end a response.
     """
 
     tokenizer: str
     max_response_tokens: Count
     verifier_seconds: Positive
+    stop: list[str] = field(default_factory=list)
 
     without: ClassVar[tuple[Reward, ...]] = ("prefix",)
 
@@ -79,4 +83,43 @@ class VerifiedTask(TokenTask):
             response_rows=self.max_response_tokens,
             answer_rows=None,
             tokens=self.vocabulary.tokens,
+            stops=self.stops,
         )
+
+    @cached_property
+    def stops(self) -> tuple[int, ...]:
+        """Further tokens that end a response.
+
+        Raises:
+            UserError: one is no token.
+        """
+        return tuple(self._number_of(text) for text in self.stop)
+
+    def _number_of(self, text: str) -> int:
+        """Return the number of the token that is all of a text."""
+        if text in self.vocabulary.tokens:
+            return self.vocabulary.tokens.index(text)
+        try:
+            (token,) = self.vocabulary.encode(text)
+        except (KeyError, ValueError) as error:  # an unknown character, none or several tokens
+            raise UserError(
+                f"env.stop: {text!r} is not one token of env.tokenizer={self.tokenizer}"
+            ) from error
+        return token
+
+    def ends_early(self, answer: Sequence[int]) -> bool:
+        """Say whether nobody can write an answer, as a token in it ends a response."""
+        return not set(self.stops).isdisjoint(answer)
+
+    def remarks(self) -> list[str]:
+        """Say that a model ends responses with tokens that are none here."""
+        if not isinstance(self.vocabulary, PretrainedTokenizer):
+            return []
+        others = {*self.vocabulary.ends_of_model()} - {self.vocabulary.end, *self.stops}
+        if not others:
+            return []
+        named = json.dumps([self.vocabulary.tokens[token] for token in sorted(others)])
+        return [
+            f"{self.tokenizer} names further tokens that end a response (generation_config.json), "
+            f"which go on here without env.stop={named}"
+        ]

@@ -14,12 +14,13 @@ class Language:
 
     Attributes:
         size: V, tokens that there are, 0…V − 1.
-        end: the token that ends a response.
+        end: the token that ends a response, and right answers do.
         prompt_rows: P, tokens of the longest prompt.
         response_rows: L, tokens after which a response is truncated.
         answer_rows: tokens after which a response is complete without an end, because all answers
             have so many; None: a response ends with `end`.
         tokens: what each token stands for: a policy for the same tokens can read this task.
+        stops: further tokens that end a response.
     """
 
     size: int
@@ -28,6 +29,16 @@ class Language:
     response_rows: int
     answer_rows: int | None
     tokens: tuple[str, ...]
+    stops: tuple[int, ...] = ()
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """All tokens that end a response."""
+        return (self.end, *self.stops)
+
+    def until_end(self, response: Iterable[int]) -> list[int]:
+        """Return the tokens of a response before the one that ends it."""
+        return list(takewhile(lambda token: token not in self.ends, response))
 
     @cached_property
     def digest(self) -> str:

@@ -100,7 +100,7 @@ class Watch(TrainerCallback):
 def train(setting: dict) -> Watch:
     """Train by GRPO for some updates."""
     tokenizer = make_tokenizer()
-    generator = random.Random(0)
+    generator = random.Random(setting["seed"])
     count = setting["prompts"] * setting["updates"]
     prompts = [
         f"C{''.join(generator.choice('0123456789') for _ in range(setting['digits']))}="
@@ -132,7 +132,7 @@ def train(setting: dict) -> Watch:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            seed=0,
+            seed=setting["seed"],
         )
         trainer = GRPOTrainer(
             model=model,

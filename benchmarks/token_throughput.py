@@ -54,6 +54,7 @@ class Setting:
         learning_rate: of Adam.
         max_grad_norm: largest Euclidean norm of a gradient.
         threads: of torch.
+        seed: of the first weights, the prompts and the draws.
     """
 
     layers: int
@@ -66,6 +67,7 @@ class Setting:
     learning_rate: float = 3e-3
     max_grad_norm: float = 0.5
     threads: int = 2
+    seed: int = 0
 
     @property
     def responses(self) -> int:
@@ -105,7 +107,7 @@ def first_weights(setting: Setting) -> dict[str, Tensor]:
         vocabulary=VOCABULARY,
         context=2 * setting.digits,
     )
-    return llama_weights(Decoder(shape, torch.Generator().manual_seed(0)))
+    return llama_weights(Decoder(shape, torch.Generator().manual_seed(setting.seed)))
 
 
 def measure_trl(python: str, setting: Setting) -> Measurement:
@@ -135,6 +137,7 @@ def measure_rlrun(setting: Setting) -> Measurement:
             *("algo.optimizer.anneal_learning_rate=false", "algo.entropy_coefficient=0"),
             *(f"total_steps={setting.updates * longest}", "log_every_steps=1"),
             *(f"hardware.threads={setting.threads}", f"run_dir={run}"),
+            f"seed={setting.seed}",
         ]
         finished = run_process([sys.executable, "-m", "rlrun", *words])
         rows = [row for row in read_metrics(run / "metrics.jsonl") if "train/return" in row]
@@ -173,12 +176,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--updates", type=int, help="of each run (default 100, and 50)")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=HERE / "results")
     arguments = parser.parse_args()
     report = {"machine": describe_machine(), "sizes": {}}
     text = []
     for name in arguments.sizes:
-        setting = replace(SIZES[name], threads=available_cores())
+        setting = replace(SIZES[name], threads=available_cores(), seed=arguments.seed)
         if arguments.updates:
             setting = replace(setting, updates=arguments.updates)
         contenders: dict[str, Callable[[], Measurement]] = {

@@ -35,7 +35,10 @@ TASKS = {"copy": Copy, "reverse": Reverse}
 
 
 def right(directory: Path) -> dict[str, float]:
-    """Return the share of prompts of each task that a run answers as is wanted, greedily."""
+    """Return the share of prompts of each task that a run answers as is wanted, greedily.
+
+    And, as ``alike``, the share of those whose answer is the same in both.
+    """
     assembly = load_trained(directory, change=lambda experiment: experiment)
     trained, actor = assembly.experiment.env, assembly.algorithm.agent.actor
     assert isinstance(trained, Copy | Reverse)
@@ -51,6 +54,9 @@ def right(directory: Path) -> dict[str, float]:
         )
         evaluator = LanguageEvaluator(task, lambda: actor)
         found[name] = evaluator.play(PROMPTS, seed=0).metrics()["eval/outcome"]
+        prompts = evaluator.make(PROMPTS).prompts(range(PROMPTS), held_out=True).texts
+        digits = [prompt[1:-1] for prompt in prompts]
+        found["alike"] = sum(each == each[::-1] for each in digits) / PROMPTS
         evaluator.close()
     return found
 
@@ -76,7 +82,10 @@ def main() -> None:
         }
         for method, by_budget in directories.items()
     }
-    start = {task: over_seeds([shares[run][task] for run in begin.values()]) for task in TASKS}
+    start = {
+        name: over_seeds([shares[run][name] for run in begin.values()])
+        for name in (*TASKS, "alike")
+    }
     figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
     left, both = figure.subplots(1, 2)
     for color, method in zip(COLORS, METHODS, strict=False):
@@ -92,15 +101,19 @@ def main() -> None:
         left.plot([], [], "-o", color=color, ms=4, label=method)
     for axes in (left, both):
         axes.axhline(start["copy"]["iqm"], color="0.5", lw=0.8, ls="--")
+        axes.axhline(start["alike"]["iqm"], color="0.5", lw=0.8, ls=":")
         axes.set_ylim(0, 1.02)
     left.set_xscale("log")
+    left.set_xticks([budget / 1_000 for budget in budgets], [f"{b // 1_000}" for b in budgets])
+    left.minorticks_off()
     title = "still right of the old task"
     tidy(left, title=title, x="tokens of the new task, thousands", y="copied rightly")
     tidy(both, title=title, x="reversed rightly", y="copied rightly")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle(
-        f"from copy to reverse: interquartile mean and each of {len(seeds)} seeds; dashed: before",
+        f"from copy to reverse: interquartile mean and each of {len(seeds)} seeds; dashed: before; "
+        "dotted: prompts that read the same backwards",
         fontsize=10,
     )
     content = {"budgets": budgets, "seeds": seeds, "start": start, "methods": result}

@@ -107,7 +107,9 @@ def train(setting: dict) -> Watch:
         for _ in range(count)
     ]
     model, watch = make_model(setting, tokenizer), Watch()
-    model.load_state_dict(load_file(setting["weights"]), strict=False)  # the head is tied
+    lost, unknown = model.load_state_dict(load_file(setting["weights"]), strict=False)
+    if (lost, unknown) != (["lm_head.weight"], []):  # which is tied
+        raise ValueError(f"weights of another model: without {lost}, with {unknown}")
     with tempfile.TemporaryDirectory() as directory:
         responses = setting["prompts"] * setting["group_size"]
         config = GRPOConfig(

@@ -75,7 +75,7 @@ class Setting:
         return self.prompts * self.group_size
 
 
-# The two sizes for which TRL was measured: 0.13 and 1.05 million parameters.
+# By millions of parameters.
 SIZES = {
     "0.1 M": Setting(layers=2, width=64, heads=4),
     "0.8 M": Setting(layers=4, width=128, heads=4, updates=50),

@@ -165,6 +165,8 @@ def response_tokens(env: TokenEnv, text: str, place: str) -> list[int]:
                 f"{language.answer_rows}"
             )
         return tokens
+    if not set(language.stops).isdisjoint(tokens):
+        raise UserError(f"{place} {text!r}: env.stop ends it before its end")
     tokens = [*tokens, language.end]
     if len(tokens) > language.response_rows:
         raise UserError(

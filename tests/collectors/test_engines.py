@@ -193,6 +193,9 @@ def test_what_another_program_wrote_as_columns():
     assert found.logp.T.tolist() == [[-1, -2, -3], [-4, -5, 0], [-6, -6, -6]]
     assert found.mask.T.tolist() == [[True] * 3, [True, True, False], [True] * 3]
     assert found.complete.tolist() == [True, True, False]
+    further = replace(language, stops=(8,))
+    found = as_responses([[3, 8], [6, 7]], [[-1.0, -2], [-1, -2]], further)
+    assert found.complete.tolist() == [True, False]
     # Where all answers have one length, it needs no end.
     found = as_responses([[3], [4]], [[-1.0], [-2.0]], task_of("mod_add").language)
     assert found.complete.tolist() == [True, True]

@@ -1,6 +1,7 @@
 """Pairs from a file: what it says, each once an epoch; and lines that are none."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,6 +109,14 @@ def test_a_bad_line_is_named(line, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         opened(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_ends_before_its_end_is_named(tmp_path):
+    task = task_of("add")
+    task.language = replace(task.language, stops=tuple(task.vocabulary.encode("=")))
+    path = written(tmp_path / "x.jsonl", [{"prompt": "1+1=", "chosen": "2=1", "rejected": "1"}])
+    with pytest.raises(UserError, match=r"line 1: chosen '2=1': env.stop ends it before its end"):
+        opened(path, task=task)
 
 
 def test_a_file_without_pairs_is_refused(tmp_path):

@@ -63,6 +63,13 @@ def test_what_has_an_answer_that_is_too_long_is_not_drawn():
         TokenEnv(task_of(max_response_tokens=1), num_envs=1).prompts([0])
 
 
+def test_what_has_an_answer_that_ends_early_is_not_drawn():
+    env = TokenEnv(task_of(stop=["7"]), num_envs=60)
+    assert not any("7" in env.task.answer(text) for text in env.prompts(range(60)).texts)
+    with pytest.raises(UserError, match=r"and env.stop=\['0', '1', "):
+        TokenEnv(task_of(stop=[*"0123456789"]), num_envs=1).prompts([0])
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

@@ -365,6 +365,8 @@ def test_what_else_ends_a_models_responses_is_told(sums, tmp_path):
     (tmp_path / "model").mkdir()
     model = make_model(tmp_path / "model")
     said, task = model / "generation_config.json", task_of(sums, model)
+    with pytest.raises(UserError, match=r"env.stop: 'Ω' is not one token of env.tokenizer="):
+        task_of(sums, model, stop=["Ω"]).language  # noqa: B018
     (number,) = task.vocabulary.encode("=")
     other = task.language.tokens[number]
     said.write_text(json.dumps({"eos_token_id": [task.language.end, number, 10**6]}))

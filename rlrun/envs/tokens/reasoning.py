@@ -95,7 +95,8 @@ class ReasoningGym(VerifiedTask):
         raise UserError(
             f"env.dataset={self.dataset} has too few prompts of at most "
             f"env.max_prompt_tokens={self.max_prompt_tokens}, and answers of at most "
-            f"env.max_response_tokens={self.max_response_tokens}, with env.held_out={self.held_out}"
+            f"env.max_response_tokens={self.max_response_tokens}, with "
+            f"env.held_out={self.held_out} and env.stop={self.stop}"
         )
 
     def is_held_out(self, prompt: str) -> bool:
@@ -103,7 +104,7 @@ class ReasoningGym(VerifiedTask):
         return share_of(prompt) < self.held_out
 
     def _fits(self, entry: dict[str, Any]) -> bool:
-        """Say whether neither question nor answer has too many tokens, and that can be written."""
+        """Say whether the question is short enough, and the answer can be written."""
         if len(self.encode_prompt(entry["question"])) > self.max_prompt_tokens:
             return False
         if entry["answer"] is None:

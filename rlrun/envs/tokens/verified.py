@@ -26,7 +26,7 @@ class VerifiedTask(TokenTask):
         tokenizer: "characters", "bytes", or the directory of a model.
         max_response_tokens: tokens after which a response is truncated.
         verifier_seconds: that a verifier may take for a response.
-        stop: texts of further tokens that end a response.
+        stop: texts of further tokens that end a response; runs from before have none.
     """
 
     tokenizer: str
@@ -100,12 +100,15 @@ class VerifiedTask(TokenTask):
         if text in self.vocabulary.tokens:
             return self.vocabulary.tokens.index(text)
         try:
-            (token,) = self.vocabulary.encode(text)
-        except (KeyError, ValueError) as error:  # an unknown character, none or several tokens
+            tokens = self.vocabulary.encode(text)
+        except KeyError:  # a character that is no token
+            tokens = []
+        # What is unknown is a token, too, by some tokenisers: one of no text.
+        if len(tokens) != 1 or self.vocabulary.decode(tokens) != text:
             raise UserError(
                 f"env.stop: {text!r} is not one token of env.tokenizer={self.tokenizer}"
-            ) from error
-        return token
+            )
+        return tokens[0]
 
     def ends_early(self, answer: Sequence[int]) -> bool:
         """Say whether nobody can write an answer, as a token in it ends a response."""
@@ -118,7 +121,8 @@ class VerifiedTask(TokenTask):
         others = {*self.vocabulary.ends_of_model()} - {self.vocabulary.end, *self.stops}
         if not others:
             return []
-        named = json.dumps([self.vocabulary.tokens[token] for token in sorted(others)])
+        names = [self.vocabulary.tokens[token] for token in sorted(others)]
+        named = json.dumps(names, ensure_ascii=False)
         return [
             f"{self.tokenizer} names further tokens that end a response (generation_config.json), "
             f"which go on here without env.stop={named}"

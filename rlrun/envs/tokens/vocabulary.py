@@ -18,7 +18,7 @@ class Language:
         prompt_rows: P, tokens of the longest prompt.
         response_rows: L, tokens after which a response is truncated.
         answer_rows: tokens after which a response is complete without an end, because all answers
-            have so many; None: a response ends with `end`.
+            have so many; None: a response ends with one of `ends`.
         tokens: what each token stands for: a policy for the same tokens can read this task.
         stops: further tokens that end a response.
     """

@@ -115,4 +115,7 @@ def distinct(prompts: Tensor, blank: Tensor) -> tuple[Tensor, Tensor]:
     kinds = {row: kind for kind, row in enumerate(first)}
     numbers, place = list(first.values()), [kinds[row] for row in rows]
     device = prompts.device
-    return torch.tensor(numbers, device=device), torch.tensor(place, device=device)
+    return (
+        torch.tensor(numbers, dtype=torch.int64, device=device),
+        torch.tensor(place, dtype=torch.int64, device=device),
+    )

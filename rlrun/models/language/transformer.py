@@ -199,9 +199,9 @@ class Decoder(nn.Module):
             return self(tokens, blank)[:, prompt_rows - 1 :]
         prefix = Prefix()
         prompts, above = tokens[first, :prompt_rows], blank[first]
-        said = self._read(prompts, self.visible(above, prompt_rows, prompt_rows), prefix)[
-            place, -1:
-        ]
+        visible = self.visible(above, prompt_rows, prompt_rows)
+        # The gradient of [place] would be summed in another order each time, by several threads.
+        said = self._read(prompts, visible, prefix)[:, -1:].index_select(0, place)
         if tokens.shape[1] == prompt_rows:
             return said
         prefix.spread(place, prompt_rows)

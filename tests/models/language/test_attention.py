@@ -53,3 +53,19 @@ def test_both_ways_agree(monkeypatch):
     short = attention(*parts, None)
     monkeypatch.setattr("rlrun.models.language.attention.MOST_KEYS", 0)
     torch.testing.assert_close(short, attention(*parts, None))
+
+
+def test_torch_has_its_own_way_in_bfloat16_and_for_an_export(monkeypatch):
+    """Of bfloat16 it adds in float32, and an export is for any machine."""
+    parts = drawn(6, 11)
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr("rlrun.models.language.attention._by_products", never)
+    with pytest.raises(AssertionError):
+        attention(*parts, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        attention(*parts, None)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    attention(*parts, None)

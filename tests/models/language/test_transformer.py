@@ -14,6 +14,7 @@ from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
 from rlrun.models.distributions import Categorical
 from rlrun.models.language import token_distributions
+from rlrun.models.language.caches import distinct
 from rlrun.models.language.token_distributions import TokenCategorical
 
 TASK = task_of("add", digits=3)
@@ -185,3 +186,36 @@ def test_numbers_are_not_read():
     model = part_of("model", "transformer")
     with pytest.raises(UserError, match="reads tokens, and CartPole-v1 shows numbers: model=mlp"):
         model.policy(problem, generator())
+
+
+def test_prompts_are_alike_where_their_tokens_are_and_not_what_stands_above_them():
+    prompts = torch.tensor([[0, 1, 2], [5, 1, 2], [0, 1, 2], [4, 1, 2], [0, 1, 2]])
+    numbers, place = distinct(prompts, torch.tensor([0, 1, 0, 1, 1]))
+    assert numbers.tolist() == [1, 0] or numbers.tolist() == [0, 1]
+    assert [numbers[kind].item() for kind in place] == [0, 1, 0, 1, 1]
+
+
+def test_gradients_are_the_same_each_time_with_several_threads():
+    """They are summed over the responses to a prompt in one order, whichever thread is first."""
+    task = task_of("copy", shortest=3, longest=3)
+    policy, env = policy_of(task, width=128), TokenEnv(task, num_envs=512)
+    policy.requires_grad_(True)
+    seeds = torch.arange(512)[torch.randperm(512, generator=generator())] // 8
+    prompts = env.prompts(seeds.tolist())
+    tokens = torch.randint(task.language.size, (T, 512), generator=generator(1))
+    obs = Sequences(torch.cat([prompts.tokens, tokens]), prompts.blank, len(prompts.tokens))
+
+    direction = torch.randn(T, 512, task.language.size, generator=generator(2))
+
+    def gradient() -> torch.Tensor:
+        policy.zero_grad()
+        (log_probs(policy, obs) * direction).sum().backward()
+        return torch.cat([weight.grad.flatten() for weight in policy.parameters()])
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(10))
+    finally:
+        torch.set_num_threads(threads)

@@ -13,11 +13,12 @@ REACHED = {
     "ppo: functions": 59,
     "ppo: files": 22,
     "grpo: functions": 58,
-    "grpo: files": 23,
+    # One more since the settings of the penalty and the penalty are two files.
+    "grpo: files": 24,
     "algos/: share of mathematics": 0.35,
     # Sequences beside rows and a second kind of learner came with tokens, CISPO with 42 lines, and
-    # weights of what was drawn otherwise with 4.
-    "algos/: code lines of the policy gradient": 903,
+    # weights of what was drawn otherwise with 4; three import from two files what was one.
+    "algos/: code lines of the policy gradient": 906,
 }
 
 

@@ -37,7 +37,7 @@ TASKS = {"copy": Copy, "reverse": Reverse}
 def right(directory: Path) -> dict[str, float]:
     """Return the share of prompts of each task that a run answers as is wanted, greedily.
 
-    And, as ``alike``, the share of those whose answer is the same in both.
+    And, as ``<task>, alike``, the share of those whose answer is the same in both.
     """
     assembly = load_trained(directory, change=lambda experiment: experiment)
     trained, actor = assembly.experiment.env, assembly.algorithm.agent.actor
@@ -56,7 +56,7 @@ def right(directory: Path) -> dict[str, float]:
         found[name] = evaluator.play(PROMPTS, seed=0).metrics()["eval/outcome"]
         prompts = evaluator.make(PROMPTS).prompts(range(PROMPTS), held_out=True).texts
         digits = [prompt[1:-1] for prompt in prompts]
-        found["alike"] = sum(each == each[::-1] for each in digits) / PROMPTS
+        found[f"{name}, alike"] = sum(each == each[::-1] for each in digits) / PROMPTS
         evaluator.close()
     return found
 
@@ -84,7 +84,7 @@ def main() -> None:
     }
     start = {
         name: over_seeds([shares[run][name] for run in begin.values()])
-        for name in (*TASKS, "alike")
+        for name in shares[next(iter(begin.values()))]
     }
     figure = Figure(figsize=(9, 4), dpi=120, layout="constrained")
     left, both = figure.subplots(1, 2)
@@ -101,7 +101,7 @@ def main() -> None:
         left.plot([], [], "-o", color=color, ms=4, label=method)
     for axes in (left, both):
         axes.axhline(start["copy"]["iqm"], color="0.5", lw=0.8, ls="--")
-        axes.axhline(start["alike"]["iqm"], color="0.5", lw=0.8, ls=":")
+        axes.axhline(start["copy, alike"]["iqm"], color="0.5", lw=0.8, ls=":")
         axes.set_ylim(0, 1.02)
     left.set_xscale("log")
     left.set_xticks([budget / 1_000 for budget in budgets], [f"{b // 1_000}" for b in budgets])

@@ -139,12 +139,12 @@ def test_further_tokens_end_a_response(make):
 
 def test_what_ends_a_response_must_be_a_token_that_no_answer_has(make):
     with pytest.raises(UserError, match=r"env.stop: '==' is not one token of env.tokenizer=char"):
-        make(stop=["=="]).language  # noqa: B018
+        TokenEnv(make(stop=["=="]), num_envs=1).prompts([0])
     with pytest.raises(UserError, match=r"env.stop: '!' is not one token of env.tokenizer=char"):
-        make(stop=["!"]).language  # noqa: B018
+        TokenEnv(make(stop=["!"]), num_envs=1).prompts([0])
     examples = [{"prompt": "1+1=", "answer": "2"}, {"prompt": "0-1=", "answer": "-1"}]
     with pytest.raises(UserError, match=r"line 2: env.stop ends the answer before its end"):
-        make(examples, stop=["-"]).language  # noqa: B018
+        TokenEnv(make(examples, stop=["-"]), num_envs=1).prompts([0])
 
 
 BAD = {

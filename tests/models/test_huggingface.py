@@ -366,7 +366,7 @@ def test_what_else_ends_a_models_responses_is_told(sums, tmp_path):
     model = make_model(tmp_path / "model")
     said, task = model / "generation_config.json", task_of(sums, model)
     with pytest.raises(UserError, match=r"env.stop: 'Ω' is not one token of env.tokenizer="):
-        task_of(sums, model, stop=["Ω"]).language  # noqa: B018
+        TokenEnv(task_of(sums, model, stop=["Ω"]), num_envs=1).prompts([0])
     (number,) = task.vocabulary.encode("=")
     other = task.language.tokens[number]
     said.write_text(json.dumps({"eos_token_id": [task.language.end, number, 10**6]}))

@@ -38,7 +38,8 @@ class Language:
 
     def until_end(self, response: Iterable[int]) -> list[int]:
         """Return the tokens of a response before the one that ends it."""
-        return list(takewhile(lambda token: token not in self.ends, response))
+        ends = self.ends
+        return list(takewhile(lambda token: token not in ends, response))
 
     @cached_property
     def digest(self) -> str:

@@ -284,6 +284,21 @@ def test_what_is_saved_says_the_same(kind, lora, spare_rows, models, sums, tmp_p
     assert after == (before if spare_rows else task.language.size)
 
 
+def test_what_is_saved_ends_where_responses_did(models, sums, tmp_path):
+    (tmp_path / "model").mkdir()
+    model = make_model(tmp_path / "model")
+    (named,) = task_of(sums, model).vocabulary.encode("+")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
+    task = task_of(sums, model, stop=["="])
+    (stop,) = task.language.stops
+    settings = settings_of(model, None)
+    policy = settings.policy(Problem.of_prompts(task), generator())
+    (tmp_path / "saved").mkdir()
+    settings.save(policy, tmp_path / "saved")
+    loaded = transformers.GenerationConfig.from_pretrained(tmp_path / "saved")
+    assert loaded.eos_token_id == sorted([named, task.language.end, stop])
+
+
 def test_what_is_exported_is_what_was_trained(run, models, sums, capsys):
     target = run.parent / "exported"
     commands.run("export", [str(run), "--to", "huggingface", "--output", str(target)])

@@ -1,7 +1,7 @@
 """A pretrained causal model as a decoder: what it says of each token, and the logits' head."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,13 @@ class PretrainedDecoder(nn.Module):
         self._cache_of: Callable[[], Any] = dynamic_cache(model.config)
         self._require_equal(model, place)
 
-    def save(self, directory: Path, *, spare_rows: bool = False) -> None:
+    def save(self, directory: Path, *, spare_rows: bool = False, ends: Sequence[int] = ()) -> None:
         """Write a directory that transformers loads: the model, with adapters merged.
 
         Args:
             directory: that is there.
             spare_rows: whether the embedding keeps its rows that are for no token of the tokeniser.
+            ends: tokens that end a response, beside those that the model's directory names.
         """
         model = read_model(self._path, self._place)
         for target, trained in (
@@ -98,6 +99,10 @@ class PretrainedDecoder(nn.Module):
         with quiet():
             if not spare_rows:
                 model.resize_token_embeddings(self.vocabulary)
+            if ends:
+                named = model.generation_config.eos_token_id
+                known = named if isinstance(named, list) else [named]
+                model.generation_config.eos_token_id = sorted({*known, *ends} - {None})
             model.save_pretrained(directory)
 
     @property

@@ -68,7 +68,7 @@ class HuggingFace:
         """
         decoder = policy.reader.decoder
         assert isinstance(decoder, PretrainedDecoder)
-        decoder.save(directory, spare_rows=True)
+        decoder.save(directory, spare_rows=True, ends=policy.reader.language.ends)
         PretrainedTokenizer(self.path, "model.path").save(directory)
 
     def _reader(self, problem: Problem, generator: torch.Generator) -> Reader:

@@ -62,7 +62,7 @@ def test_torch_has_its_own_way_in_bfloat16_and_for_an_export(monkeypatch):
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr("rlrun.models.language.attention._by_products", never)
+    monkeypatch.setattr("rlrun.models.language.attention.by_products", never)
     with pytest.raises(AssertionError):
         attention(*parts, None)
     with torch.autocast("cpu", torch.bfloat16):

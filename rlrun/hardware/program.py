@@ -52,8 +52,11 @@ class Input:
     device: str
 
     def example(self, *leading: int) -> Tensor:
-        """Return a tensor of this kind, with more axes in front."""
-        return torch.zeros((*leading, *self.shape), dtype=self.dtype, device=self.device)
+        """Return a tensor of this kind, with more axes in front, which nobody is to read.
+
+        Not zeros: writing them takes the memory, which may be that of a replay buffer.
+        """
+        return torch.empty((*leading, *self.shape), dtype=self.dtype, device=self.device)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,17 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from gymnasium import spaces
+from measure import peak_memory
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rlrun.data.replay.buffer import ReplayBuffer
 from rlrun.data.replay.rows import Rows, take
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
+from rlrun.hardware.program import trace
 
 CPU = torch.device("cpu")
 GAMMA = 0.9
@@ -170,6 +176,24 @@ def test_what_does_not_fit_is_refused():
         buffer(10**15, total_steps=10**15)
     # A long ring of a short run takes what the run writes.
     assert buffer(10**6).most_bytes < 10**5
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says what is taken")
+def test_a_long_ring_takes_memory_as_it_is_written_to():
+    def step(*leaves: torch.Tensor) -> list[torch.Tensor]:
+        ring = tree_unflatten(leaves, tree)
+        return list(take(ring, ring.written.new_ones(3), gamma=GAMMA, steps=3, num_envs=2))
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = peak_memory(os.getpid())
+    replay = buffer(20_000_000)
+    replay.write(rows(list(range(10))))
+    leaves, tree = tree_flatten(replay.ring)
+    program = trace(step, leaves)  # as a run does that is to be compiled
+    assert program.inputs[0].shape == (20_000_000, 2)
+    program.example()
+    assert replay.row_bytes * replay.capacity > 600e6
+    assert peak_memory(os.getpid()) - before < 200  # MiB: tracing imports what it needs
 
 
 def test_capacity_is_a_multiple_of_the_environments():

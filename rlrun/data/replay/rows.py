@@ -4,8 +4,10 @@ A row is one step of one environment. Rows are written in the order of time, the
 one instant side by side, so that the next step of a row's environment is N rows further on.
 """
 
+from functools import partial
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,12 +42,10 @@ class Rows(NamedTuple):
         if not problem.discrete:
             action = torch.empty(0, *problem.action_shape)
         reward, flag = torch.empty(0), torch.empty(0, dtype=torch.bool)
-        # On the CPU, zeros take no memory before they are written to.
-        columns = [
-            kind.new_zeros(size, *kind.shape[1:], device=device)
-            for kind in (obs, action, reward, obs, flag, flag)
-        ]
-        return cls(*columns)
+        on_cpu = torch.device(device).type == "cpu"
+        room = untouched if on_cpu else partial(torch.Tensor.new_zeros, device=device)
+        columns = (obs, action, reward, obs, flag, flag)
+        return cls(*(room(kind, (size, *kind.shape[1:])) for kind in columns))
 
     @classmethod
     def of(cls, transitions: Transitions) -> Self:
@@ -66,6 +66,16 @@ class Rows(NamedTuple):
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return sum(column[0].numel() * column.element_size() for column in self)
+
+
+def untouched(kind: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return zeros on the CPU that take no memory before they are written to; torch's own do.
+
+    Args:
+        kind: a tensor of the same type.
+        shape: of the zeros.
+    """
+    return torch.from_numpy(np.zeros(shape, kind.numpy().dtype))
 
 
 class Ring(NamedTuple):

@@ -1,4 +1,4 @@
-"""Sums before which any number of dots may stand: the user's package of `length_bias.py`."""
+"""Sums behind which any number of dots may stand: the user's package of `length_bias.py`."""
 
 from dataclasses import dataclass, field
 
@@ -12,10 +12,11 @@ MOST_DOTS = 12
 
 @dataclass(kw_only=True)
 class PaddedAdd(Add):
-    """``12+7=`` → ``....91``: how many dots there are changes nothing.
+    """``12+7=`` → ``91....``: how many dots there are changes nothing.
 
     The answers that are learned from have 0 to 12, by a hash of the prompt, which is to say that
-    nobody can foresee how many.
+    nobody can foresee how many. Whoever writes dots has written the sum, and may know how likely it
+    is to be right.
     """
 
     characters: str = field(default=f"{DIGITS}+=.", init=False)
@@ -27,15 +28,15 @@ class PaddedAdd(Add):
         return super().longest_answer + MOST_DOTS
 
     def answer(self, prompt: str) -> str:
-        """Add, behind some dots."""
-        return "." * int((MOST_DOTS + 1) * share_of(f"dots before {prompt}")) + self.sum_of(prompt)
+        """Add, and write some dots."""
+        return self.sum_of(prompt) + "." * int((MOST_DOTS + 1) * share_of(f"dots behind {prompt}"))
 
     def sum_of(self, prompt: str) -> str:
         """Add."""
         return super().answer(prompt)
 
     def judge(self, prompt: str, response: str, *, complete: bool) -> Judgement:
-        """Compare what stands behind the dots."""
-        right = float(complete and response.lstrip(".") == self.sum_of(prompt))
+        """Compare what stands before the dots."""
+        right = float(complete and response.rstrip(".") == self.sum_of(prompt))
         form = float(complete and self.is_well_formed(response))
         return Judgement(outcome=right, form=form, fraction=right, prefix=right)

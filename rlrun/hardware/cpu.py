@@ -5,7 +5,9 @@ import os
 import platform
 import sys
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from rlrun.hardware.control_groups import ControlGroup, control_groups
 
 
 def available_cores() -> int:
@@ -76,37 +78,17 @@ def cgroup_quota(root: Path) -> float:
     Args:
         root: directory that holds ``proc`` and ``sys``; "/" but in tests.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return math.inf
-    quotas = [math.inf]
-    for line in lines:
-        # "0::/user.slice/job" (version 2) or "4:cpu,cpuacct:/job" (version 1)
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            mount = root / "sys/fs/cgroup"
-        elif "cpu" in controllers.split(","):
-            mount = root / "sys/fs/cgroup/cpu"
-        else:
-            continue
-        group = PurePosixPath(path)
-        # A group is held to the limits of those around it. In a container the path may be that
-        # of the host, of which only the root is to be seen.
-        for parent in (group, *group.parents):
-            quotas.append(_quota(mount / str(parent).lstrip("/"), version_2=not controllers))
-    return min(quotas)
+    return min(map(_quota, control_groups("cpu", root)), default=math.inf)
 
 
-def _quota(group: Path, *, version_2: bool) -> float:
+def _quota(group: ControlGroup) -> float:
     """Return the cores of one control group."""
-    try:
-        if version_2:
-            quota, period = (group / "cpu.max").read_text().split()
-        else:
-            quota = (group / "cpu.cfs_quota_us").read_text()
-            period = (group / "cpu.cfs_period_us").read_text()
-    except (OSError, ValueError):
-        return math.inf
-    unlimited = quota == "max" or int(quota) <= 0  # -1 in version 1
-    return math.inf if unlimited else int(quota) / int(period)
+    if group.version_2:
+        try:
+            quota, period = map(int, (group.directory / "cpu.max").read_text().split())
+        except (OSError, ValueError):  # there is none, or it is "max"
+            return math.inf
+        return quota / period
+    limit, length = group.read("cpu.cfs_quota_us"), group.read("cpu.cfs_period_us")
+    # -1 is none.
+    return limit / length if limit and length and limit > 0 else math.inf

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from rlrun.errors import UserError
+from rlrun.hardware.control_groups import control_groups
 
 # What NumPy and torch say of sizes that no machine has, each in a class that means other things
 # too, and what torch says when the CPU's memory is full.
@@ -17,10 +18,18 @@ NO_MEMORY = re.compile(
     r"|out of memory|too large to convert to C"
 )
 
+# Files of a control group of version 1; without a limit, the number is one that no machine has.
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
-def physical_memory() -> int:
-    """Returns this machine's memory in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+def physical_memory(root: Path = Path("/")) -> int:
+    """Returns the bytes that this machine has, or leaves to the process's container or job.
+
+    Args:
+        root: directory that holds ``proc`` and ``sys``; "/" but in tests.
+    """
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *(limit for limit, _ in _limits(root))])
 
 
 def available_memory(root: Path = Path("/")) -> int:
@@ -29,18 +38,37 @@ def available_memory(root: Path = Path("/")) -> int:
     Args:
         root: directory that holds ``proc`` and ``sys``; "/" but in tests.
     """
-    free = physical_memory()
+    free = physical_memory(root)
     try:
         text = (root / "proc/meminfo").read_text()
-        if match := re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE):
-            free = int(match[1]) * 1024
-        group = root / "sys/fs/cgroup"  # a container's own, in version 2
-        limit, used = (group / "memory.max").read_text(), (group / "memory.current").read_text()
-        if limit.strip() != "max":
-            free = min(free, int(limit) - int(used))
-    except (OSError, ValueError):
-        pass
-    return max(free, 0)
+    except OSError:
+        text = ""
+    if match := re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE):
+        free = min(free, int(match[1]) * 1024)
+    return max(0, min([free, *(limit - used for limit, used in _limits(root))]))
+
+
+def _limits(root: Path) -> list[tuple[int, int]]:
+    """Returns the bytes that the process's control groups may fill, and have filled."""
+    found = []
+    for group in control_groups("memory", root):
+        names = ("memory.max", "memory.current") if group.version_2 else VERSION_1
+        limit, used = map(group.read, names)
+        if limit is not None and used is not None:
+            found.append((limit, used))
+    return found
+
+
+def shortage(size: int) -> str:
+    """Returns what to add to a line that says how much memory is to be filled; mostly nothing.
+
+    Args:
+        size: bytes that will be filled.
+    """
+    free = available_memory()
+    if size <= free:
+        return ""
+    return f" (only {free / 2**20:,.1f} MiB are free now: the system may end the run)"
 
 
 def require_memory(size: int, what: str, device: torch.device | None = None) -> None:

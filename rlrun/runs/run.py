@@ -22,6 +22,7 @@ from rlrun.errors import (
     NonFiniteError,
     warn,
 )
+from rlrun.hardware.memory import shortage
 from rlrun.learning.contract import Metrics
 from rlrun.runs.counters import Stopwatch
 from rlrun.runs.files.checkpoint import CheckpointStore
@@ -75,6 +76,8 @@ class Run:
         """
         size = f"{buffer.most_bytes / 2**20:,.1f} MiB"
         what = f"a replay buffer of {buffer.capacity:,} steps: {size} of memory in this run"
+        if buffer.ring.written.is_cpu:
+            what += shortage(buffer.most_bytes)
         if not self.experiment.checkpoint.replay:
             self.record.progress.message(
                 f"{what}; checkpoint.replay=false: a resumed run fills a new one before it learns "

@@ -17,6 +17,7 @@ from rlrun.data.replay.buffer import ReplayBuffer
 from rlrun.data.replay.rows import Rows
 from rlrun.envs.problem import Problem
 from rlrun.errors import CheckpointNotWritten, UserError
+from rlrun.hardware import memory
 from rlrun.runs import api
 from rlrun.runs.files.disk import REPLAY
 from rlrun.runs.files.segments import MOST_SEGMENTS, Spill
@@ -257,6 +258,13 @@ def test_a_run_that_was_killed_is_the_run_that_was_not(whole, tmp_path):
         for one in json.loads((path / "manifest.json").read_text())[REPLAY]
     }
     assert set(names(directory / "checkpoints")) == listed
+
+
+def test_memory_that_is_not_free_is_told_before_the_first_step(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**10)
+    words = [*STEPS, "checkpoint.replay=false", f"run_dir={tmp_path / 'run'}"]
+    api.train(experiment(small("cartpole", *words, algo="dqn")))
+    assert "of memory in this run (only 0.0 MiB are free now" in capsys.readouterr().err
 
 
 def test_a_run_without_its_buffer_fills_a_new_one(tmp_path, capsys):

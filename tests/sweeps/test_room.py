@@ -1,7 +1,6 @@
 import pytest
 from running import experiment, small
 
-from rlrun.hardware.memory import available_memory, physical_memory
 from rlrun.runs.setup.preflight import Preflight
 from rlrun.sweeps import room
 
@@ -66,17 +65,3 @@ def test_runs_share_the_cores_unless_they_were_told(machine):
     assert room.with_share(job, 9).hardware.threads == 1
     told = planned("hardware.threads=3")
     assert room.with_share(told, 2) is told
-
-
-def test_free_memory_is_read_from_the_system_and_its_container(tmp_path):
-    assert 0 < available_memory() <= physical_memory()
-    assert available_memory(tmp_path) == physical_memory()
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   1000 kB\n")
-    assert available_memory(tmp_path) == 1_024_000
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (group / "memory.current").write_text("100\n")
-    for limit, free in (("max", 1_024_000), ("1100", 1_000), ("99", 0)):
-        (group / "memory.max").write_text(limit)
-        assert available_memory(tmp_path) == free

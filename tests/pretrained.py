@@ -57,8 +57,8 @@ def make_model(
 
     Args:
         directory: where it is written.
-        kind: llama (head of its own), gpt2 (tied, learned positions), qwen2 (tied, biases), or
-            gptj (a head with a bias).
+        kind: llama (head of its own), gpt2 (tied, learned positions), qwen2 (tied, biases), gptj
+            (a head with a bias), or bloom (it cannot be told of positions).
         seed: of its weights.
         end: whether its tokeniser has an end token.
         chat: whether it has a chat template.
@@ -81,6 +81,7 @@ def make_model(
             **llama, max_position_embeddings=context, tie_word_embeddings=True
         ),
         "gptj": lambda: transformers.GPTJConfig(**gpt, rotary_dim=8),
+        "bloom": lambda: transformers.BloomConfig(**common, hidden_size=width, n_layer=2, n_head=4),
     }[kind]()
     logging.disable_progress_bar()
     with torch.random.fork_rng():

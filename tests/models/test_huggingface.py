@@ -15,6 +15,8 @@ from rlrun.cli import commands
 from rlrun.collectors.engines import own
 from rlrun.collectors.generation import Generation
 from rlrun.collectors.sampling import Sampling
+from rlrun.data.minibatches import all_rows
+from rlrun.data.packing import pack
 from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import TokenEnv
@@ -121,6 +123,48 @@ def test_it_says_what_transformers_says(kind, models, sums):
             cache.keep(stay)
             expected, response = expected[:, stay], response[:, stay]
         choice = policy.go_on(response[step, : len(response[0])], cache)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lora", [None, ADAPTERS], ids=["whole", "adapters"])
+def test_packed_it_says_the_same_and_has_the_same_gradient(kind, lora, models, sums):
+    policy, task, _ = policy_of(sums, models[kind], lora)
+    policy.requires_grad_(True)
+    obs = sequences(task)
+    counts = torch.arange(T)[:, None] < torch.tensor([6, 2, 4, 1, 5])
+    rows = all_rows(counts)[0]
+    action = obs.tokens[obs.prompt_rows :].flatten()[rows]
+    weights = [weight for weight in policy.parameters() if weight.requires_grad]
+
+    def said_and_gradient(read):
+        logp = policy(read).log_prob(action)
+        return logp, torch.autograd.grad(logp.square().sum(), weights, allow_unused=True)
+
+    packed = pack(obs, counts)
+    assert (packed.sequence < 0).any()
+    assert len(packed.tokens) < obs.count
+    logp, gradient = said_and_gradient(packed)
+    expected, wanted = said_and_gradient(obs.rows(rows))
+    torch.testing.assert_close(logp, expected, atol=1e-5, rtol=0)
+    for got, each in zip(gradient, wanted, strict=True):
+        assert (got is None) == (each is None)
+        if got is not None:
+            torch.testing.assert_close(got, each, atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_may_be_longer_than_what_a_model_reads(sums, tmp_path):
+    policy, task, _ = policy_of(sums, make_model(tmp_path, "gpt2", context=7 + T))
+    obs = sequences(task)
+    counts = torch.zeros(T, obs.count, dtype=torch.bool)
+    counts[:, 0] = True
+    assert pack(obs, counts).tokens.shape[1] > 2 * (7 + T)
+    torch.testing.assert_close(policy(pack(obs, counts)).logits, policy(obs).logits[:, 0])
+
+
+def test_a_model_that_mixes_packed_sequences_is_refused(sums, tmp_path):
+    words = ["algo=sft", "algo.packed=true", f"run_dir={tmp_path / 'run'}"]
+    line = refused(words_of(sums, make_model(tmp_path, "bloom"), *words))
+    assert line == "algo.packed=true: this model reads one sequence a row"
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

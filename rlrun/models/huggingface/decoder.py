@@ -14,7 +14,7 @@ from rlrun.errors import UserError
 from rlrun.models.huggingface.adapters import merged
 from rlrun.models.huggingface.directory import read_model
 
-# How far logits may be apart that are computed in two ways, as a share of the largest one.
+# How far numbers may be apart that are computed in two ways, as a share of the largest one.
 TOLERANCE = 1e-3
 
 
@@ -47,9 +47,8 @@ class PretrainedDecoder(nn.Module):
         body: tokens -> what is said of each.
         output: makes logits of it; None: the embedding does, transposed (tied).
         scale: what logits are multiplied by besides.
+        packs: whether places that begin anew keep sequences of one row apart, as in most models.
     """
-
-    packs = False
 
     def __init__(self, model: Any, path: Path, vocabulary: int, place: str):
         """Take a model.
@@ -79,6 +78,7 @@ class PretrainedDecoder(nn.Module):
         self._takes_places = "position_ids" in inspect.signature(self.body.forward).parameters
         self._cache_of: Callable[[], Any] = dynamic_cache(model.config)
         self._require_equal(model, place)
+        self.packs = self._takes_places and self._keeps_apart()
 
     def save(self, directory: Path, *, spare_rows: bool = False, ends: Sequence[int] = ()) -> None:
         """Write a directory that transformers loads: the model, with adapters merged.
@@ -145,8 +145,21 @@ class PretrainedDecoder(nn.Module):
         return self(tokens, blank)[:, prompt_rows - 1 :]
 
     def packed(self, tokens: Tensor, sequence: Tensor) -> Tensor:
-        """Refuse: not all models take a mask of their own kind."""
-        raise NotImplementedError
+        """Read several sequences in each row, whose places are counted from each one's beginning.
+
+        Args:
+            tokens: [R, L].
+            sequence: which one each token is of, −1 for none, [R, L].
+
+        Returns:
+            [R, L, d].
+        """
+        column = torch.arange(tokens.shape[1], device=tokens.device)
+        begins = sequence.diff(dim=1, prepend=torch.full_like(sequence[:, :1], -2)) != 0
+        places = column - torch.where(begins, column, 0).cummax(1).values
+        # Where there is none, a row may be longer than the model counts.
+        places = torch.where(sequence < 0, 0, places)
+        return self._said(tokens, position_ids=places, use_cache=False)
 
     def cache(self, blank: Tensor, rows: int) -> PretrainedCache:
         """Make room to read sequences piece by piece; it grows as they do."""
@@ -173,6 +186,10 @@ class PretrainedDecoder(nn.Module):
             arguments["attention_mask"] = (places >= blank.unsqueeze(1)).long()
         if self._takes_places:  # counted from the prompt's first token
             arguments["position_ids"] = (places[start:] - blank.unsqueeze(1)).clamp(min=0)
+        return self._said(tokens, **arguments)
+
+    def _said(self, tokens: Tensor, **arguments: Any) -> Tensor:
+        """Return what the body says of tokens [N, s], and a 1 for the bias if there is one."""
         hidden = self.scale * self.body(tokens, **arguments).last_hidden_state
         if self.output is None or self.output.bias is None:
             return hidden
@@ -202,11 +219,24 @@ class PretrainedDecoder(nn.Module):
             "reading token by token": (pieces[:, 2:], whole[:, 2:]),
         }
         for what, (one, other) in pairs.items():
-            if not torch.allclose(one, other, atol=TOLERANCE * other.abs().max().item()):
+            if not alike(one, other):
                 raise UserError(
                     f"{place}: rlrun cannot read a {type(model).__name__}: {what} differ from "
                     "what the model says"
                 )
+
+    @torch.no_grad()
+    def _keeps_apart(self) -> bool:
+        """Try whether it says the same of two sequences in one row as of each by itself."""
+        row = torch.arange(8).unsqueeze(0) % self.vocabulary
+        none = torch.zeros(1, dtype=torch.int64)
+        apart = torch.cat([self(part, none) for part in row.split([5, 3], 1)], 1)
+        return alike(self.packed(row, torch.tensor([[0] * 5 + [1] * 3])), apart)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Say whether numbers that were computed in two ways are the same."""
+    return torch.allclose(one, other, atol=TOLERANCE * other.abs().max().item())
 
 
 def dynamic_cache(config: Any) -> Callable[[], Any]:

@@ -54,7 +54,7 @@ def right(directory: Path) -> dict[str, float]:
         )
         evaluator = LanguageEvaluator(task, lambda: actor)
         found[name] = evaluator.play(PROMPTS, seed=0).metrics()["eval/outcome"]
-        prompts = evaluator.make(PROMPTS).prompts(range(PROMPTS), held_out=True).texts
+        prompts = evaluator.make(PROMPTS).held_out_prompts(0).texts
         digits = [prompt[1:-1] for prompt in prompts]
         found[f"{name}, alike"] = sum(each == each[::-1] for each in digits) / PROMPTS
         evaluator.close()

@@ -3,14 +3,17 @@
 import json
 
 import pytest
+from pretrained import SUMS, write_examples
 from running import PLAIN, experiment, metrics
 
 from rlrun.cli import commands
 from rlrun.errors import UserError
 from rlrun.runs import api
-from rlrun.runs.language.answers import answer_prompts
+from rlrun.runs.language.answers import answer_prompts, write_samples
 
 SMALL = (*PLAIN, "model.width=8", "model.heads=2", "algo.num_envs=8", "total_steps=64")
+
+STOPS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,20 @@ def test_answers_to_prompts(run, capsys):
     assert json.loads(capsys.readouterr().out) == {"prompt": "12+7=", "response": pair[1]}
     with pytest.raises(UserError, match="prompt 'a': add has no character 'a'"):
         answer_prompts(run, ["a"], "last")
+
+
+def test_an_answer_is_shown_as_far_as_the_token_that_ends_it(tmp_path):
+    directory, data = tmp_path / "run", write_examples(tmp_path / "sums.jsonl")
+    words = ["algo=grpo", "env=prompts", f"env.path={data}", "env.max_response_tokens=8", *SMALL]
+    # Among 257 bytes, a policy of random weights writes some of these soon, and no end.
+    words += ["env.tokenizer=bytes", f"env.stop=[{','.join(STOPS)}]", f"run_dir={directory}"]
+    api.train(experiment(words))
+    prompts = [example["prompt"] for example in SUMS]
+    texts = dict(answer_prompts(directory, prompts, "last"))
+    assert len(set(map(len, texts.values()))) > 1
+    assert not {*STOPS, "\0"} & {*"".join(texts.values())}
+    judged = write_samples(directory, episodes=10, seed=0, checkpoint="last")
+    assert all(texts[row["prompt"]] == row["response"] for row in judged)
 
 
 def test_what_was_written_can_be_read(run):

@@ -243,9 +243,7 @@ def test_groups_must_fit():
 @pytest.mark.parametrize("name", ["add", "copy", "sort", "countdown", "digit_sequence", "parity"])
 def test_prompts_of_training_and_of_evaluations_never_meet(name):
     env = TokenEnv(task_of(name, held_out=0.3), num_envs=300)
-    trained, held_out = (
-        set(env.prompts(range(300), held_out=flag).texts) for flag in (False, True)
-    )
+    trained, held_out = set(env.prompts(range(300)).texts), set(env.held_out_prompts(0).texts)
     assert trained
     assert held_out
     assert not trained & held_out
@@ -270,4 +268,4 @@ def test_a_prompt_of_other_characters_or_too_long_is_refused():
         env.encoded(["123+456="])
     one = TokenEnv(task_of("brackets", held_out=0.001), num_envs=1)
     with pytest.raises(UserError, match="too few prompts to hold some out"):
-        one.prompts([0], held_out=True)
+        one.held_out_prompts(0)

@@ -10,7 +10,7 @@ import own_verifiers
 import pytest
 import torch
 from languages import policy_of
-from pretrained import SUMS, write_examples
+from pretrained import SUMS, make_tokenizer, write_examples
 from running import PLAIN, experiment, metrics
 
 from rlrun.collectors.sampling import Sampling
@@ -55,10 +55,53 @@ def make(tmp_path):
 
 def drawn(task: Prompts, held_out: bool, count: int = 400) -> set[str]:
     env = TokenEnv(task, num_envs=count)
-    return set(env.prompts(range(count), held_out=held_out).texts)
+    return set((env.held_out_prompts(0) if held_out else env.prompts(range(count))).texts)
 
 
 # ---------------------------------------------------------------------- prompts
+
+
+def test_an_evaluation_asks_each_prompt_once_before_one_comes_twice(make):
+    task = make(held_out=0.2)
+    alone = sorted(task.held_out_prompts(20, seed=3))
+    assert len(set(alone)) == 20
+    assert sorted(task.held_out_prompts(60, seed=4)) == sorted(3 * alone)
+    some = task.held_out_prompts(8, seed=5)
+    assert len(set(some)) == 8
+    assert some == task.held_out_prompts(8, seed=5) != task.held_out_prompts(8, seed=6)
+
+
+SYSTEMS = [
+    {"prompt": f"{n}=", "answer": "1" if system == "A" else "2", "system": system}
+    for n in range(9)
+    for system in ("A", "B")
+]
+
+
+def test_a_prompt_of_somebody_is_asked_under_the_system_text_of_the_examples(make):
+    alike = make([each for each in SYSTEMS if each["system"] == "A"], tokenizer="bytes")
+    known = alike.encode_prompt("A\n7=")
+    # With and without it, in the file and not.
+    assert alike.encode_prompt("7=") == known
+    new = alike.encode_prompt("7+=")
+    assert new == alike.encode_prompt("A\n7+=") == alike.vocabulary.encode_prompt("7+=", "A")
+    several = make(SYSTEMS, tokenizer="bytes")
+    assert several.encode_prompt("B\n7+=") == several.vocabulary.encode_prompt("7+=", "B")
+    with pytest.raises(UserError, match=r"put one in a line before it, as 'A'"):
+        several.encode_prompt("7+=")
+    some = make([*SYSTEMS, {"prompt": "0=", "answer": "3"}], tokenizer="bytes")
+    assert some.encode_prompt("7+=") == some.vocabulary.encode_prompt("7+=", None)
+
+
+def test_prompts_that_a_tokeniser_does_not_tell_apart_are_named(make, tmp_path):
+    pytest.importorskip("transformers")
+    make_tokenizer(tmp_path)  # which has small letters alone
+    examples = [{"prompt": f"{letter}=", "answer": n} for letter, n in ("A1", "b2", "C1")]
+    task = make(examples, tokenizer=str(tmp_path))
+    assert task.prompt_rows == 2  # A and C are told apart by nothing, and their answers are alike
+    task = make([*examples, {"prompt": "D=", "answer": "2"}], tokenizer=str(tmp_path))
+    with pytest.raises(UserError, match=r"line 4 is told by no token from line 1 of env\.path="):
+        len(TokenEnv(task, num_envs=1).prompts([0]).texts)
 
 
 def test_what_is_held_out_is_never_trained_on(make):

@@ -1,8 +1,11 @@
 """Prompts of the package reasoning-gym."""
 
+import numpy as np
 import pytest
+from pretrained import make_tokenizer
 from running import PLAIN, experiment
 
+from rlrun.envs.tokens import reasoning
 from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.envs.tokens.reasoning import ReasoningGym
 from rlrun.errors import UserError
@@ -40,11 +43,36 @@ def test_its_answers_are_right_and_others_are_not():
     judge.close()
     tokens = prompts.tokens[prompts.blank[0] :, 0].tolist()
     assert task.vocabulary.decode(task.encoded_answer(tokens)) == answers[0]
+    env = TokenEnv(task, num_envs=200)
     trained = set(env.prompts(range(200)).texts)
-    apart = set(env.prompts(range(200), held_out=True).texts)
+    apart = set(env.held_out_prompts(0).texts)
     assert trained
     assert apart
     assert not trained & apart
+
+
+def test_what_was_drawn_again_is_known_the_longest(monkeypatch):
+    task, draws = task_of(options={"size": 100}), 30
+    monkeypatch.setattr(reasoning, "KNOWN", draws)
+    env = TokenEnv(task, num_envs=draws)
+    for first in range(0, 10 * draws, draws):
+        prompts = env.prompts(range(first, first + draws))
+        for n, text in enumerate(prompts.texts):
+            tokens = prompts.tokens[prompts.blank[n] :, n].tolist()
+            assert task.answer_to(text)["question"] == text
+            assert task.vocabulary.decode(task.encoded_answer(tokens)) == task.answer(text)
+    assert len(task.entries) <= draws
+    assert len(task.texts) <= draws
+
+
+def test_answers_are_found_by_the_tokens_of_a_chat_template(tmp_path):
+    pytest.importorskip("transformers")
+    make_tokenizer(tmp_path, chat=True)
+    task = task_of(tokenizer=str(tmp_path))
+    text = task.prompt(np.random.default_rng(0))
+    tokens = task.encode_prompt(text)
+    assert task.vocabulary.decode(tokens) != text
+    assert task.vocabulary.decode(task.encoded_answer(tokens)) == task.answer(text)
 
 
 def test_longer_prompts_are_not_drawn():

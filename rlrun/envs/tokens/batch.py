@@ -83,21 +83,28 @@ class TokenEnv:
         self._judge = task.open_judge()
         self._episodes: list[tuple[float, int]] = []
 
-    def prompts(self, seeds: Sequence[int], *, held_out: bool = False) -> Prompts:
-        """Draw prompts; equal seeds draw the same one.
+    def prompts(self, seeds: Sequence[int]) -> Prompts:
+        """Draw prompts of training; equal seeds draw the same one.
 
         Args:
             seeds: of each, N numbers.
-            held_out: draw those that training never sees.
 
         Raises:
             UserError: there are none.
         """
-        drawn = {
-            seed: self.task.prompt(np.random.default_rng(seed), held_out=held_out)
-            for seed in dict.fromkeys(seeds)
-        }
+        drawn = {seed: self.task.prompt(np.random.default_rng(seed)) for seed in seeds}
         return self.encoded([drawn[seed] for seed in seeds])
+
+    def held_out_prompts(self, seed: int) -> Prompts:
+        """Draw prompts that training never sees.
+
+        Args:
+            seed: of all N.
+
+        Raises:
+            UserError: there are none.
+        """
+        return self.encoded(self.task.held_out_prompts(self.num_envs, seed))
 
     def encoded(self, texts: list[str]) -> Prompts:
         """Return prompts as tokens.
@@ -135,16 +142,19 @@ class TokenEnv:
             response: tokens, [T, N]; behind the token that ends one they mean nothing.
             complete: whether each ended by itself, [N]; those that did not have T tokens.
         """
-        task = self.task
-        written = [task.language.until_end(row) for row in response.T.tolist()]
-        responses = [task.vocabulary.decode(row) for row in written]
+        responses = self.written(response)
         judgements = self._judge.judge(texts, responses, complete.tolist())
         return Verdict(
-            torch.tensor([judgement.reward(task.reward) for judgement in judgements]),
+            torch.tensor([judgement.reward(self.task.reward) for judgement in judgements]),
             torch.tensor([judgement.outcome for judgement in judgements]),
             judgements,
             responses,
         )
+
+    def written(self, response: Tensor) -> list[str]:
+        """Return the texts of responses [T, N], each as far as the token that ends it."""
+        language, decode = self.task.language, self.task.vocabulary.decode
+        return [decode(language.until_end(row)) for row in response.T.tolist()]
 
     def note(self, rewards: Tensor, lengths: Tensor) -> None:
         """Take note of responses, for the logs: what they were paid, and their tokens, [N]."""

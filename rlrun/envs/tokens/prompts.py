@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from rlrun.config.types import Count, FunctionIn
-from rlrun.envs.tokens.datasets.examples import Example, read_examples, split
+from rlrun.envs.tokens.datasets.examples import Example, known_as, read_examples, split
 from rlrun.envs.tokens.verified import VerifiedTask
 from rlrun.envs.tokens.verifiers import functions
 from rlrun.envs.tokens.verifiers.reading import math_verify
@@ -125,6 +125,13 @@ class Prompts(VerifiedTask):
         texts = self._parts[2] if held_out else self._parts[1]
         return texts[generator.integers(len(texts))]
 
+    def held_out_prompts(self, count: int, seed: int) -> list[str]:
+        """Shuffle the prompts of evaluations: none comes twice before each has come once."""
+        texts, generator = self._parts[2], np.random.default_rng(seed)
+        rounds = -(-count // len(texts))
+        order = np.concatenate([generator.permutation(len(texts)) for _ in range(rounds)])
+        return [texts[number] for number in order[:count]]
+
     def is_held_out(self, prompt: str) -> bool:
         """Say whether a prompt is one that training never sees."""
         return prompt in self._apart
@@ -153,9 +160,33 @@ class Prompts(VerifiedTask):
         return "".join(sorted(found))
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Return a prompt's tokens; one that is not in the files has no system text."""
+        """Return a prompt's tokens.
+
+        One that is not in the files has the system text that stands in a line before it, or that
+        of all examples.
+
+        Raises:
+            UserError: it has none of those that the examples have.
+        """
         known = self._encoded.get(prompt)
-        return self.vocabulary.encode_prompt(prompt, None) if known is None else known
+        if known is not None:
+            return known
+        for system in self._systems:
+            if system is not None and prompt.startswith(known_as("", system)):
+                rest = prompt.removeprefix(known_as("", system))
+                return self.vocabulary.encode_prompt(rest, system)
+        if None not in self._systems and len(self._systems) > 1:
+            raise UserError(
+                f"prompt {prompt!r}: all examples of {self.id} have a system text, and not all the "
+                f"same; put one in a line before it, as {self._systems[0]!r}"
+            )
+        system = self._systems[0] if len(self._systems) == 1 else None
+        return self.vocabulary.encode_prompt(prompt, system)
+
+    @cached_property
+    def _systems(self) -> list[str | None]:
+        """The system texts of the examples, in the order of the files."""
+        return list(dict.fromkeys(example.system for example in self._parts[0].values()))
 
     def encoded_answer(self, prompt: Sequence[int]) -> list[int]:
         """Return the tokens of the answer to a prompt, of which the tokens are given."""
@@ -171,16 +202,32 @@ class Prompts(VerifiedTask):
 
     @cached_property
     def _texts(self) -> dict[tuple[int, ...], str]:
-        """Prompts by their tokens."""
-        return {tuple(tokens): text for text, tokens in self._encoded.items()}
+        """Prompts by their tokens.
+
+        Raises:
+            UserError: two have the same, and not the same answer; their lines are named.
+        """
+        found: dict[tuple[int, ...], str] = {}
+        for text, tokens in self._encoded.items():
+            earlier = found.setdefault(tuple(tokens), text)
+            if self.answer(earlier) != self.answer(text):
+                line, other = (self._parts[0][each].line for each in (text, earlier))
+                raise UserError(
+                    f"{self._file_of(text)}: line {line} is told by no token from line {other} of "
+                    f"{self._file_of(earlier)}, which has another answer: env.tokenizer="
+                    f"{self.tokenizer} has the same tokens for both"
+                )
+        return found
 
     @cached_property
     def prompt_rows(self) -> int:
         """Tokens of the longest prompt.
 
         Raises:
-            UserError: one is longer than it may be, or an answer is; their lines are named.
+            UserError: one is longer than it may be, or an answer is, or has the tokens of another
+                one; their lines are named.
         """
+        len(self._texts)  # whose mistakes are said before the first step
         longest = 0
         for text, example in self._parts[0].items():
             count, place = len(self._encoded[text]), f"{self._file_of(text)}: line"

@@ -2,10 +2,10 @@
 
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from rlrun.envs.tokens.procedural import MOST_DRAWS, share_of
 from rlrun.envs.tokens.verified import CHARACTERS, VerifiedTask
 from rlrun.envs.tokens.verifiers.judge import Verifier
 from rlrun.errors import UserError, did_you_mean
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 # Prompts whose answers are known: those of an iteration, and many more.
 KNOWN = 100_000
@@ -30,8 +33,11 @@ class ReasoningGym(VerifiedTask):
     options: dict[str, Any]
     max_prompt_tokens: Count
 
-    # The entries that were drawn last, by their texts.
+    # The entries that were drawn last, by their texts, and these by their tokens.
     entries: OrderedDict[str, dict[str, Any]] = field(
+        default_factory=OrderedDict, init=False, repr=False, compare=False
+    )
+    texts: OrderedDict[tuple[int, ...], str] = field(
         default_factory=OrderedDict, init=False, repr=False, compare=False
     )
 
@@ -86,11 +92,11 @@ class ReasoningGym(VerifiedTask):
             text = entry["question"]
             if self.held_out > 0 and self.is_held_out(text) is not held_out:
                 continue
-            if not self._fits(entry):
+            tokens = self.encode_prompt(text)
+            if len(tokens) > self.max_prompt_tokens or not self._can_be_written(entry["answer"]):
                 continue
-            self.entries[text] = entry
-            if len(self.entries) > KNOWN:
-                self.entries.popitem(last=False)
+            keep_newest(self.entries, text, entry)
+            keep_newest(self.texts, tuple(tokens), text)
             return text
         raise UserError(
             f"env.dataset={self.dataset} has too few prompts of at most "
@@ -103,14 +109,16 @@ class ReasoningGym(VerifiedTask):
         """Say whether a prompt is one that training never sees."""
         return share_of(prompt) < self.held_out
 
-    def _fits(self, entry: dict[str, Any]) -> bool:
-        """Say whether the question is short enough, and the answer can be written."""
-        if len(self.encode_prompt(entry["question"])) > self.max_prompt_tokens:
-            return False
-        if entry["answer"] is None:
+    def encoded_answer(self, prompt: Sequence[int]) -> list[int]:
+        """Return the tokens of the answer to a prompt, of which the tokens are given."""
+        return self.vocabulary.encode(self.answer(self.texts[tuple(prompt)]))
+
+    def _can_be_written(self, answer: Any) -> bool:
+        """Say whether an answer is a response that ends in time; there may be none."""
+        if answer is None:
             return True
-        answer = self.vocabulary.encode(str(entry["answer"]))
-        return len(answer) < self.max_response_tokens and not self.ends_early(answer)
+        tokens = self.vocabulary.encode(str(answer))
+        return len(tokens) < self.max_response_tokens and not self.ends_early(tokens)
 
     def characters(self) -> str:
         """Refuse: they are not known before they are drawn."""
@@ -132,6 +140,14 @@ class ReasoningGym(VerifiedTask):
         """
         len(self._dataset)  # made before the first step, which is when its mistakes are said
         return self.max_prompt_tokens
+
+
+def keep_newest(known: OrderedDict[K, V], key: K, value: V) -> None:
+    """Put in what was drawn now, and forget what was drawn the longest ago if there is too much."""
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > KNOWN:
+        known.popitem(last=False)
 
 
 def score(response: str, entry: dict[str, Any]) -> float:

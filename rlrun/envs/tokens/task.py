@@ -133,6 +133,19 @@ class TokenTask(ABC):
             UserError: there is none.
         """
 
+    def held_out_prompts(self, count: int, seed: int) -> list[str]:
+        """Draw the prompts of an evaluation, which training never sees.
+
+        Args:
+            count: of them.
+            seed: of the first one; each has its own.
+
+        Raises:
+            UserError: there are none.
+        """
+        seeds = range(seed, seed + count)
+        return [self.prompt(np.random.default_rng(each), held_out=True) for each in seeds]
+
     @abstractmethod
     def is_held_out(self, prompt: str) -> bool:
         """Say whether a prompt is one that training never sees."""

@@ -63,6 +63,4 @@ def answer_prompts(
             raise UserError(f"--prompt: {directory} was trained to act, not to write")
         env = evaluator.make(len(prompts))
         responses = evaluator.write(env.encoded(list(prompts)))
-        decode = env.task.vocabulary.decode
-        texts = [decode(row) for row in responses.tokens.T.tolist()]
-        return list(zip(prompts, texts, strict=True))
+        return list(zip(prompts, env.written(responses.tokens), strict=True))

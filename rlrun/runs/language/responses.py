@@ -109,7 +109,7 @@ class LanguageEvaluator:
     ) -> Answers:
         """Have the prompts of an environment answered, as `play` does."""
         episodes, samples = env.num_envs, self._task.samples
-        prompts = env.prompts(range(seed, seed + episodes), held_out=True)
+        prompts = env.held_out_prompts(seed)
         greedy = self.write(prompts)
         verdict = env.judge(prompts.texts, greedy.tokens, greedy.complete)
         drawn = repeated(prompts, samples)

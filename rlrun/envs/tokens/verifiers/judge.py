@@ -152,7 +152,8 @@ class VerifierJudge:
             self._warned = True
             warn(
                 f"env.verifier: {self._verify.__name__} {problem} for the response "
-                f"{response[:80]!r}, which is paid nothing; train/verifier_failed counts them"
+                f"{response[:80]!r}, which is paid nothing; train/verifier_failed and "
+                "eval/verifier_failed count them"
             )
 
     def close(self) -> None:

@@ -11,11 +11,14 @@ from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.sequences import Observations
 from rlrun.envs.problem import Problem
 from rlrun.models.distributions import Distribution
+from rlrun.models.huggingface.adapters import with_own_adapters
 from rlrun.models.huggingface.model import HuggingFace
 from rlrun.models.networks import Model, Policy
 
 # In place of a model's settings: that of the learner, as it was before training, by its tensors.
 SHARED = {"shared": True}
+# And that with adapters of its own.
+ADAPTED = {"adapted": True}
 
 
 class Reference:
@@ -55,7 +58,9 @@ class Reference:
         return self._policy
 
     def is_like(self, policy: Policy) -> bool:
-        """Say whether a policy has weights of the same names and sizes."""
+        """Say whether a policy has weights of the same names and sizes, or begins as this one."""
+        if self._model == SHARED:
+            return True
         own, other = (
             {name: weight.shape for name, weight in each.state_dict().items()}
             for each in (self._policy, policy)
@@ -70,8 +75,10 @@ class Reference:
             normalizer: of its observations.
         """
         # Copies: a state that was taken before stays what it was.
-        self._policy = copy.deepcopy(policy).requires_grad_(False)
+        self._policy = with_own_adapters(policy).requires_grad_(False)
         self._normalizer = copy.deepcopy(normalizer)
+        if isinstance(self._learner, HuggingFace) and self._learner.lora is not None:
+            self._model = ADAPTED
 
     def state_dict(self) -> dict:
         """Return all that the policy is made of; what it shares is read where the learner's is."""
@@ -90,9 +97,11 @@ class Reference:
             RuntimeError: its weights are those of a policy for another problem.
             UserError: it is of a model that rlrun does not have.
         """
-        if state["model"] == SHARED:
+        if state["model"] in (SHARED, ADAPTED):
             assert isinstance(self._learner, HuggingFace)
-            policy: Policy = self._learner.before_training()
+            before = state["model"] == SHARED
+            learner = self._learner
+            policy: Policy = learner.before_training() if before else learner.other_adapters()
         else:
             model = targets.build(state["model"], "model", ROOMS["model"])
             policy = model.policy(self._problem, torch.Generator())
@@ -111,7 +120,7 @@ class Reference:
         Args:
             policy: for the problem.
             normalizer: of its observations.
-            model: the settings that it can be built from again, or `SHARED`.
+            model: the settings that it can be built from again, `SHARED` or `ADAPTED`.
         """
         self._policy = policy.requires_grad_(False).to(self._device)
         self._normalizer, self._model = normalizer, model

@@ -1,6 +1,7 @@
 """Pretrained models: what they say is what transformers says, and what comes of them it loads."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from rlrun.collectors.engines import own
 from rlrun.collectors.generation import Generation
 from rlrun.collectors.sampling import Sampling
 from rlrun.data.minibatches import all_rows
+from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.packing import pack
 from rlrun.data.sequences import Sequences
 from rlrun.envs.problem import Problem
@@ -25,9 +27,11 @@ from rlrun.envs.tokens.verifiers.functions import exact
 from rlrun.errors import UserError
 from rlrun.models.huggingface.adapters import LoRA
 from rlrun.models.huggingface.model import HuggingFace
+from rlrun.models.reference import Reference
 from rlrun.runs import api
 from rlrun.runs.files.checkpoint import load
 from rlrun.runs.reopen import saved_run
+from rlrun.runs.setup.policies import load_policy
 from rlrun.runs.setup.preflight import Preflight, too_large_steps
 
 transformers = pytest.importorskip("transformers")
@@ -364,12 +368,20 @@ def test_what_is_exported_is_what_was_trained(run, models, sums, capsys):
     commands.run("export", [str(run), "--to", "huggingface", "--output", str(target), "--force"])
 
 
-@pytest.mark.parametrize("words", ["algo=ppo", "algo=ppo LORA", "algo=sft", "algo=rloo"])
-def test_resumed_it_is_the_run_that_would_have_gone_on(words, models, sums, tmp_path):
-    given = [LORA if word == "LORA" else word for word in words.split()]
+REFRESHED = "algo=grpo LORA algo.kl.coefficient=0.1 algo.kl.refresh_every=2 algo.kl.reference="
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["algo=ppo", "algo=ppo LORA", "algo=sft", "algo=rloo", f"{REFRESHED}MODEL", f"{REFRESHED}RUN"],
+)
+def test_resumed_it_is_the_run_that_would_have_gone_on(words, run, models, sums, tmp_path):
+    model = models["gpt2" if "RUN" in words else "llama"]
+    named = words.replace("MODEL", str(model)).replace("RUN", str(run))
+    given = [LORA if word == "LORA" else word for word in named.split()]
     given += ["collector.group_size=1"] if "ppo" in words or "sft" in words else []
     given += ["algo.optimizer.anneal_learning_rate=false"]  # by the steps that there will be
-    words = words_of(sums, models["llama"], *given)
+    words = words_of(sums, model, *given)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     api.train(experiment([*words, f"run_dir={whole}"]))
     api.train(experiment([*words, f"run_dir={parts}", "total_steps=100"]))
@@ -377,6 +389,55 @@ def test_resumed_it_is_the_run_that_would_have_gone_on(words, models, sums, tmp_
     one, other = (load_file(newest(each) / "weights.safetensors") for each in (parts, whole))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_reference_of_adapters_shares_what_they_adapt(run, models, sums):
+    policy, task, settings = policy_of(sums, models["gpt2"], ADAPTERS)
+    problem, cpu = Problem.of_prompts(task), torch.device("cpu")
+    reference = load_policy(str(run), cpu, problem=problem, learner=settings)
+    obs = sequences(task)
+    with saved_run(run, "last", ()) as (assembly, _):
+        expected = log_probs(assembly.algorithm.agent.networks.policy, obs)
+    assert torch.allclose(log_probs(reference.policy, obs), expected, atol=1e-5)
+    assert not torch.allclose(log_probs(policy, obs), expected, atol=1e-4)
+    own, other = dict(policy.named_buffers()), dict(reference.policy.named_buffers())
+    frozen = [name for name in own if name.endswith("weight")]
+    assert len(frozen) > 10
+    assert all(own[name].data_ptr() == other[name].data_ptr() for name in frozen)
+    # As the policy is now, from whatever it was.
+    for weight in policy.parameters():
+        weight.add_(0.1)
+    reference.become(policy, reference_normalizer(problem))
+    now = log_probs(policy, obs)
+    for weight in policy.parameters():
+        weight.add_(0.1)
+    assert torch.equal(log_probs(reference.policy, obs), now)
+    again = Reference(problem, cpu, settings)
+    again.load_state_dict(reference.state_dict())
+    assert torch.equal(log_probs(again.policy, obs), now)
+    assert again.policy.reader.decoder.head.data_ptr() == policy.reader.decoder.head.data_ptr()
+
+
+def reference_normalizer(problem: Problem) -> ObservationNormalizer:
+    return ObservationNormalizer(problem.obs_size, clip=10.0, enabled=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, True),
+        ({"micro_batch": 2, "init": "/somewhere"}, True),
+        ({"path": "/elsewhere"}, False),
+        ({"precision": "bfloat16"}, False),
+        ({"lora": None}, False),
+        ({"lora": {"rank": 8, "alpha": 8, "targets": None}}, False),
+    ],
+)
+def test_adapters_of_another_model_share_nothing(changes, same, models):
+    settings = settings_of(models["llama"], ADAPTERS)
+    node = {**asdict(settings), **changes}
+    assert settings.differs_by_adapters(node) is same
+    assert not settings_of(models["llama"]).differs_by_adapters(node)
 
 
 def test_a_reference_is_another_model_of_the_same_tokens(models, sums, tmp_path):

@@ -143,6 +143,17 @@ def without_adapters(module: M) -> M:
     return twin
 
 
+def with_own_adapters(module: M) -> M:
+    """Return a copy of a module that has the same tensors where no state has them: those frozen.
+
+    Args:
+        module: with adapters; of one without, all is copied that changes.
+    """
+    saved = {id(each) for each in module.state_dict(keep_vars=True).values()}
+    same = {id(each): each for each in module.buffers() if id(each) not in saved}
+    return copy.deepcopy(module, same)
+
+
 def merged(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the weights of a module by name, with adapters added to what they adapt.
 

@@ -1,8 +1,9 @@
 """A pretrained model from a directory, trained whole or by adapters: ``model=huggingface``."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -10,7 +11,12 @@ from rlrun.config.types import Count
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.pretrained import PretrainedTokenizer
 from rlrun.errors import UserError
-from rlrun.models.huggingface.adapters import LoRA, adapt, without_adapters
+from rlrun.models.huggingface.adapters import (
+    LoRA,
+    adapt,
+    with_own_adapters,
+    without_adapters,
+)
 from rlrun.models.huggingface.decoder import PretrainedDecoder
 from rlrun.models.huggingface.directory import context_of, read_model, require_model
 from rlrun.models.language import refusals
@@ -58,6 +64,22 @@ class HuggingFace:
     def before_training(self) -> TokenPolicy:
         """Return the policy that was built, without its adapters, by the same tensors."""
         return without_adapters(self.built[-1])
+
+    def other_adapters(self) -> TokenPolicy:
+        """Return a copy of the policy that was built; what its adapters adapt is shared."""
+        return with_own_adapters(self.built[-1])
+
+    def differs_by_adapters(self, node: Any) -> bool:
+        """Say whether a policy is of the same model with the same kind of adapters.
+
+        Args:
+            node: the settings of its run's model, as they stand in that run's config.
+        """
+        if self.lora is None or not isinstance(node, Mapping) or "path" not in node:
+            return False
+        here = {**asdict(self), "path": Path(self.path).resolve()}
+        there = {**node, "path": Path(str(node["path"])).resolve()}
+        return all(there.get(name) == here[name] for name in ("path", "lora", "precision"))
 
     def save(self, policy: TokenPolicy, directory: Path) -> None:
         """Write a directory that transformers loads: the model, adapters merged, and tokeniser.

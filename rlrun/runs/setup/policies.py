@@ -12,7 +12,7 @@ from rlrun.errors import UserError, near_path
 from rlrun.models.huggingface.directory import is_model
 from rlrun.models.huggingface.model import HuggingFace
 from rlrun.models.networks import Model
-from rlrun.models.reference import SHARED, Reference
+from rlrun.models.reference import ADAPTED, SHARED, Reference
 from rlrun.runs.files.checkpoint import Checkpoint, CheckpointStore, load
 from rlrun.runs.files.disk import CHECKPOINTS, MANIFEST
 
@@ -113,6 +113,8 @@ def load_policy(
         for name, tensor in checkpoint.weights.items()
         if name.startswith(PREFIX)
     }
+    if isinstance(learner, HuggingFace) and learner.differs_by_adapters(settings["model"]):
+        settings["model"] = ADAPTED
     reference = Reference(problem, device, learner)
     try:
         normalizer = checkpoint.state["algorithm.observation_normalizer"]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from published import RESULTS, Level, budgets, level
 
+from rlrun.analysis.cautions import commit
 from rlrun.analysis.reports.tables import show, show_interval
 from rlrun.analysis.sources import archive_text, read_archive
 from rlrun.analysis.statistics import (
@@ -219,7 +220,7 @@ def make_table(rows: dict[str, dict[str, Any]], runs: Mapping[str, list[StoredRu
             target,
             best,
             row["reached"] or "",
-            ", ".join(sorted({run.commit[:7] for run in runs[env] if run.commit})),
+            ", ".join(sorted({name for run in runs[env] if (name := commit(run))})),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

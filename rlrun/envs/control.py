@@ -165,7 +165,8 @@ class ControlEnv:
             self._lengths[advanced] += 1
         observations, rewards, terminated, truncated, infos = result
         obs = next_obs = flatten_batch(self.observation_space, observations)
-        reward = rewards.astype(np.float32)
+        with np.errstate(over="ignore"):  # which the next lines name
+            reward = rewards.astype(np.float32)
         _require_finite("observation", obs)
         _require_finite("reward", reward)
         self._returns += rewards

@@ -106,6 +106,11 @@ class Hardware:
                 f"hardware.products={self.products}: this processor has no such products, which "
                 "stay in float32"
             )
+        elif self.products != "highest" and not on_gpu and self.compile == "off":
+            remarks.append(
+                f"hardware.products={self.products} is for compiled updates: with "
+                "hardware.compile=off they stay in float32"
+            )
         return remarks
 
     def prepare(self) -> None:

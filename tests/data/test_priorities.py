@@ -61,7 +61,7 @@ def test_new_rows_have_the_largest_priority_so_far():
     one.learn(torch.tensor([[0, 1]]), torch.tensor([[7.0, 2.0]]))
     one.learn(torch.tensor([[0, 1]]), torch.tensor([[1.0, 2.0]]))
     draw(one, count=3, stored=3)
-    assert one.state_dict()["values"].tolist() == pytest.approx([1, 2, 7, 0], abs=1e-5)
+    assert one.state_dict()["values"].tolist() == pytest.approx([1, 2, 7], abs=1e-5)
     # Rows 4 and 5 take the places of rows 0 and 1.
     draw(one, count=6, stored=4)
     assert one.state_dict()["values"].tolist() == pytest.approx([7, 7, 7, 7], abs=1e-5)
@@ -87,6 +87,24 @@ def test_priorities_go_on_from_a_saved_state():
         sampler(capacity=4).load_state_dict(one.state_dict())
 
 
+def test_what_is_saved_is_as_much_as_was_written():
+    one, again = sampler(capacity=10**6), sampler(capacity=10**6)
+    draw(one, count=9, stored=9)
+    one.learn(torch.arange(9).view(1, 9), torch.rand(1, 9))
+    state = one.state_dict()
+    assert len(state["values"]) == 9
+    again.load_state_dict(state)
+    assert torch.equal(
+        draw(one, size=50, count=9, stored=9).places, draw(again, size=50, count=9, stored=9).places
+    )
+    # As runs of earlier commits saved them.
+    whole = torch.cat([state["values"], torch.zeros(10**6 - 9)])
+    again.load_state_dict({**state, "values": whole})
+    assert torch.equal(
+        draw(one, size=50, count=9, stored=9).places, draw(again, size=50, count=9, stored=9).places
+    )
+
+
 def test_rows_that_were_not_saved_are_not_drawn():
     one, again = sampler(capacity=10), sampler(capacity=10)
     draw(one, count=9, stored=9)
@@ -97,7 +115,9 @@ def test_rows_that_were_not_saved_are_not_drawn():
 
 
 def test_priorities_that_are_none_are_refused():
-    state = sampler().state_dict()
+    one = sampler()
+    draw(one)
+    state = one.state_dict()
     bad = state["values"].clone()
     bad[0] = float("nan")
     for changes in ({"values": bad}, {"values": -1 - bad.nan_to_num()}, {"largest": torch.ones(2)}):

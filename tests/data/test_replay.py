@@ -174,6 +174,8 @@ def test_what_does_not_fit_is_refused():
         buffer(3, num_envs=4)
     with pytest.raises(UserError, match=r"replay buffer of .* needs at least"):
         buffer(10**15, total_steps=10**15)
+    with pytest.raises(UserError, match=r"replay buffer of .* steps \(algo.replay.capacity\): "):
+        buffer(10**15)
     # A long ring of a short run takes what the run writes.
     assert buffer(10**6).most_bytes < 10**5
 

@@ -205,6 +205,14 @@ def test_products_that_the_processor_lacks_are_remarked_upon(
     (tmp_path / "proc/cpuinfo").write_text(f"processor : 0\n{flags}\n")
     answer = has_bfloat16_products(tmp_path)
     monkeypatch.setattr(spec, "has_bfloat16_products", lambda: answer)
-    said = replace(CPU, device=device, products=products).remarks()
+    said = replace(CPU, device=device, products=products, compile="auto").remarks()
     remark = f"hardware.products={products}: this processor has no such products, which stay in"
     assert said == ([f"{remark} float32"] if remarked else [])
+    eager = replace(CPU, device=device, products=products, compile="off").remarks()
+    if device == "cpu" and products != "highest" and not remarked:
+        assert eager == [
+            f"hardware.products={products} is for compiled updates: with hardware.compile=off they "
+            "stay in float32"
+        ]
+    else:
+        assert eager == said

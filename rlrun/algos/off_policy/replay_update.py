@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlrun.data.normalize import ObservationNormalizer
 from rlrun.data.replay.buffer import Replay, ReplayBuffer
-from rlrun.data.replay.priorities import Priorities, PrioritizedSampler
+from rlrun.data.replay.priorities import BYTES_PER_ROW, Priorities, PrioritizedSampler
 from rlrun.data.replay.rows import ReplayBatch, Ring, take
 from rlrun.errors import UserError
 from rlrun.learning.contract import Context, Metrics, Stateful, Trainable
@@ -153,6 +153,7 @@ class ReplayUpdate:
             total_steps=context.total_steps,
             device=device,
             anew=not context.resumed,
+            besides=0 if priorities is None else BYTES_PER_ROW,
         )
         self._check(settings, self.buffer.capacity, shape.rows, delay, context.total_steps)
         as_it_is = ObservationNormalizer(problem.obs_size, clip=torch.inf, enabled=False)

@@ -12,7 +12,7 @@ from rlrun.data.replay.rows import Ring, Rows
 from rlrun.data.rollout import Transitions
 from rlrun.envs.problem import Problem
 from rlrun.errors import UserError
-from rlrun.hardware.memory import require_memory
+from rlrun.hardware.memory import memory_suffices, require_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class ReplayBuffer:
         total_steps: int,
         device: torch.device,
         anew: bool = True,
+        besides: int = 0,
     ):
         """Make room.
 
@@ -63,6 +64,7 @@ class ReplayBuffer:
             total_steps: environment steps of the run: more will not be written.
             device: where the learner is.
             anew: whether it is for a run that begins now; who looks at a policy fills none.
+            besides: bytes that are kept of each row elsewhere, of its priority, say.
 
         Raises:
             UserError: it is too small for one step of all environments, or too large for the
@@ -72,16 +74,17 @@ class ReplayBuffer:
             raise UserError(f"algo.replay.capacity={capacity} is less than {num_envs} environments")
         self.num_envs = num_envs
         self.capacity = capacity - capacity % num_envs
-        self.row_bytes = Rows.empty(problem, 1, "cpu").row_bytes
+        self.row_bytes = Rows.empty(problem, 1, "cpu").row_bytes + besides
         #: Bytes of all rows that this run will write.
         self.most_bytes = self.row_bytes * min(self.capacity, total_steps + num_envs)
+        what = f"a replay buffer of {self.capacity:,} steps"
         if anew:
-            what = f"a replay buffer of {self.capacity:,} steps"
             # The CPU's is taken as it is written to, a GPU's at once.
             on_cpu = device.type == "cpu"
             needed = self.most_bytes if on_cpu else self.row_bytes * self.capacity
             require_memory(needed, what, device)
-        rows = Rows.empty(problem, self.capacity, device)
+        with memory_suffices(f"{what} (algo.replay.capacity)"):
+            rows = Rows.empty(problem, self.capacity, device)
         self.ring = Ring(rows, torch.zeros((), dtype=torch.int64, device=device))
         self._choices = problem.choices
         self.count = 0

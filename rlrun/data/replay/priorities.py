@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 
 from rlrun.config.types import Fraction, Positive
+from rlrun.data.replay.rows import untouched
+
+# Of a sum tree: a leaf, and as many nodes above all leaves as there are leaves.
+BYTES_PER_ROW = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class SumTree:
         self._leaves = 1 << (size - 1).bit_length()
         self._levels = self._leaves.bit_length() - 1
         self._size = size
-        self.nodes = torch.zeros(2 * self._leaves, dtype=torch.float64, device=device)
+        self.nodes = untouched(torch.empty(0).double(), (2 * self._leaves,)).to(device)
 
     @property
     def values(self) -> Tensor:
@@ -148,7 +152,8 @@ class PrioritizedSampler:
         device, capacity = self._tree.nodes.device, len(self._tree.values)
         if self._loaded:  # perhaps without the rows that the priorities are of
             self._loaded = False
-            gone = torch.arange(count - capacity, count - stored, device=device) % capacity
+            oldest = max(count - capacity, 0)
+            gone = torch.arange(oldest, count - stored, device=device) % capacity
             self._tree.set(gone, torch.zeros(len(gone), device=device))
         index = torch.arange(first, count, device=device) % capacity
         self._tree.set(index, self._largest.expand(len(index)))
@@ -167,9 +172,9 @@ class PrioritizedSampler:
             self._tree.set(places, values)
 
     def state_dict(self) -> dict:
-        """Return all priorities."""
+        """Return the priorities of all rows that there are."""
         return {
-            "values": self._tree.values.clone(),
+            "values": self._tree.values[: self._written].clone(),
             "largest": self._largest.clone(),
             "written": self._written,
         }
@@ -180,12 +185,14 @@ class PrioritizedSampler:
         Raises:
             ValueError: they are those of another buffer, or none.
         """
-        values, largest = state["values"], state["largest"]
-        if values.shape != self._tree.values.shape:
-            raise ValueError(f"priorities of {len(values)} rows, not {len(self._tree.values)}")
+        values, largest, written = state["values"], state["largest"], int(state["written"])
+        rows = len(self._tree.values)
+        # Runs of commits before this file's `BYTES_PER_ROW` saved those of empty rows as well.
+        if list(values.shape) not in ([rows], [min(rows, written)]):
+            raise ValueError(f"priorities of {len(values)} rows, not {rows}")
         if largest.shape or not (torch.isfinite(values) & (values >= 0)).all() or not largest > 0:
             raise ValueError("priorities are not numbers above zero")
         device = self._tree.nodes.device
         self._tree.set(torch.arange(len(values), device=device), values.to(device))
         self._largest = largest.to(self._largest)
-        self._written, self._loaded = int(state["written"]), True
+        self._written, self._loaded = written, True

@@ -44,8 +44,9 @@ def draw_table(
     image = of_states.imshow(cells.reshape(rows, columns), cmap="viridis", aspect="auto")
     figure.colorbar(image, ax=of_states, label="V(s)")
     of_states.set(xticks=[], yticks=[])
-    of_states.set_title("value of each state, and the best action in it")
-    if columns <= LARGEST_NUMBERED:
+    numbered = columns <= LARGEST_NUMBERED
+    of_states.set_title(f"value of each state{', and the best action in it' if numbered else ''}")
+    if numbered:
         middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
         matters = np.ptp(action_value, axis=1) > 0  # not where the episode is over
         for state, number in enumerate(value):

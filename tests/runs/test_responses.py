@@ -36,7 +36,7 @@ def test_an_advantage_is_what_a_response_is_paid_over_those_drawn_to_its_prompt(
     answers = evaluator.play(6, seed=0)
     rows = {row["prompt"]: row for row in answers.transcripts}
     env, generator = TokenEnv(task, num_envs=6), torch.Generator().manual_seed(0)
-    prompts = env.prompts(range(6), held_out=True)
+    prompts = env.held_out_prompts(0)
     drawn = evaluator.write(repeated(prompts, 4), AS_IT_IS, generator)
     texts = [text for text in prompts.texts for _ in range(4)]
     paid = env.judge(texts, drawn.tokens, drawn.complete).reward.view(6, 4).mean(1)
@@ -54,7 +54,7 @@ def test_the_lengths_of_right_and_wrong_responses_are_apart():
     evaluator = LanguageEvaluator(task, lambda: actor_of(policy_of(task)))
     said = evaluator.play(64, seed=0).metrics()
     env, generator = TokenEnv(task, num_envs=64), torch.Generator().manual_seed(0)
-    prompts = repeated(env.prompts(range(64), held_out=True), 64)
+    prompts = repeated(env.held_out_prompts(0), 64)
     drawn = evaluator.write(prompts, AS_IT_IS, generator)
     right = env.judge(prompts.texts, drawn.tokens, drawn.complete).outcome > 0
     assert right.any()

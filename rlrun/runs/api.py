@@ -180,13 +180,13 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
     episodes = assembly.experiment.evaluation.episodes
     reached = headline(final_return, counters.last_std, episodes)
     look = "--video run.mp4" if language is None else "--samples"
-    pictures = sorted(path.name for path in directory.glob("*.png"))
+    left = [*sorted(path.name for path in directory.glob("*.png")), "metrics.jsonl", "checkpoints"]
     further = f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
     say(
         f"Reached a return of {reached} (best {with_spread(counters.best_return, math.nan)}) after "
         f"{counters.step:,} steps{converged} in {duration(counters.time_s)}{apart}: "
         f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
-        f"The run is in {directory}: {', '.join(pictures)}, metrics.jsonl, checkpoints. Next:\n"
+        f"The run is in {directory}: {', '.join(left)}. Next:\n"
         f"  rlrun eval {directory} --checkpoint {best} {look}{plugins}\n"
         f"{'' if counters.converged else further}"
         "  rlrun list",

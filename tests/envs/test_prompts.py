@@ -61,6 +61,13 @@ def drawn(task: Prompts, held_out: bool, count: int = 400) -> set[str]:
 # ---------------------------------------------------------------------- prompts
 
 
+def test_a_prompt_is_drawn_once_for_all_of_its_group(make, monkeypatch):
+    env, calls = TokenEnv(make(), num_envs=8), []
+    draw = env.task.prompt
+    monkeypatch.setattr(env.task, "prompt", lambda generator: calls.append(1) or draw(generator))
+    assert len(set(env.prompts([3] * 4 + [4] * 4).texts)) == len(calls) == 2
+
+
 def test_an_evaluation_asks_each_prompt_once_before_one_comes_twice(make):
     task = make(held_out=0.2)
     alone = sorted(task.held_out_prompts(20, seed=3))
@@ -89,6 +96,8 @@ def test_a_prompt_of_somebody_is_asked_under_the_system_text_of_the_examples(mak
     assert several.encode_prompt("B\n7+=") == several.vocabulary.encode_prompt("7+=", "B")
     with pytest.raises(UserError, match=r"put one in a line before it, as 'A'"):
         several.encode_prompt("7+=")
+    nested = make([{**each, "system": each["system"].replace("B", "A\nB")} for each in SYSTEMS])
+    assert nested.encode_prompt("A\nB\n0=1") == nested.vocabulary.encode_prompt("0=1", "A\nB")
     some = make([*SYSTEMS, {"prompt": "0=", "answer": "3"}], tokenizer="bytes")
     assert some.encode_prompt("7+=") == some.vocabulary.encode_prompt("7+=", None)
 

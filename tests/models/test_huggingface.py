@@ -429,13 +429,15 @@ def reference_normalizer(problem: Problem) -> ObservationNormalizer:
         ({"micro_batch": 2, "init": "/somewhere"}, True),
         ({"path": "/elsewhere"}, False),
         ({"precision": "bfloat16"}, False),
+        ({"_target_": "mine.HuggingFace"}, False),
         ({"lora": None}, False),
         ({"lora": {"rank": 8, "alpha": 8, "targets": None}}, False),
     ],
 )
 def test_adapters_of_another_model_share_nothing(changes, same, models):
     settings = settings_of(models["llama"], ADAPTERS)
-    node = {**asdict(settings), **changes}
+    target = f"{HuggingFace.__module__}.{HuggingFace.__name__}"
+    node = {"_target_": target, **asdict(settings), **changes}
     assert settings.differs_by_adapters(node) is same
     assert not settings_of(models["llama"]).differs_by_adapters(node)
 

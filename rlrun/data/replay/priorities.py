@@ -187,7 +187,7 @@ class PrioritizedSampler:
         """
         values, largest, written = state["values"], state["largest"], int(state["written"])
         rows = len(self._tree.values)
-        # Runs of commits before this file's `BYTES_PER_ROW` saved those of empty rows as well.
+        # Older checkpoints have those of empty rows as well.
         if list(values.shape) not in ([rows], [min(rows, written)]):
             raise ValueError(f"priorities of {len(values)} rows, not {rows}")
         if largest.shape or not (torch.isfinite(values) & (values >= 0)).all() or not largest > 0:

@@ -92,7 +92,9 @@ class TokenEnv:
         Raises:
             UserError: there are none.
         """
-        drawn = {seed: self.task.prompt(np.random.default_rng(seed)) for seed in seeds}
+        drawn = {
+            seed: self.task.prompt(np.random.default_rng(seed)) for seed in dict.fromkeys(seeds)
+        }
         return self.encoded([drawn[seed] for seed in seeds])
 
     def held_out_prompts(self, seed: int) -> Prompts:

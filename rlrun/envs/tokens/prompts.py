@@ -171,10 +171,11 @@ class Prompts(VerifiedTask):
         known = self._encoded.get(prompt)
         if known is not None:
             return known
-        for system in self._systems:
-            if system is not None and prompt.startswith(known_as("", system)):
-                rest = prompt.removeprefix(known_as("", system))
-                return self.vocabulary.encode_prompt(rest, system)
+        # One may begin as another one does.
+        for before in sorted(filter(None, self._systems), key=len, reverse=True):
+            if prompt.startswith(known_as("", before)):
+                rest = prompt.removeprefix(known_as("", before))
+                return self.vocabulary.encode_prompt(rest, before)
         if None not in self._systems and len(self._systems) > 1:
             raise UserError(
                 f"prompt {prompt!r}: all examples of {self.id} have a system text, and not all the "
@@ -227,7 +228,8 @@ class Prompts(VerifiedTask):
             UserError: one is longer than it may be, or an answer is, or has the tokens of another
                 one; their lines are named.
         """
-        len(self._texts)  # whose mistakes are said before the first step
+        if self.has_answers:
+            len(self._texts)  # whose mistakes are said before the first step
         longest = 0
         for text, example in self._parts[0].items():
             count, place = len(self._encoded[text]), f"{self._file_of(text)}: line"

@@ -79,6 +79,8 @@ class HuggingFace:
             return False
         here = {**asdict(self), "path": Path(self.path).resolve()}
         there = {**node, "path": Path(str(node["path"])).resolve()}
+        if there.get("_target_") != f"{HuggingFace.__module__}.{HuggingFace.__name__}":
+            return False
         return all(there.get(name) == here[name] for name in ("path", "lora", "precision"))
 
     def save(self, policy: TokenPolicy, directory: Path) -> None:

@@ -93,6 +93,10 @@ def load_policy(
             "clip": scales["clip"],
             "normalized": scales["observation"],
         }
+        if settings["model"] in (SHARED, ADAPTED):
+            raise ValueError("its config names no model")
+        if isinstance(learner, HuggingFace) and learner.differs_by_adapters(settings["model"]):
+            settings["model"] = ADAPTED
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -113,8 +117,6 @@ def load_policy(
         for name, tensor in checkpoint.weights.items()
         if name.startswith(PREFIX)
     }
-    if isinstance(learner, HuggingFace) and learner.differs_by_adapters(settings["model"]):
-        settings["model"] = ADAPTED
     reference = Reference(problem, device, learner)
     try:
         normalizer = checkpoint.state["algorithm.observation_normalizer"]

@@ -23,6 +23,14 @@ class ControlGroup(NamedTuple):
         except (OSError, ValueError):
             return None
 
+    def read_entry(self, name: str, key: str) -> int | None:
+        """Return the number behind a key in a file of lines "key number"; None if there is none."""
+        try:
+            lines = (self.directory / name).read_text().splitlines()
+            return int(dict(line.split(" ", 1) for line in lines)[key])
+        except (OSError, ValueError, KeyError):
+            return None
+
 
 def control_groups(controller: str, root: Path) -> Iterator[ControlGroup]:
     """Find the groups that hold this process to their limits, the innermost first.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from rich.filesize import decimal
 
 from rlrun.errors import UserError
 from rlrun.hardware.control_groups import control_groups
@@ -18,8 +19,11 @@ NO_MEMORY = re.compile(
     r"|out of memory|too large to convert to C"
 )
 
-# Files of a control group of version 1; without a limit, the number is one that no machine has.
-VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+# Names in a control group: of the files that hold its limit and what is used, and of the part of
+# that, in memory.stat, which is old copies of files: the system drops them before memory is short.
+# Without a limit, version 1 has a number that no machine has.
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def physical_memory(root: Path = Path("/")) -> int:
@@ -52,10 +56,10 @@ def _limits(root: Path) -> list[tuple[int, int]]:
     """Returns the bytes that the process's control groups may fill, and have filled."""
     found = []
     for group in control_groups("memory", root):
-        names = ("memory.max", "memory.current") if group.version_2 else VERSION_1
-        limit, used = map(group.read, names)
+        limit_file, used_file, dropped = VERSION_2 if group.version_2 else VERSION_1
+        limit, used = group.read(limit_file), group.read(used_file)
         if limit is not None and used is not None:
-            found.append((limit, used))
+            found.append((limit, used - (group.read_entry("memory.stat", dropped) or 0)))
     return found
 
 
@@ -68,7 +72,7 @@ def shortage(size: int) -> str:
     free = available_memory()
     if size <= free:
         return ""
-    return f" (only {free / 2**20:,.1f} MiB are free now: the system may end the run)"
+    return f" (only {decimal(free)} are free now: the system may end the run)"
 
 
 def require_memory(size: int, what: str, device: torch.device | None = None) -> None:
@@ -87,8 +91,7 @@ def require_memory(size: int, what: str, device: torch.device | None = None) -> 
         owner, memory = "this GPU", torch.cuda.get_device_properties(device).total_memory
     if size > memory:
         raise UserError(
-            f"{what} needs at least {size / 2**30:,.0f} GiB of memory; "
-            f"{owner} has {memory / 2**30:,.0f} GiB"
+            f"{what} needs at least {decimal(size)} of memory; {owner} has {decimal(memory)}"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from rich.filesize import decimal
 from torch import Tensor
 
 from rlrun.algos.contract import Tabled
@@ -74,7 +75,7 @@ class Run:
         Raises:
             UserError: the disk has not enough of it, or the rows of a resumed run are damaged.
         """
-        size = f"{buffer.most_bytes / 2**20:,.1f} MiB"
+        size = decimal(buffer.most_bytes)
         what = f"a replay buffer of {buffer.capacity:,} steps: {size} of memory in this run"
         if buffer.ring.written.is_cpu:
             what += shortage(buffer.most_bytes)
@@ -84,11 +85,12 @@ class Run:
                 "on, and is not the run that would have gone on"
             )
             return
+        self._spill = Spill(buffer, self.store.directory)
+        remark = self._spill.require_room()
         self.record.progress.message(
             f"{what}, and as much on the disk; twice that if the best checkpoint is an old one"
+            f"{remark}"
         )
-        self._spill = Spill(buffer, self.store.directory)
-        self._spill.require_room()
         if REPLAY in self.assembly.manifest:
             with must_belong(self.store.directory):
                 self._spill.restore(self.assembly.manifest)

@@ -49,6 +49,27 @@ def test_free_memory_is_what_the_system_says(tmp_path):
             700,
             400,
         ),
+        # Copies of files, which the system drops where memory is short, are free.
+        (
+            "0::/\n",
+            {
+                "memory.max": "1000",
+                "memory.current": "900",
+                "memory.stat": "anon 100\nfile 800\ninactive_file 650\n",
+            },
+            1_000,
+            750,
+        ),
+        (
+            "4:memory:/\n",
+            {
+                "memory/memory.limit_in_bytes": "1000",
+                "memory/memory.usage_in_bytes": "900",
+                "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 200\n",
+            },
+            1_000,
+            300,
+        ),
     ],
 )
 def test_a_containers_memory_is_what_its_groups_leave(tmp_path, membership, files, total, free):
@@ -63,7 +84,8 @@ def test_a_containers_memory_is_what_its_groups_leave(tmp_path, membership, file
 def test_what_a_container_has_not_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "physical_memory", lambda: 2**30)
     memory.require_memory(2**30, "this")
-    with pytest.raises(UserError, match="this needs at least 2 GiB of memory; this machine has 1"):
+    message = r"this needs at least 2\.1 GB of memory; this machine has 1\.1 GB"
+    with pytest.raises(UserError, match=message):
         memory.require_memory(2**31, "this")
 
 
@@ -71,5 +93,5 @@ def test_what_is_not_free_now_is_told(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 3 * 2**20)
     assert memory.shortage(3 * 2**20) == ""
     assert memory.shortage(3 * 2**20 + 1) == (
-        " (only 3.0 MiB are free now: the system may end the run)"
+        " (only 3.1 MB are free now: the system may end the run)"
     )

@@ -233,6 +233,17 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
         Spill(replay, tmp_path / "checkpoints").require_room()
 
 
+def test_a_disk_that_has_room_for_one_buffer_but_not_for_two_is_told(tmp_path, monkeypatch):
+    replay = buffer()
+    spill, usage = Spill(replay, tmp_path / "checkpoints"), namedtuple("usage", "total used free")
+    for free, remark in (
+        (2 * replay.most_bytes, ""),
+        (2 * replay.most_bytes - 1, " (only 599 bytes are free there now)"),
+    ):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(1, 1, free))
+        assert spill.require_room() == remark
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     directory = tmp_path_factory.mktemp("whole") / "run"
@@ -264,7 +275,7 @@ def test_memory_that_is_not_free_is_told_before_the_first_step(tmp_path, capsys,
     monkeypatch.setattr(memory, "available_memory", lambda: 2**10)
     words = [*STEPS, "checkpoint.replay=false", f"run_dir={tmp_path / 'run'}"]
     api.train(experiment(small("cartpole", *words, algo="dqn")))
-    assert "of memory in this run (only 0.0 MiB are free now" in capsys.readouterr().err
+    assert "of memory in this run (only 1.0 kB are free now" in capsys.readouterr().err
 
 
 def test_a_run_without_its_buffer_fills_a_new_one(tmp_path, capsys):

@@ -11,6 +11,7 @@ from rlrun.data.replay.buffer import Replay, ReplayBuffer
 from rlrun.data.replay.priorities import BYTES_PER_ROW, Priorities, PrioritizedSampler
 from rlrun.data.replay.rows import ReplayBatch, Ring, take
 from rlrun.errors import UserError
+from rlrun.hardware.memory import memory_suffices
 from rlrun.learning.contract import Context, Metrics, Stateful, Trainable
 from rlrun.learning.learner import Learner, Step
 from rlrun.learning.metrics import summarize
@@ -169,7 +170,8 @@ class ReplayUpdate:
         self.parts: dict[str, Stateful] = {"replay": self.buffer, "actor": explorer}
         self._sampler: PrioritizedSampler | None = None
         if priorities is not None:
-            self._sampler = PrioritizedSampler(priorities, self.buffer.capacity, device)
+            with memory_suffices("the priorities of a replay buffer (algo.replay.capacity)"):
+                self._sampler = PrioritizedSampler(priorities, self.buffer.capacity, device)
             self.parts["priorities"] = self._sampler
         steps = self._updates // delay
         self.learner.expect(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from rich.filesize import decimal
 
 from rlrun.config.files import open_regular, read_json
 from rlrun.data.replay.buffer import ReplayBuffer
@@ -101,21 +102,26 @@ class Spill:
         self._segments: list[Segment] = []
         self._written = buffer.count
 
-    def require_room(self) -> None:
+    def require_room(self) -> str:
         """Refuse a run whose buffer does not fit on the disk, beside what is there of it.
+
+        Returns:
+            What to add to a line that says how much room it takes: mostly nothing.
 
         Raises:
             UserError: there is not enough room.
         """
         place = next(path for path in self._checkpoints.parents if path.exists())
         there = sum(path.stat().st_size for path in (self._checkpoints / REPLAY).glob("rows-*"))
-        free, needed = shutil.disk_usage(place).free, self._buffer.most_bytes - there
+        most = self._buffer.most_bytes
+        free, needed = shutil.disk_usage(place).free, max(0, most - there)
         if needed > free:
             raise UserError(
-                f"the replay buffer takes {needed / 2**20:,.0f} MiB in checkpoints, and the disk "
-                f"of {place} has {free / 2**20:,.0f}: a smaller algo.replay.capacity, or "
+                f"the replay buffer takes {decimal(needed)} in checkpoints, and the disk of "
+                f"{place} has {decimal(free)}: a smaller algo.replay.capacity, or "
                 "checkpoint.replay=false, after which a resumed run fills a new one"
             )
+        return f" (only {decimal(free)} are free there now)" if needed + most > free else ""
 
     def save(self) -> list[dict[str, str]]:
         """Write the rows that are new, and return what the checkpoint's manifest is to list.

@@ -39,17 +39,16 @@ class TabularModel:
 
 @dataclass(frozen=True)
 class Grid:
-    """States in rows and columns, row by row.
+    """How states are arranged that are numbered from 0.
 
     Attributes:
-        rows: their number.
-        columns: their number.
-        moves: an arrow for each action.
+        sizes: how many values each part of a state has, of which the last one counts fastest: its
+            row and its column; or what a hand of Blackjack is made of.
+        moves: an arrow for each action; none where actions are no moves.
     """
 
-    rows: int
-    columns: int
-    moves: str
+    sizes: tuple[int, ...]
+    moves: str = ""
 
 
 def read_table(spec: EnvironmentSpec) -> TabularModel:
@@ -116,8 +115,8 @@ def _tensors(env_id: str, table: Any, states: int, actions: int) -> tuple[Tensor
     return transition, reward
 
 
-def read_grid(spec: EnvironmentSpec) -> Grid | None:
-    """Return the picture that the states of an environment are; None: they are none.
+def read_grid(spec: EnvironmentSpec) -> Grid:
+    """Return how the states of an environment are arranged, which can be counted.
 
     Args:
         spec: makes the environment.
@@ -126,9 +125,11 @@ def read_grid(spec: EnvironmentSpec) -> Grid | None:
     try:
         match env.unwrapped:
             case FrozenLakeEnv(nrow=rows, ncol=columns):
-                return Grid(rows, columns, moves="←↓→↑")
+                return Grid((rows, columns), moves="←↓→↑")
             case CliffWalkingEnv(shape=(rows, columns)):
-                return Grid(rows, columns, moves="↑→↓←")
-        return None
+                return Grid((rows, columns), moves="↑→↓←")
+        sizes = category_sizes(env.observation_space)
+        assert sizes is not None
+        return Grid(sizes)
     finally:
         env.close()

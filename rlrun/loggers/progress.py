@@ -74,17 +74,19 @@ class Progress:
     Python's own prints appear above the display while it is there.
     """
 
-    def __init__(self, total_steps: int, start_step: int, console: Console):
+    def __init__(self, total_steps: int, start_step: int, console: Console, unit: str = "steps"):
         """Show the display.
 
         Args:
             total_steps: environment steps at which the run ends.
             start_step: environment steps that a resumed run begins with.
             console: where to draw.
+            unit: what the steps are called.
         """
         self._total_steps = total_steps
         self._step = start_step
         self._console = console
+        self._unit = unit
         self._shown = time.monotonic()
         self._speed = Speed()
         self._train_return = math.nan
@@ -199,7 +201,7 @@ class Progress:
         percent = min(100, 100 * self._step // max(self._total_steps, 1))
         total = f"{self._total_steps:,}"
         # Of constant width, so that the bar does not jitter.
-        return f"{percent:3} %  {self._step:{len(total)},} of {total} steps"
+        return f"{percent:3} %  {self._step:{len(total)},} of {total} {self._unit}"
 
     def _measures_text(self) -> str:
         speed = self._speed.steps_per_s
@@ -207,7 +209,7 @@ class Progress:
             parts = [self._ended]
         elif speed is not None:
             left = duration(max(0, self._total_steps - self._step) / speed)
-            parts = [f"{speed:,.0f} steps/s", f"{left} left"]
+            parts = [f"{speed:,.0f} {self._unit}/s", f"{left} left"]
         else:
             parts = ["starting"]
         if not math.isnan(self._train_return):

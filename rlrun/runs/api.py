@@ -25,7 +25,7 @@ from rlrun.runs.files import directory as run_directory
 from rlrun.runs.files.checkpoint import CheckpointStore
 from rlrun.runs.files.disk import CHECKPOINTS, best_of, remove, require_own_files
 from rlrun.runs.files.evaluations import note_evaluation
-from rlrun.runs.files.record import run_info, summary
+from rlrun.runs.files.record import run_info, step_unit, summary
 from rlrun.runs.language.responses import Answers, LanguageEvaluator
 from rlrun.runs.reopen import saved_run
 from rlrun.runs.reports.film import Film, filmed
@@ -117,13 +117,13 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
         checkpoint = store.load_last(rows=rows) if store.steps() else None
         earlier = read_json(directory / "run.json")
         with session.assemble(experiment, checkpoint) as assembly:
-            done = assembly.counters.step
+            done, unit = assembly.counters.step, step_unit(experiment)
             if assembly.counters.converged:
-                raise RunFinished(f"{directory} has converged after {done:,} steps")
+                raise RunFinished(f"{directory} has converged after {done:,} {unit}")
             said_so = earlier.get("status") == "finished"
             if assembly.finished and (said_so or total_steps is not None):
                 raise RunFinished(
-                    f"{directory} has done its {done:,} steps; go on with "
+                    f"{directory} has done its {done:,} {unit}; go on with "
                     f"`rlrun resume {directory} total_steps={2 * done}{plugin_words(experiment)}`"
                 )
             if checkpoint is not None and assembly.at_its_best:
@@ -158,6 +158,7 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
         The mean return of the last evaluation.
     """
     counters, plugins = assembly.counters, plugin_words(assembly.experiment)
+    unit = step_unit(assembly.experiment)
     language = assembly.problem.language
     if language is not None:  # of which tokens a policy is that others may begin as
         record = {**record, "tokens": language.digest}
@@ -165,8 +166,8 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
         final_return = session.execute(assembly, directory, record)
     except Interrupted:
         if counters.step:
-            steps = f"{counters.step:,}"
-            say(f"Stopped after {steps} steps, which are saved in {directory}.", sys.stdout)
+            steps = f"{counters.step:,} {unit}"
+            say(f"Stopped after {steps}, which are saved in {directory}.", sys.stdout)
         else:  # while compiling, say: there is no checkpoint, and a resumed run starts anew
             say(f"Stopped before the first step of {directory}.", sys.stdout)
         if not assembly.finished:
@@ -184,8 +185,8 @@ def execute(assembly: Assembly, directory: Path, record: dict[str, Any]) -> floa
     further = f"  rlrun resume {directory} total_steps={2 * counters.step}{plugins}\n"
     say(
         f"Reached a return of {reached} (best {with_spread(counters.best_return, math.nan)}) after "
-        f"{counters.step:,} steps{converged} in {duration(counters.time_s)}{apart}: "
-        f"{counters.step / counters.time_s:,.0f} steps/s with evaluation and logging\n"
+        f"{counters.step:,} {unit}{converged} in {duration(counters.time_s)}{apart}: "
+        f"{counters.step / counters.time_s:,.0f} {unit}/s with evaluation and logging\n"
         f"The run is in {directory}: {', '.join(left)}. Next:\n"
         f"  rlrun eval {directory} --checkpoint {best} {look}{plugins}\n"
         f"{'' if counters.converged else further}"

@@ -75,17 +75,20 @@ def test_a_sweep_of_value_iteration_by_hand():
 
 
 @pytest.mark.parametrize("algo", PLANNERS)
-def test_the_shortest_way_along_the_cliff_is_thirteen_steps(algo, tmp_path):
+def test_the_shortest_way_along_the_cliff_is_thirteen_steps(algo, tmp_path, capfd):
     directory = tmp_path / "run"
     words = [f"algo={algo}", "env=cliff_walking", "evaluation.episodes=2", f"run_dir={directory}"]
     assert api.train(experiment(words)) == -13.0
     said = record(directory)
+    shown = capfd.readouterr()
+    assert f"after {said['step']} sweeps, where it converged" in shown.out
+    assert "of 10,000 sweeps" in shown.err
     assert (said["status"], said["final_return"]) == ("finished", -13.0)
     assert said["step"] < said["total_steps"]
     rows = [row for row in metrics(directory) if "value/change" in row]
     assert [row["step"] for row in rows] == list(range(1, said["step"] + 1))
     assert (directory / "table.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UserError, match=r"has converged after \d+ steps"):
+    with pytest.raises(UserError, match=r"has converged after \d+ sweeps"):
         api.resume(directory, total_steps=20_000)
     result = api.evaluate_run(directory, episodes=3, seed=1, checkpoint="best")
     assert json.dumps(result).count("-13.0") >= 1

@@ -30,7 +30,7 @@ def test_frozen_lakes_ice_leads_to_three_places():
     assert model.reward[14, 2] == pytest.approx(1 / 3)
     assert model.reward.sum() == model.reward[14].sum()
     assert not model.transition[15].any()
-    assert grid("env=frozen_lake", "env.options.map_name=8x8") == Grid(8, 8, "←↓→↑")
+    assert grid("env=frozen_lake", "env.options.map_name=8x8") == Grid((8, 8), "←↓→↑")
 
 
 def test_off_the_cliff_one_starts_anew():
@@ -39,13 +39,14 @@ def test_off_the_cliff_one_starts_anew():
     assert model.transition[36, 1, 36] == 1
     assert model.reward[35, 2] == -1
     assert not model.transition[35, 2].any()
-    assert grid("env=cliff_walking") == Grid(4, 12, "↑→↓←")
+    assert grid("env=cliff_walking") == Grid((4, 12), "↑→↓←")
 
 
-def test_a_taxi_has_no_picture():
+def test_a_taxis_states_are_numbers_and_a_hands_have_parts():
     model = table("env=taxi")
     assert model.reward.shape == (500, 6)
-    assert grid("env=taxi") is None
+    assert grid("env=taxi") == Grid((500,))
+    assert grid("env=blackjack") == Grid((32, 11, 2))
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,9 @@ class Record:
         # Held open, so that no other directory can get its number.
         self._opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         self._samples = Samples(directory / "samples.jsonl", counters.evaluated)
-        self.progress = Progress(experiment.total_steps, counters.step, StandardError())
+        self.progress = Progress(
+            experiment.total_steps, counters.step, StandardError(), unit=step_unit(experiment)
+        )
         self.loggers = Loggers({"jsonl": jsonl, "progress": self.progress}, logger_states)
 
     def open_loggers(self) -> None:
@@ -185,12 +187,12 @@ class Record:
         try:
             rows = read_metrics(self.directory / "metrics.jsonl")
             if rows:
-                sweeps = self._experiment.algo.loop is loops.planning
+                unit = step_unit(self._experiment)
                 draw_curves(
                     rows,
                     self.directory / "curves.png",
                     title=title(self._experiment),
-                    steps="sweeps" if sweeps else "environment steps",
+                    steps="environment steps" if unit == "steps" else unit,
                 )
             if any(ERROR in row for row in rows):
                 path = self.directory / "prediction.png"
@@ -198,7 +200,7 @@ class Record:
         except Exception as error:
             warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
 
-    def draw_table(self, value: NDArray, action_value: NDArray, grid: Grid | None) -> None:
+    def draw_table(self, value: NDArray, action_value: NDArray, grid: Grid) -> None:
         """Draw V [S] and Q [S, A]; a picture that fails does not stop the run."""
         path = self.directory / "table.png"
         try:
@@ -290,6 +292,11 @@ def title(experiment: Experiment) -> str:
     """Return what the run is in a reader's words: ``ppo · Hopper-v5 · gae · mlp · seed 0``."""
     names = {**experiment.identity, "seed": f"seed {experiment.seed}"}
     return " · ".join(name for key, name in names.items() if key not in ("env", "hardware"))
+
+
+def step_unit(experiment: Experiment) -> str:
+    """Return what one calls the steps of a run, of which planners take none in an environment."""
+    return "sweeps" if experiment.algo.loop is loops.planning else "steps"
 
 
 def finite_or_none(value: float) -> float | None:

@@ -1,6 +1,8 @@
 """The picture of a plan: the value of each state, and the best action in it."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from rlrun.envs.tabular import Grid
 from rlrun.runs.files.disk import replacing
 
 LARGEST_NUMBERED = 12  # columns of a picture in which a cell has room for its number
+MOST_COLORS = 10  # of matplotlib's colours that are easily told apart
 
 
 def draw_table(
@@ -16,56 +19,103 @@ def draw_table(
     action_value: NDArray,
     path: Path,
     *,
-    grid: Grid | None,
+    grid: Grid,
     title: str,
 ) -> None:
     """Draw V and the greedy policy on the grid of states, and Q as states × actions, as a PNG.
 
+    In a small grid the best action is written into its state's cell; of a large one there is a
+    second picture, in the actions' colours. Where all actions are worth the same, it says nothing.
     The file is replaced in one step, so a viewer never reads half of it.
 
     Args:
         value: V, [S].
         action_value: Q, [S, A].
         path: the PNG to write.
-        grid: the picture that the states are; None: they are drawn as a nearly square one.
+        grid: how the states are arranged.
         title: what the run is.
     """
     # matplotlib takes long to import. Its pyplot interface is global and not for threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows, columns = near_square(len(value)) if grid is None else (grid.rows, grid.columns)
-    cells = np.full(rows * columns, np.nan)
-    cells[: len(value)] = value
-    figure = Figure(figsize=(11, 4.5), dpi=100, layout="constrained")
+    states = cells(grid.sizes)
+    numbered = states.shape[1] <= LARGEST_NUMBERED
+    figure = Figure(figsize=(11 if numbered else 15, 4.5), dpi=100, layout="constrained")
     figure.suptitle(title, fontsize=12)
-    of_states, of_actions = figure.subplots(1, 2, width_ratios=(3, 2))
+    widths = (3, 2) if numbered else (3, 3, 2)
+    of_states, *of_policy, of_actions = figure.subplots(1, len(widths), width_ratios=widths)
 
-    image = of_states.imshow(cells.reshape(rows, columns), cmap="viridis", aspect="auto")
+    pictured = np.where(states >= 0, value[states], np.nan)
+    image = of_states.imshow(pictured, cmap="viridis", aspect="auto")
     figure.colorbar(image, ax=of_states, label="V(s)")
-    of_states.set(xticks=[], yticks=[])
-    numbered = columns <= LARGEST_NUMBERED
     of_states.set_title(f"value of each state{', and the best action in it' if numbered else ''}")
+    label_cells(of_states, grid)
+    best = action_value.argmax(1)
+    matters = np.ptp(action_value, axis=1) > 0  # not where the episode is over
+    names = list(grid.moves) or [str(action) for action in range(action_value.shape[1])]
     if numbered:
-        middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
-        matters = np.ptp(action_value, axis=1) > 0  # not where the episode is over
-        for state, number in enumerate(value):
-            action = action_value[state].argmax()
-            move = str(action) if grid is None else grid.moves[action]
-            text = f"{number:.3g}\n{move if matters[state] else ''}"
-            row, column = divmod(state, columns)
-            color = "white" if number < middle else "black"
-            of_states.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+        middle = (value.min() + value.max()) / 2
+        for (row, column), state in np.ndenumerate(states):
+            if state >= 0:
+                text = f"{value[state]:.3g}\n{names[best[state]] if matters[state] else ''}"
+                color = "white" if value[state] < middle else "black"
+                of_states.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    for axes in of_policy:
+        chosen = np.where((states >= 0) & matters[states], best[states], np.nan)
+        many = len(names) > MOST_COLORS
+        colors = {"cmap": "viridis"} if many else {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5}
+        image = axes.imshow(chosen, **colors, aspect="auto", interpolation="nearest")
+        bar = figure.colorbar(image, ax=axes, label="action", ticks=range(len(names)))
+        if not many:
+            bar.ax.set_ylim(-0.5, len(names) - 0.5)
+            bar.set_ticklabels(names)
+        axes.set_title("best action in each state")
+        label_cells(axes, grid)
 
     image = of_actions.imshow(action_value, cmap="viridis", aspect="auto", interpolation="nearest")
     figure.colorbar(image, ax=of_actions, label="Q(s, a)")
-    of_actions.set(xlabel="action", ylabel="state", xticks=range(action_value.shape[1]))
+    of_actions.set(xlabel="action", ylabel="state", xticks=range(len(names)))
     of_actions.set_title("value of each action")
     with replacing(path) as file:
         FigureCanvasAgg(figure).print_png(file)
 
 
-def near_square(count: int) -> tuple[int, int]:
-    """Return the rows and columns of the smallest nearly square grid of so many cells."""
-    columns = int(np.ceil(np.sqrt(count)))
-    return -(-count // columns), columns
+def label_cells(axes: Any, grid: Grid) -> None:
+    """Say what rows and columns are, where they are parts of a state and no places of a map."""
+    if grid.moves or len(grid.sizes) == 1:
+        axes.set(xticks=[], yticks=[])
+        return
+    columns, others = grid.sizes[1], math.prod(grid.sizes[2:])
+    ticks = [
+        block * columns + tick
+        for block in range(others)
+        for tick in range(0, columns, max(1, columns // 4))
+    ]
+    beside = ", for each value of the others" if others > 1 else ""
+    axes.set(
+        ylabel="first part of the state",
+        xlabel=f"second part{beside}",
+        xticks=ticks,
+        xticklabels=[tick % columns for tick in ticks],
+    )
+    for edge in range(columns, columns * others, columns):
+        axes.axvline(edge - 0.5, color="black", linewidth=1)
+
+
+def cells(sizes: tuple[int, ...]) -> NDArray:
+    """Return the state that is in each cell of a picture, [rows, columns]; -1: none.
+
+    Args:
+        sizes: of the parts of a state: of one, the picture is nearly square; of several, rows are
+            of the first one and columns of the second one, side by side for all values of others.
+    """
+    count = math.prod(sizes)
+    if len(sizes) == 1:
+        columns = math.ceil(math.sqrt(count))
+        rows = -(-count // columns)
+        states = np.full(rows * columns, -1)
+        states[:count] = range(count)
+        return states.reshape(rows, columns)
+    parts = np.arange(count).reshape(sizes)
+    return np.moveaxis(parts, 1, -1).reshape(sizes[0], -1)

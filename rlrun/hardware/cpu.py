@@ -3,7 +3,9 @@
 import math
 import os
 import platform
+import re
 import sys
+import time
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +18,24 @@ def available_cores() -> int:
         return os.cpu_count() or 1
     cores = len(os.sched_getaffinity(0))
     return max(1, math.floor(min(cores, cgroup_quota(Path("/")))))
+
+
+def free_cores(root: Path = Path("/"), seconds: float = 0.1) -> float:
+    """Measure how many cores of the process's affinity nobody uses; inf if Linux does not say.
+
+    Args:
+        root: directory that holds ``proc``; "/" but in tests.
+        seconds: how long to look, in which this process does nothing.
+    """
+    before = _idle_times(root)
+    time.sleep(seconds)
+    pairs = zip(before, _idle_times(root), strict=False)
+    shares = [
+        (idle - idle_before) / (ticks - ticks_before)
+        for (idle_before, ticks_before), (idle, ticks) in pairs
+        if ticks > ticks_before
+    ]
+    return sum(shares) if shares else math.inf
 
 
 def processor(root: Path = Path("/")) -> str:
@@ -60,6 +80,22 @@ def is_amd_with_avx512(root: Path = Path("/")) -> bool:
         root: directory that holds ``proc``; "/" but in tests.
     """
     return "AuthenticAMD" in _listed(root, "vendor_id") and "avx512f" in _listed(root, "flags")
+
+
+def _idle_times(root: Path) -> list[tuple[int, int]]:
+    """Return for each core of the process's affinity the time that it was idle, and all time."""
+    try:
+        lines = (root / "proc/stat").read_text().splitlines()
+    except OSError:
+        return []
+    cores = os.sched_getaffinity(0)
+    # "cpu0 user nice system idle iowait irq ..."
+    times = [
+        [int(ticks) for ticks in line.split()[1:]]
+        for line in lines
+        if (match := re.match(r"cpu(\d+) ", line)) and int(match[1]) in cores
+    ]
+    return [(of_core[3] + of_core[4], sum(of_core)) for of_core in times]
 
 
 def _listed(root: Path, *keys: str) -> list[str]:

@@ -13,13 +13,16 @@ import torch
 from annotated_types import Ge, Le
 
 from rlrun.errors import UserError
-from rlrun.hardware.cpu import available_cores, has_bfloat16_products
+from rlrun.hardware.cpu import available_cores, free_cores, has_bfloat16_products
 
 # More threads than any machine has cores, and few enough that it can start them.
 Threads = Annotated[int, Ge(1), Le(1024)]
 
 # More would have a few microseconds of work each in products of 256 x 256 numbers.
 MOST_OPERATION_THREADS = 4
+
+# What others may use of a core that a thread is to have.
+HALF_A_CORE = 0.5
 
 # Of torch's compiler, in the environment of the process.
 CACHE, COMPILE_THREADS = "TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS"
@@ -89,7 +92,10 @@ class Hardware:
         return device
 
     def remarks(self) -> list[str]:
-        """Return what a user may not have meant: more threads than cores, products as before."""
+        """Return what a user may not have meant: more threads than cores, products as before.
+
+        Looks for a tenth of a second whether others use the cores, if that matters.
+        """
         cores = available_cores()
         remarks = [
             f"hardware.{name}={count}, but this process may use {cores} core{'s' * (cores > 1)}"
@@ -99,6 +105,13 @@ class Hardware:
             )
             if count is not None and count > cores
         ]
+        threads = self.operation_threads
+        if 1 < threads <= cores and threads > (free := free_cores()) + HALF_A_CORE:
+            remarks.append(
+                f"other processes leave about {free:.1f} cores free: the {threads} threads of an "
+                "operation will wait for each other, where one may be several times as fast "
+                "(hardware.learner_threads=1)"
+            )
         on_gpu = torch.device(self.device).type != "cpu"
         faster = on_gpu or (self.products == "medium" and has_bfloat16_products())
         if self.products != "highest" and not faster:

@@ -1,13 +1,14 @@
 """Cores of a process: its affinity and its control groups, of both versions."""
 
 import math
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
 
-from rlrun.hardware.cpu import cgroup_quota, processor
+from rlrun.hardware.cpu import cgroup_quota, free_cores, processor
 
 
 def test_only_the_cores_of_the_affinity_are_counted():
@@ -74,3 +75,33 @@ def test_the_processor_has_a_name(tmp_path, content, name):
         (tmp_path / "proc").mkdir()
         (tmp_path / "proc/cpuinfo").write_text(content)
     assert processor(tmp_path) == name
+
+
+def test_cores_that_others_use_are_not_free(tmp_path, monkeypatch):
+    first, second = 0, 7
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {first, second})
+    (tmp_path / "proc").mkdir()
+
+    def write(of_first, of_second):
+        # user, nice, system, idle, iowait, irq
+        lines = ["cpu 9 9 9 9 9 9", f"cpu0 {of_first}", "cpu1 90 0 0 0 0 0", f"cpu7 {of_second}"]
+        (tmp_path / "proc/stat").write_text("\n".join([*lines, "intr 1 2 3\n"]))
+
+    write("100 0 0 100 0 0", "100 0 0 100 0 0")
+    monkeypatch.setattr("time.sleep", lambda seconds: write("104 3 0 102 1 0", "100 0 0 108 0 2"))
+    # 3 of 10 ticks, and 8 of 10.
+    assert free_cores(tmp_path) == pytest.approx(0.3 + 0.8)
+
+
+def test_a_busy_process_leaves_a_core_less():
+    code = "while True: pass"
+    (core,) = sorted(os.sched_getaffinity(0))[:1]
+    with subprocess.Popen(["taskset", "-c", str(core), sys.executable, "-c", code]) as busy:
+        try:
+            assert free_cores(seconds=0.5) < len(os.sched_getaffinity(0)) - 0.7
+        finally:
+            busy.kill()
+
+
+def test_where_the_system_does_not_say_all_cores_are_free(tmp_path):
+    assert free_cores(tmp_path, seconds=0) == math.inf

@@ -61,7 +61,17 @@ def test_physics_has_the_threads_that_it_is_given_or_all_cores():
     assert replace(CPU, threads=None).physics_threads == available_cores()
 
 
-def test_more_threads_than_cores_are_remarked_upon():
+def test_threads_that_would_wait_for_others_are_remarked_upon(monkeypatch):
+    monkeypatch.setattr(spec, "available_cores", lambda: 2)
+    for free, threads, remarked in ((1.6, 2, False), (1.4, 2, True), (0.1, 1, False)):
+        monkeypatch.setattr(spec, "free_cores", lambda free=free: free)
+        said = replace(CPU, threads=None, learner_threads=threads).remarks()
+        assert len(said) == remarked
+        assert all("leave about 1.4 cores free: the 2 threads" in line for line in said)
+
+
+def test_more_threads_than_cores_are_remarked_upon(monkeypatch):
+    monkeypatch.setattr(spec, "free_cores", lambda: math.inf)
     cores = available_cores()
     assert replace(CPU, threads=None, learner_threads=cores).remarks() == []
     assert replace(CPU, threads=cores + 1, learner_threads=cores + 2).remarks() == [

@@ -58,7 +58,8 @@ def make_model(
     Args:
         directory: where it is written.
         kind: llama (head of its own), gpt2 (tied, learned positions), qwen2 (tied, biases), gptj
-            (a head with a bias), or bloom (it cannot be told of positions).
+            (a head with a bias), gpt_neo (it has no place for a longer row), or bloom (it cannot be
+            told of positions).
         seed: of its weights.
         end: whether its tokeniser has an end token.
         chat: whether it has a chat template.
@@ -81,6 +82,15 @@ def make_model(
             **llama, max_position_embeddings=context, tie_word_embeddings=True
         ),
         "gptj": lambda: transformers.GPTJConfig(**gpt, rotary_dim=8),
+        "gpt_neo": lambda: transformers.GPTNeoConfig(
+            **common,
+            hidden_size=width,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global", "local"], 1]],
+            window_size=64,
+            max_position_embeddings=context,
+        ),
         "bloom": lambda: transformers.BloomConfig(**common, hidden_size=width, n_layer=2, n_head=4),
     }[kind]()
     logging.disable_progress_bar()

@@ -1,5 +1,6 @@
 """Several sequences in a row, so that nothing is read that means nothing."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,12 +32,13 @@ class Packed:
         return Packed(self.tokens.to(device), self.sequence.to(device), self.steps.to(device))
 
 
-def pack(obs: Sequences, counts: Tensor) -> Packed:
+def pack(obs: Sequences, counts: Tensor, longest_row: float = math.inf) -> Packed:
     """Pack what leads to some steps: the prompts, and the responses up to the last of these.
 
     Args:
         obs: N sequences.
         counts: the steps, [T, N].
+        longest_row: tokens that a row has at most, if that is not less than the longest sequence.
 
     Returns:
         Steps in the order of ``data/minibatches.py: all_rows``.
@@ -46,7 +48,7 @@ def pack(obs: Sequences, counts: Tensor) -> Packed:
     last = (numbers * counts).amax(0)  # steps that are read for, [N]
     # The last token of a response leads to no step.
     lengths = torch.where(last > 0, obs.prompt_rows - obs.blank + last - 1, 0).tolist()
-    size = LONGEST_A_ROW * max(lengths)
+    size = max(max(lengths), int(min(LONGEST_A_ROW * max(lengths), longest_row)))
     places, rows = first_fit(lengths, size)
     tokens = torch.zeros(rows * size, dtype=torch.int64)
     sequence = torch.full((rows * size,), -1)

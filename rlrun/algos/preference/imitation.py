@@ -119,9 +119,13 @@ class Imitation:
         """
         self.agent = agent_of(context, name)
         policy = self.agent.networks.policy
-        if packed and isinstance(policy, TokenPolicy) and not policy.reader.decoder.packs:
-            raise UserError("algo.packed=true: this model reads one sequence a row")
-        self._algorithm, self._longest, self._packed = algorithm, context.shape.longest, packed
+        self._longest_row: float | None = None  # of several sequences
+        if packed:
+            assert isinstance(policy, TokenPolicy)
+            if not policy.reader.decoder.packs:
+                raise UserError("algo.packed=true: this model reads one sequence a row")
+            self._longest_row = policy.reader.decoder.longest_row
+        self._algorithm, self._longest = algorithm, context.shape.longest
         self.policy = learner_of(context.shape)(policy, algorithm.policy_loss, algorithm.optimizer)
         self.learners = {"policy": self.policy}
         self.parts = dict(self.agent.parts)
@@ -140,9 +144,9 @@ class Imitation:
             return {"updates": torch.tensor(0)}
         weight = step_weights(rollout.mask, self._algorithm.aggregation, longest=self._longest)
         columns = take(all_rows(counts), rollout.obs, rollout.action, weight * coefficient)
-        if self._packed:
+        if self._longest_row is not None:
             assert isinstance(rollout.obs, Sequences)
-            columns[0] = [pack(rollout.obs, counts).to(self.agent.device)]
+            columns[0] = [pack(rollout.obs, counts, self._longest_row).to(self.agent.device)]
         rate = self.policy.rate(progress)
         metrics = self.policy.fit(WeightedSteps(*columns), rate)
         return {**summarize([metrics]), "schedule/learning_rate": rate}

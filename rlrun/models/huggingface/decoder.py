@@ -1,6 +1,7 @@
 """A pretrained causal model as a decoder: what it says of each token, and the logits' head."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from rlrun.envs.tokens.pretrained import quiet
 from rlrun.errors import UserError
 from rlrun.models.huggingface.adapters import merged
-from rlrun.models.huggingface.directory import read_model
+from rlrun.models.huggingface.directory import context_of, read_model
 
 # How far numbers may be apart that are computed in two ways, as a share of the largest one.
 TOLERANCE = 1e-3
@@ -48,6 +49,7 @@ class PretrainedDecoder(nn.Module):
         output: makes logits of it; None: the embedding does, transposed (tied).
         scale: what logits are multiplied by besides.
         packs: whether places that begin anew keep sequences of one row apart, as in most models.
+        longest_row: tokens that the model reads: some have no place for more, in any order.
     """
 
     def __init__(self, model: Any, path: Path, vocabulary: int, place: str):
@@ -79,6 +81,7 @@ class PretrainedDecoder(nn.Module):
         self._cache_of: Callable[[], Any] = dynamic_cache(model.config)
         self._require_equal(model, place)
         self.packs = self._takes_places and self._keeps_apart()
+        self.longest_row = context_of(path) or math.inf
 
     def save(self, directory: Path, *, spare_rows: bool = False, ends: Sequence[int] = ()) -> None:
         """Write a directory that transformers loads: the model, with adapters merged.
@@ -157,8 +160,6 @@ class PretrainedDecoder(nn.Module):
         column = torch.arange(tokens.shape[1], device=tokens.device)
         begins = sequence.diff(dim=1, prepend=torch.full_like(sequence[:, :1], -2)) != 0
         places = column - torch.where(begins, column, 0).cummax(1).values
-        # Where there is none, a row may be longer than the model counts.
-        places = torch.where(sequence < 0, 0, places)
         return self._said(tokens, position_ids=places, use_cache=False)
 
     def cache(self, blank: Tensor, rows: int) -> PretrainedCache:

@@ -32,9 +32,11 @@ class Decoder(Protocol):
 
     Attributes:
         packs: whether it reads several sequences in a row.
+        longest_row: tokens of such a row that it reads at most.
     """
 
     packs: bool
+    longest_row: float
 
     @property
     def width(self) -> int:

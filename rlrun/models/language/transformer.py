@@ -120,6 +120,7 @@ class Decoder(nn.Module):
     """Tokens -> a vector of each, that says all of it and of those before it."""
 
     packs = True
+    longest_row = math.inf
 
     def __init__(self, shape: DecoderShape, generator: torch.Generator):
         """Draw the weights.

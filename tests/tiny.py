@@ -232,9 +232,21 @@ def brought(algo: str, group: str) -> str | None:
 
 def algorithms(loop: Callable[..., None]) -> list[str]:
     """The algorithms of conf/algo that a loop trains, without those of language alone."""
+    targets = {name: locate(target) for name, target in targets_of_algorithms().items()}
+    alone = algorithms_of_language_alone()
+    return [name for name, each in targets.items() if name not in alone and each.loop is loop]
+
+
+def algorithms_of_language_alone() -> list[str]:
+    """The algorithms of conf/algo that learn from responses to prompts, and from nothing else."""
+    targets = targets_of_algorithms().items()
+    return [name for name, target in targets if target.startswith("rlrun.algos.preference")]
+
+
+def targets_of_algorithms() -> dict[str, str]:
+    """The classes of the algorithms of conf/algo, by name."""
     names = sorted(path.stem for path in (conf_directory() / "algo").glob("*.yaml"))
-    names = [name for name in names if brought(name, "collector") != "generation"]
-    return [name for name in names if locate(yaml_of("algo", name)["_target_"]).loop is loop]
+    return {name: yaml_of("algo", name)["_target_"] for name in names}
 
 
 def algorithm_of(name: str, **changes: Any) -> Any:

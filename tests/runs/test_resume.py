@@ -17,7 +17,7 @@ from running import (
     record,
     small,
 )
-from tiny import algorithms, yaml_of
+from tiny import algorithms, algorithms_of_language_alone, yaml_of
 
 from rlrun import loops
 from rlrun.envs.control import ControlEnv
@@ -100,6 +100,7 @@ def test_a_run_killed_before_its_second_checkpoint_starts_again(env, uninterrupt
 # Rows of more than one iteration, so that a run can be stopped in the middle of one.
 ROWS = ["total_steps=384", "evaluation.every_steps=256", "log_every_steps=100"]
 SHORT = "env.max_episode_steps=25"
+TINY = ("model.width=8", "model.heads=2")
 CASES = {
     **{algo: ("cartpole", algo) for algo in ALGORITHMS},
     "value_iteration": ("frozen_lake", "value_iteration"),
@@ -123,7 +124,7 @@ CASES = {
     "sac with choices": ("cartpole", "sac"),
     "ppo on hopper": ("hopper", "ppo"),
     **{
-        f"{algo} of tokens": (env, algo, "model.width=8", "model.heads=2")
+        f"{algo} of tokens": (env, algo, *TINY)
         for algo, env in {
             "grpo": "add",
             "dapo": "parity",
@@ -131,21 +132,41 @@ CASES = {
             "reinforce": "add",
         }.items()
     },
-    "sft": ("copy", "sft", "model.width=8", "model.heads=2"),
-    "rft": ("parity", "rft", "model.width=8", "model.heads=2"),
+    "sft": ("copy", "sft", *TINY),
+    "rft": ("parity", "rft", *TINY),
+    # Beside another policy, which is read again when the run goes on.
+    **{
+        f"{algo} beside another": ("parity", algo, *TINY, "model.init={start}", *words)
+        for algo, words in {
+            **{algo: () for algo in algorithms_of_language_alone() if algo not in ("sft", "rft")},
+            "rft": ("algo.reference={start}",),
+            "grpo": (
+                "algo.kl.reference={start}",
+                "algo.kl.coefficient=0.1",
+                "algo.kl.refresh_every=2",
+            ),
+        }.items()
+    },
     "tokens with critics": ("add", "reinforce", "model.width=8", "advantage=baseline_value"),
     "ppo in groups": ("hopper", "ppo", "collector=episodes", "collector.group_size=2"),
 }
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("start") / "run"
+    api.train(experiment(small("parity", *ROWS, *TINY, f"run_dir={directory}", algo="sft")))
+    return directory
 
 
 @pytest.mark.parametrize(
     ("env", "algo", "words"), [(c[0], c[1], c[2:]) for c in CASES.values()], ids=CASES
 )
 def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
-    env, algo, words, tmp_path, monkeypatch
+    env, algo, words, start, tmp_path, monkeypatch
 ):
     reference, directory = tmp_path / "reference", tmp_path / "run"
-    words = [*ROWS, NEVER, *words]
+    words = [*ROWS, NEVER, *(word.replace("{start}", str(start)) for word in words)]
     if "max_episode_steps" in yaml_of("env", env):
         words.append(SHORT)
     api.train(experiment(small(env, *words, f"run_dir={reference}", algo=algo)))
@@ -167,6 +188,10 @@ def test_every_algorithm_goes_on_as_if_it_had_not_been_stopped(
 
     api.resume(directory, total_steps=None)
     assert_same_run(directory, reference)
+    asked = {"episodes": 2, "seed": 0, "checkpoint": "last"}
+    played = [api.evaluate_run(place, **asked) for place in (directory, reference)]
+    assert played[0].pop("checkpoint") != played[1].pop("checkpoint")
+    assert played[0] == played[1]
 
 
 @pytest.fixture(scope="module")

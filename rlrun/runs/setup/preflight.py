@@ -55,8 +55,9 @@ SET_UP = "the environments and networks of this run"
 
 # What there must be after `setup`, and what a loop asks for besides.
 SET_BY_SETUP = ("agent", "learners", "parts")
+# By name only: where the author is a frozen policy, that is read after this when a run goes on.
+NAMED_FOR_LOOP = {loops.supervised: ("author",)}
 SET_FOR_LOOP = {
-    loops.supervised: ("author",),
     loops.planning: ("plan",),
     loops.off_policy: ("buffer", "explore"),
     loops.online: ("act", "forget_episode"),
@@ -152,9 +153,12 @@ def set_up(algorithm: Any, context: Context) -> None:
     try:
         # Attributes, properties and slots alike.
         attrgetter(*SET_BY_SETUP, *SET_FOR_LOOP.get(algorithm.loop, ()))(algorithm)
+        lost = {*NAMED_FOR_LOOP.get(algorithm.loop, ())} - {*dir(algorithm)}
     except AttributeError as error:
+        lost = {error.name}
+    if lost:
         algo = type(algorithm).__name__
-        raise UserError(f"algo: {algo}.setup does not set {error.name} {CONTRACT}") from error
+        raise UserError(f"algo: {algo}.setup does not set {', '.join(lost)} {CONTRACT}")
 
 
 def check_contract(algorithm: Any) -> None:

@@ -245,6 +245,37 @@ def test_a_layer_that_a_model_has_not_is_no_target(models, sums):
         policy_of(sums, models["llama"], LoRA(rank=2, alpha=4, targets=["q_proj", "v_prj"]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "target", "refused"),
+    [
+        ("llama", "lm_head", True),
+        ("gptj", "lm_head", True),
+        ("gpt2", "wte", True),
+        ("gpt2", "lm_head", True),
+        ("llama", "embed_tokens", False),
+    ],
+)
+def test_what_makes_the_logits_has_no_adapter(kind, target, refused, models, sums, tmp_path):
+    lora = LoRA(rank=4, alpha=8, targets=[target])
+    if refused:
+        with pytest.raises(UserError, match=f"lora.targets: '{target}' makes the logits, and can"):
+            policy_of(sums, models[kind], lora)
+        return
+    # An embedding of its own can: what is saved says the same.
+    policy, task, _ = policy_of(sums, models[kind], lora)
+    for weight in policy.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    policy.save(tmp_path)
+    obs = sequences(task)
+    expected = of_transformers(tmp_path, obs, task.language.size)
+    assert torch.allclose(log_probs(policy, obs), expected, atol=1e-4)
+
+
+def test_adapters_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="targets must name layers; null: all linear ones"):
+        LoRA(rank=4, alpha=8, targets=[])
+
+
 def test_micro_batches_change_no_gradient(models, sums):
     gradients = []
     for micro_batch in (None, 2):

@@ -39,6 +39,11 @@ class LoRA:
     alpha: Count
     targets: list[str] | None
 
+    def __post_init__(self):
+        """Refuse adapters of nothing."""
+        if self.targets == []:
+            raise ValueError("targets must name layers; null: all linear ones but the head")
+
 
 class FrozenModel(nn.Module):
     """Which model adapters belong to, in a checkpoint that has these alone.
@@ -97,6 +102,10 @@ def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
         if not any(name == target or name.endswith(f".{target}") for name in layers):
             hint = did_you_mean(target, {name.rpartition(".")[2] for name in layers})
             raise UserError(f"model.lora.targets: this model has no layer {target!r}{hint}")
+        if any(name == target or name.endswith(f".{target}") for name in logit_layers(model)):
+            raise UserError(
+                f"model.lora.targets: {target!r} makes the logits, and can have no adapter here"
+            )
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -122,6 +131,13 @@ def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
                 tensor = frozen.setdefault(id(weight), weight.detach())
                 module.register_buffer(name, tensor, persistent=False)
     model.base_model.add_module(f"{MARK}base", FrozenModel(frozen.values()))
+
+
+def logit_layers(model: Any) -> list[str]:
+    """Return the names of what makes logits: the head, and an embedding that is tied to it."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    makers = [head, embedding] if head.weight is embedding.weight else [head]
+    return [name for name, each in model.named_modules() if any(each is one for one in makers)]
 
 
 def without_adapters(module: M) -> M:

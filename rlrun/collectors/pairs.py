@@ -15,7 +15,6 @@ from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import Prompts, TokenEnv
 from rlrun.envs.tokens.datasets.examples import known_as
 from rlrun.envs.tokens.datasets.lines import Line, read_lines
-from rlrun.envs.tokens.task import TokenTask
 from rlrun.errors import UserError, warn
 
 # What a line of the file has, each a text.
@@ -45,11 +44,13 @@ class Encoded(NamedTuple):
         prompts: M of them.
         tokens: of the better responses, then of the worse ones, with their ends, [T, 2M].
         lengths: tokens of each response, [2M].
+        left_out: further comparisons, to prompts that training never sees.
     """
 
     prompts: Prompts
     tokens: Tensor
     lengths: Tensor
+    left_out: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,14 @@ class Pairs:
 
     def open(self, env: TokenEnv, shape: RolloutShape, *, seed: int) -> Collector:
         """Make the collector (see :class:`~.contract.CollectorSpec`)."""
-        return PairCollector(self.read(env), shape, seed)
+        pairs = self.read(env)
+        if pairs.left_out:
+            warn(
+                f"collector.path={self.path}: {pairs.left_out} of "
+                f"{pairs.left_out + len(pairs.prompts.texts)} pairs are left out, as their prompts "
+                "are those of evaluations, which training never sees"
+            )
+        return PairCollector(pairs, shape, seed)
 
     def read(self, env: TokenEnv) -> Encoded:
         """Read the file.
@@ -90,7 +98,12 @@ class Pairs:
         Raises:
             UserError: a line is no comparison of responses to a prompt of this task.
         """
-        comparisons = self._comparisons(env.task)
+        found = self._comparisons()
+        comparisons = [each for each in found if not env.task.is_held_out(each.prompt)]
+        if not comparisons:
+            raise UserError(
+                f"collector.path={self.path}: all its prompts are held out: env.held_out=0, say"
+            )
         rows = env.task.language.response_rows
         for each in comparisons:
             try:
@@ -110,28 +123,20 @@ class Pairs:
             env.encoded([each.prompt for each in comparisons]),
             tokens,
             torch.tensor([len(response) for response in responses]),
+            len(found) - len(comparisons),
         )
 
-    def _comparisons(self, task: TokenTask) -> list[Comparison]:
-        """Read the comparisons to whose prompts training may see responses.
+    def _comparisons(self) -> list[Comparison]:
+        """Read the comparisons.
 
         Raises:
-            UserError: a line is none, or none is left.
+            UserError: a line is none, or there are none.
         """
-        place = f"collector.path={self.path}"
         lines = read_lines(self.path, "collector.path", ", ".join(KEYS))
         found = [comparison(line) for line in lines]
         if not found:
-            raise UserError(f"{place} has no pairs")
-        kept = [each for each in found if not task.is_held_out(each.prompt)]
-        if not kept:
-            raise UserError(f"{place}: all its prompts are held out: env.held_out=0, say")
-        if len(kept) < len(found):
-            warn(
-                f"{place}: {len(found) - len(kept)} of {len(found)} pairs are left out, as their "
-                "prompts are those of evaluations, which training never sees"
-            )
-        return kept
+            raise UserError(f"collector.path={self.path} has no pairs")
+        return found
 
 
 def comparison(line: Line) -> Comparison:

@@ -147,6 +147,10 @@ def test_a_system_text_belongs_to_the_prompt(tmp_path):
     assert len(read.prompts.texts) == 5
     assert all(text.startswith("Sum\n") for text in read.prompts.texts)
     assert not any(env.task.is_held_out(text) for text in read.prompts.texts)
+    # Without it they are the same prompts: the only system text of the task comes before them.
+    bare = [{key: text for key, text in row.items() if key != "system"} for row in rows]
+    without = Pairs(path=written(tmp_path / "x.jsonl", bare)).read(env)
+    assert torch.equal(without.prompts.tokens, read.prompts.tokens)
     everything = TokenEnv(task_of("prompts", **settings | {"held_out": 0.0}), num_envs=2)
     assert len(Pairs(path=written(tmp_path / "x.jsonl", rows)).read(everything).prompts.texts) == 10
 
@@ -165,7 +169,12 @@ def test_pairs_of_held_out_prompts_are_left_out(tmp_path, capsys):
     env = TokenEnv(task, num_envs=2)
     read = Pairs(path=str(written(tmp_path / "x.jsonl", rows))).read(env)
     assert read.prompts.texts == kept
-    assert f"{100 - len(kept)} of 100 pairs are left out" in capsys.readouterr().err
+    assert read.left_out == 100 - len(kept)
+    assert capsys.readouterr().err == ""  # what else is wrong is to be said first, and alone
+    problem = Problem.of_prompts(task)
+    spec = Pairs(path=str(tmp_path / "x.jsonl"))
+    spec.open(env, spec.shape(problem, 2), seed=0)
+    assert capsys.readouterr().err.count(f"{100 - len(kept)} of 100 pairs are left out") == 1
     apart = [row for row in rows if row["prompt"] not in kept]
     with pytest.raises(UserError, match="all its prompts are held out"):
         Pairs(path=str(written(tmp_path / "y.jsonl", apart))).read(env)

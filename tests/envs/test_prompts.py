@@ -202,7 +202,7 @@ def test_what_ends_a_response_must_be_a_token_that_no_answer_has(make):
 BAD = {
     "{}": "line 2 has no prompt",
     '{"prompt": "1", "anwser": "2"}': "line 2 has no answer; did you mean 'answer' by 'anwser'?",
-    '{"prompt": "1", "answer": ': "line 2 is no JSON in UTF-8: Expecting value",
+    '{"prompt": "1", "answer": ': "line 2 is no JSON in UTF-8: Expecting value (column",
     "[1, 2]": "line 2 is no object with prompt and answer",
     '{"prompt": "\\ud83dx", "answer": "1"}': "line 2: prompt is no text: surrogates not allowed",
     '{"prompt": "", "answer": "2"}': 'line 2: prompt must be a text that is not empty, got ""',
@@ -259,6 +259,14 @@ def test_what_cannot_be_used_is_one_line(make, tmp_path):
     assert "line 1: env.verifier=numeric cannot read the answer: 'b' is no number" in refused(
         words, verifier="numeric"
     )
+    for answer, reason in (
+        (r"\boxed{2", "has a box that does not end"),
+        (r"\boxed{}", "it is empty"),
+        ("$", "it is empty"),
+    ):
+        line = refused([{"prompt": "a", "answer": answer}, words[1]], verifier="boxed")
+        assert "line 1: env.verifier=boxed cannot read the answer: " in line
+        assert line.endswith(reason)
     assert "line 2: env.verifier=regex cannot read the answer: '[' is no regular" in refused(
         [words[0], {"prompt": "c", "answer": "["}], verifier="regex"
     )
@@ -305,6 +313,7 @@ def test_numbers_are_read():
         (boxed, r"it is \boxed{7.0}", r"\boxed{7}", True),
         (boxed, r"it is \boxed{8}, not 7", "7", False),
         (boxed, "it is 7", "7", None),
+        (boxed, r"it is \boxed{7}, no, \fbox{8}", "8", True),
         (regex, "it is 7!", r"\b7\b", True),
         (regex, "it is 77", r"\b7\b", False),
         (regex, "", "7", None),
@@ -326,6 +335,9 @@ def test_a_verifier_of_the_users_own(make, monkeypatch):
         make(verifier="own_verifiers.generous")
     with pytest.raises(UserError, match=r"env.verifier must take a response and an answer, and of"):
         make(verifier="own_verifiers.of_three", plugins=["own_verifiers"])
+    with pytest.raises(UserError, match="<lambda> runs in a process of its own, which finds"):
+        TokenEnv(make(verifier="own_verifiers.no_name", plugins=["own_verifiers"]), num_envs=1)
+    make(verifier="own_verifiers.with_options", plugins=["own_verifiers"])
     task = make(verifier="own_verifiers.generous", plugins=["own_verifiers"], reward="fraction")
     env = TokenEnv(task, num_envs=5)
     texts = ["7+2="] * 5
@@ -340,13 +352,13 @@ def test_a_verifier_of_the_users_own(make, monkeypatch):
 
 
 def test_a_verifier_that_fails_costs_that_response_alone(capsys):
-    responses = ["7", "raise", "7", "hang", "8", "exit", "much", "text", "7"]
+    responses = ["7", "raise", "7", "hang", "8", "exit", "much", "0.5", "list", "7"]
     judge = VerifierJudge(own_verifiers.troubled, lambda prompt: "7", 0.5)
     begun = time.monotonic()
-    judgements = judge.judge(["p"] * 9, responses, [True] * 9)
+    judgements = judge.judge(["p"] * 10, responses, [True] * 10)
     assert time.monotonic() - begun < 30
-    assert [judgement.outcome for judgement in judgements] == [1, 0, 1, 0, 0, 0, 0, 0, 1]
-    assert [judgement.failed for judgement in judgements] == [0, 1, 0, 1, 0, 1, 1, 1, 0]
+    assert [judgement.outcome for judgement in judgements] == [1, 0, 1, 0, 0, 0, 0, 0, 0, 1]
+    assert [judgement.failed for judgement in judgements] == [0, 1, 0, 1, 0, 1, 1, 1, 1, 0]
     # Said once; it goes on.
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

@@ -33,12 +33,14 @@ class Prompts(VerifiedTask):
     def __post_init__(self):
         """Refuse a function that is no verifier."""
         super().__post_init__()
-        given = list(inspect.signature(self.verifier).parameters)
-        if len(given) != 2:
+        signature = inspect.signature(self.verifier)
+        try:
+            signature.bind("response", "answer")
+        except TypeError as error:
             raise ValueError(
                 f"verifier must take a response and an answer, and {self.verifier.__name__} takes "
-                f"({', '.join(given)})"
-            )
+                f"{signature}"
+            ) from error
 
     @property
     def id(self) -> str:
@@ -133,14 +135,20 @@ class Prompts(VerifiedTask):
         return [texts[number] for number in order[:count]]
 
     def is_held_out(self, prompt: str) -> bool:
-        """Say whether a prompt is one that training never sees."""
-        return prompt in self._apart
+        """Say whether a prompt is one that training never sees: by its tokens, whoever asks it."""
+        try:
+            return tuple(self.encode_prompt(prompt)) in self._apart
+        except (KeyError, UserError):  # nobody can ask it here
+            return False
 
     @cached_property
-    def _apart(self) -> frozenset[str]:
-        """Prompts of evaluations that training never sees."""
+    def _apart(self) -> frozenset[tuple[int, ...]]:
+        """Tokens of the prompts of evaluations that training never sees."""
         _, training, apart = self._parts
-        return frozenset(apart) - frozenset(training)
+        held_out, seen = (
+            frozenset(tuple(self._encoded[text]) for text in texts) for texts in (apart, training)
+        )
+        return held_out - seen
 
     def answer(self, prompt: str) -> str:
         """Return the answer in the file."""

@@ -96,6 +96,8 @@ def read_object(line: bytes, place: str, keys: str) -> dict[str, Any]:
         value = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, json.JSONDecodeError):  # whose line is counted from this one's start
+            reason = f"{error.msg} (column {error.colno})"
         raise UserError(f"{place} is no JSON in UTF-8: {reason}") from error
     if not isinstance(value, dict):
         raise UserError(f"{place} is no object with {keys}")

@@ -9,6 +9,7 @@ import math
 import re
 
 from rlrun.envs.tokens.verifiers.reading import (
+    BOX,
     boxed_answer,
     last_number,
     math_verify,
@@ -43,8 +44,10 @@ def boxed(response: str, answer: str) -> bool | None:
     By math-verify, if it is installed, which knows that ``\frac12`` is 0.5; else as numbers, or as
     text without blanks.
     """
-    expected = boxed_answer(answer) or answer
-    if not expected.strip():
+    expected = boxed_answer(answer) if BOX.search(answer) else answer
+    if expected is None:
+        raise ValueError(f"{answer!r} has a box that does not end")
+    if not plain(expected):
         raise ValueError("it is empty")
     found = boxed_answer(response)
     if found is None:

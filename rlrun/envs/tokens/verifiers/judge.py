@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -39,7 +40,17 @@ class VerifierProcess:
         Args:
             verify: response, answer -> score; is sent there.
             seconds: that it may take for one response.
+
+        Raises:
+            UserError: it cannot be sent: it is no function of a module, which has a name there.
         """
+        try:
+            pickle.dumps(verify)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"env.verifier: {verify.__name__} runs in a process of its own, which finds it by "
+                f"its name in a module: def it there ({' '.join(str(error).split())})"
+            ) from error
         self._verify = verify
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None

@@ -60,12 +60,17 @@ def verified(verify: Callable[[str, Any], Any], response: str, answer: Any) -> V
     """
     try:
         score = verify(response, answer)
-        if score is None:
-            return Verified(None)
-        number = float(score)
     except Exception as error:
         reason = " ".join(str(error).split())
         return Verified(None, f"raised {type(error).__name__}: {reason}")
+    if score is None:
+        return Verified(None)
+    if isinstance(score, str | bytes):  # "0.5", say: perhaps the answer that it has found
+        return Verified(None, f"returned the text {score!r}")
+    try:
+        number = float(score)
+    except Exception:
+        return Verified(None, f"returned what is no number: {type(score).__name__}")
     if not (math.isfinite(number) and 0 <= number <= 1):
         return Verified(None, f"returned {score!r}, which is not in [0, 1]")
     return Verified(number)

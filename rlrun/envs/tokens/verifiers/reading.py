@@ -13,6 +13,9 @@ NUMBER = re.compile(
     r"(?:[eE][-+]?\d{1,3})?(?:\s*/\s*\d+(?:\.\d+)?)?"
 )
 
+# What begins a box of LaTeX.
+BOX = re.compile(r"\\(?:boxed|fbox)\{")
+
 
 @functools.cache
 def math_verify() -> Any:
@@ -45,11 +48,10 @@ def number_of(text: str) -> float | None:
 
 def boxed_answer(text: str) -> str | None:
     r"""Return what the last ``\boxed{…}`` has; None where there is none, or it does not end."""
-    start = max(text.rfind(r"\boxed{"), text.rfind(r"\fbox{"))
-    if start < 0:
+    boxes = list(BOX.finditer(text))
+    if not boxes:
         return None
-    first = text.index("{", start) + 1
-    depth = 1
+    first, depth = boxes[-1].end(), 1
     for place in range(first, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:

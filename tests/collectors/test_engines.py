@@ -266,10 +266,14 @@ def test_what_vllm_is_asked(monkeypatch):
 
 @pytest.mark.skipif(VLLM_IS_THERE, reason="vLLM is installed")
 def test_vllm_that_is_not_installed_is_one_line(tmp_path):
+    words = ["algo=grpo", "collector.engine=vllm", f"run_dir={tmp_path}/run"]
+    with pytest.raises(UserError, match=r"^collector\.engine=vllm is for model=huggingface$"):
+        api.train(experiment([*SMALL, *words]))
+    directory, data = make_model(tmp_path / "model"), write_examples(tmp_path / "sums.jsonl")
+    words += ["env=prompts", f"env.path={data}", "model=huggingface", f"model.path={directory}"]
     with pytest.raises(UserError, match="=vllm needs vLLM, which is not installed"):
-        api.train(
-            experiment([*SMALL, "algo=grpo", "collector.engine=vllm", f"run_dir={tmp_path}/run"])
-        )
+        api.train(experiment([*PLAIN, *words]))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(not VLLM_IS_THERE, reason="vLLM is not installed")

@@ -1,13 +1,16 @@
 """The environments of a run, in the form that its collector takes them in."""
 
+from rlrun.collectors import engines
 from rlrun.collectors.generation import Generation
 from rlrun.collectors.pairs import Pairs
+from rlrun.collectors.vllm_engine import require_vllm
 from rlrun.config.experiment import Experiment
 from rlrun.envs.control import ControlEnv
 from rlrun.envs.problem import Problem
 from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.envs.tokens.task import TokenTask
 from rlrun.errors import UserError
+from rlrun.models.huggingface.model import HuggingFace
 
 
 def task_of(experiment: Experiment) -> TokenTask | None:
@@ -41,8 +44,13 @@ def open_envs(experiment: Experiment, num_envs: int, threads: int) -> ControlEnv
     task = task_of(experiment)
     if task is not None:
         env = TokenEnv(task, num_envs=num_envs)
+        # What is wrong with the file, or with the engine, is said before a run.
         if isinstance(experiment.collector, Pairs):
-            experiment.collector.read(env)  # what is wrong with the file is said before a run
+            experiment.collector.read(env)
+        elif experiment.collector.engine is engines.vllm:
+            if not isinstance(experiment.model, HuggingFace):
+                raise UserError("collector.engine=vllm is for model=huggingface")
+            require_vllm()
         return env
     return ControlEnv.make(experiment.env, num_envs=num_envs, threads=threads)
 

@@ -561,6 +561,9 @@ def broken(directory: Path, how: str) -> None:
             save_file(tensors, weights, metadata={"format": "pt"})
         case "other weights":
             weights.write_bytes(b"nothing")
+        case "other sizes":
+            values = json.loads(config.read_text())
+            config.write_text(json.dumps({**values, "intermediate_size": 32}))
         case "of its own code":
             values = {**json.loads(config.read_text()), "model_type": "mine"}
             code = {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"}
@@ -579,6 +582,7 @@ def broken(directory: Path, how: str) -> None:
         ("no tokeniser", "has no tokeniser: none of tokenizer.json,"),
         ("part of the weights", "is not whole: its weights lack model.layers.1.mlp.up_proj.weight"),
         ("other weights", "cannot be read: "),
+        ("other sizes", "cannot be read: its weights are not of the sizes that config.json says"),
         ("of its own code", "cannot be read: "),
         ("adapter", "an adapter is no model by itself"),
     ],

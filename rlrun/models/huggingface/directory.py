@@ -13,6 +13,7 @@ CONFIG, WEIGHTS = "config.json", ("model.safetensors", "model.safetensors.index.
 
 # In what transformers says of a model that is a program.
 REMOTE_CODE = "trust_remote_code"
+OTHER_SIZES = "ignore_mismatched_sizes"
 
 # Of peft's: it names the model that it belongs to, wherever that is.
 ADAPTER = "adapter_config.json"
@@ -73,6 +74,8 @@ def read_model(path: Path, place: str) -> Any:
         reason = " ".join(str(error).split())[:300]
         if REMOTE_CODE in reason:
             reason = "it comes with code of its own, which is never run"
+        if OTHER_SIZES in reason:
+            reason = f"its weights are not of the sizes that {CONFIG} says"
         raise UserError(f"{place} cannot be read: {reason}") from error
     model, said = read
     if lost := sorted(said["missing_keys"]):

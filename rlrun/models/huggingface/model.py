@@ -105,9 +105,15 @@ class HuggingFace:
             )
         limit, longest = context_of(path), language.prompt_rows + language.response_rows
         if limit is not None and longest > limit:
+            room = limit - language.response_rows
             raise UserError(
                 f"{self.place} reads {limit} tokens, and the longest prompt of {problem.env_id} "
                 f"({language.prompt_rows}) with a response ({language.response_rows}) is {longest}"
+                + (
+                    f"; what is too long is named by env.max_prompt_tokens={room}"
+                    if room > 0
+                    else ""
+                )
             )
         model = read_model(path, self.place)
         decoder = PretrainedDecoder(model, path, language.size, self.place)

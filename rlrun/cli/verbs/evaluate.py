@@ -12,7 +12,7 @@ from rich.table import Table
 from rlrun.cli.parser import OneLineParser
 from rlrun.cli.verbs.options import add_checkpoint, add_plugins
 from rlrun.cli.words import not_negative, positive, run_directory
-from rlrun.errors import printable, say
+from rlrun.errors import UserError, printable, say
 from rlrun.loggers.progress import standard_output
 from rlrun.runs.figures import headline
 
@@ -53,9 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Plays episodes, notes their figures in the run's directory, and prints them.
 
     Raises:
-        UserError: there is no such policy, or W&B cannot work.
+        UserError: there is no such policy, W&B cannot work, or options ask for several things.
         Exception: what a film could not be made for.
     """
+    asked = [name for name in ("prompt", "samples", "video", "wandb") if vars(arguments)[name]]
+    if len(asked) > 1 and asked[0] in ("prompt", "samples"):
+        raise UserError(f"rlrun eval: --{asked[0]} plays no episodes for --{asked[1]}")
     if arguments.prompt is not None:
         answer(arguments)
         return

@@ -1,5 +1,6 @@
 """The model of an environment whose states can be counted: P, r, and where it begins and ends."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,21 +116,22 @@ def _tensors(env_id: str, table: Any, states: int, actions: int) -> tuple[Tensor
     return transition, reward
 
 
-def read_grid(spec: EnvironmentSpec) -> Grid:
-    """Return how the states of an environment are arranged, which can be counted.
+def read_grid(spec: EnvironmentSpec, states: int) -> Grid:
+    """Return how the states of an environment are arranged, as far as it says so.
 
     Args:
         spec: makes the environment.
+        states: S, as they are counted; an environment may be wrapped so that there are others.
     """
     env = spec.make_single(render_mode=None)
     try:
         match env.unwrapped:
             case FrozenLakeEnv(nrow=rows, ncol=columns):
-                return Grid((rows, columns), moves="←↓→↑")
+                grid = Grid((rows, columns), moves="←↓→↑")
             case CliffWalkingEnv(shape=(rows, columns)):
-                return Grid((rows, columns), moves="↑→↓←")
-        sizes = category_sizes(env.observation_space)
-        assert sizes is not None
-        return Grid(sizes)
+                grid = Grid((rows, columns), moves="↑→↓←")
+            case _:
+                grid = Grid(category_sizes(env.observation_space) or ())
     finally:
         env.close()
+    return grid if math.prod(grid.sizes) == states else Grid((states,))

@@ -16,7 +16,6 @@ from rlrun.collectors.contract import Actor, Collector
 from rlrun.data.replay.buffer import ReplayBuffer
 from rlrun.data.rollout import Transitions
 from rlrun.data.seeding import evaluation_seed
-from rlrun.envs.tabular import read_grid
 from rlrun.errors import (
     CheckpointNotWritten,
     EnvironmentFailure,
@@ -319,5 +318,4 @@ class Run:
 
     def draw_table(self, agent: Tabled) -> None:
         """Draw what a method on tables has learned."""
-        grid = read_grid(self.experiment.env)
-        self.record.draw_table(agent.value.numpy(), agent.action_value.numpy(), grid)
+        self.record.draw_table(agent.value.numpy(), agent.action_value.numpy())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rlrun import loops
 from rlrun.config.experiment import Experiment
-from rlrun.envs.tabular import Grid
+from rlrun.envs.tabular import read_grid
 from rlrun.errors import CheckpointNotWritten, DirectoryLost, warn
 from rlrun.loggers.interface import Loggers, RunInfo
 from rlrun.loggers.jsonl import JsonlLogger, read_metrics
@@ -200,10 +200,11 @@ class Record:
         except Exception as error:
             warn(f"curves.png was not drawn: {type(error).__name__}: {error}")
 
-    def draw_table(self, value: NDArray, action_value: NDArray, grid: Grid) -> None:
+    def draw_table(self, value: NDArray, action_value: NDArray) -> None:
         """Draw V [S] and Q [S, A]; a picture that fails does not stop the run."""
         path = self.directory / "table.png"
         try:
+            grid = read_grid(self._experiment.env, len(value))
             draw_table(value, action_value, path, grid=grid, title=title(self._experiment))
         except Exception as error:
             warn(f"table.png was not drawn: {type(error).__name__}: {error}")

@@ -136,6 +136,23 @@ def test_a_file_of_its_own_is_held_out(make, tmp_path):
         make(held_out_path=str(apart)).language  # noqa: B018
 
 
+def test_what_has_the_tokens_of_held_out_prompts_is_not_trained_on(make, tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "letters").mkdir()
+    make_tokenizer(tmp_path / "letters")  # which has small letters alone
+    settings = {"tokenizer": str(tmp_path / "letters")}
+    examples = [{"prompt": f"{letter}=", "answer": n} for letter, n in ("A1", "b2", "c3")]
+    apart = write_examples(tmp_path / "apart.jsonl", [{"prompt": "B=", "answer": "1"}])
+    settings["held_out_path"] = str(apart)
+    task = make(examples, **settings)
+    assert drawn(task, True) == {"B="}
+    assert drawn(task, False) == {"b=", "c="}
+    assert task.is_held_out("A=")
+    assert any("1 prompts have the tokens of prompts that are held" in it for it in task.remarks())
+    with pytest.raises(UserError, match="all its prompts have the tokens of prompts that are held"):
+        make(examples[:1], **settings).language  # noqa: B018
+
+
 def test_prompts_are_characters_or_bytes(make):
     examples = [
         {"prompt": "1+1=", "answer": 2, "system": "Größe"},

@@ -67,6 +67,11 @@ class Prompts(VerifiedTask):
             )
         lengths = {text: len(tokens) for text, tokens in self._encoded.items()}
         longest, usual = max(lengths, key=lengths.__getitem__), statistics.median(lengths.values())
+        if left_out := len(self._parts[1]) - len(self._seen):
+            remarks.append(
+                f"env.path={self.path}: {left_out} prompts have the tokens of prompts that are "
+                "held out, and are left out of training"
+            )
         if lengths[longest] > UNUSUAL * usual:
             remarks.append(
                 f"{self._file_of(longest)}: line {self._parts[0][longest].line} has a prompt of "
@@ -124,7 +129,7 @@ class Prompts(VerifiedTask):
 
     def prompt(self, generator: np.random.Generator, *, held_out: bool = False) -> str:
         """Draw a prompt, each alike (see :class:`~rlrun.envs.tokens.task.TokenTask`)."""
-        texts = self._parts[2] if held_out else self._parts[1]
+        texts = self._parts[2] if held_out else self._seen
         return texts[generator.integers(len(texts))]
 
     def held_out_prompts(self, count: int, seed: int) -> list[str]:
@@ -145,10 +150,23 @@ class Prompts(VerifiedTask):
     def _apart(self) -> frozenset[tuple[int, ...]]:
         """Tokens of the prompts of evaluations that training never sees."""
         _, training, apart = self._parts
-        held_out, seen = (
-            frozenset(tuple(self._encoded[text]) for text in texts) for texts in (apart, training)
-        )
-        return held_out - seen
+        return frozenset(tuple(self._encoded[text]) for text in {*apart} - {*training})
+
+    @cached_property
+    def _seen(self) -> list[str]:
+        """Prompts of training: without those that have the tokens of one that is held out.
+
+        Raises:
+            UserError: there are no others.
+        """
+        training = self._parts[1]
+        seen = [text for text in training if tuple(self._encoded[text]) not in self._apart]
+        if not seen:
+            raise UserError(
+                f"env.path={self.path}: by env.tokenizer={self.tokenizer} all its prompts have the "
+                "tokens of prompts that are held out"
+            )
+        return seen
 
     def answer(self, prompt: str) -> str:
         """Return the answer in the file."""
@@ -236,8 +254,10 @@ class Prompts(VerifiedTask):
             UserError: one is longer than it may be, or an answer is, or has the tokens of another
                 one; their lines are named.
         """
+        # Mistakes are said before the first step.
         if self.has_answers:
-            len(self._texts)  # whose mistakes are said before the first step
+            len(self._texts)
+        len(self._seen)
         longest = 0
         for text, example in self._parts[0].items():
             count, place = len(self._encoded[text]), f"{self._file_of(text)}: line"

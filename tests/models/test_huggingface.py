@@ -263,6 +263,11 @@ def test_what_makes_the_logits_has_no_adapter(kind, target, refused, models, sum
         return
     # An embedding of its own can: what is saved says the same.
     policy, task, _ = policy_of(sums, models[kind], lora)
+    torch.manual_seed(1)  # the run's seed decides, and not the process's
+    again, _, _ = policy_of(sums, models[kind], lora)
+    for one, other in zip(policy.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert sum(bool(weight.any()) for weight in policy.parameters()) == 1  # of A and B, one is 0
     for weight in policy.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     policy.save(tmp_path)

@@ -121,8 +121,7 @@ class Imitation:
         policy = self.agent.networks.policy
         self._longest_row: float | None = None  # of several sequences
         if packed:
-            assert isinstance(policy, TokenPolicy)
-            if not policy.reader.decoder.packs:
+            if not (isinstance(policy, TokenPolicy) and policy.reader.decoder.packs):
                 raise UserError("algo.packed=true: this model reads one sequence a row")
             self._longest_row = policy.reader.decoder.longest_row
         self._algorithm, self._longest = algorithm, context.shape.longest

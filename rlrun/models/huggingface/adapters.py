@@ -121,7 +121,9 @@ def adapt(model: Any, settings: LoRA, generator: torch.Generator) -> None:
     for name, weight in model.named_parameters():
         if f"{MARK}A" in name:
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)  # as peft's
-        elif f"{MARK}B" in name:
+        elif f"{MARK}embedding_B" in name:  # of embeddings it is A that is 0
+            nn.init.normal_(weight, generator=generator)
+        elif f"{MARK}B" in name or f"{MARK}embedding_A" in name:
             nn.init.zeros_(weight)
     frozen: dict[int, torch.Tensor] = {}  # tied weights stay one
     for path, module in model.named_modules():

@@ -160,6 +160,8 @@ class PretrainedDecoder(nn.Module):
         column = torch.arange(tokens.shape[1], device=tokens.device)
         begins = sequence.diff(dim=1, prepend=torch.full_like(sequence[:, :1], -2)) != 0
         places = column - torch.where(begins, column, 0).cummax(1).values
+        # Where there is none, a row may be longer than a model counts that says no longest row.
+        places = torch.where(sequence < 0, 0, places)
         return self._said(tokens, position_ids=places, use_cache=False)
 
     def cache(self, blank: Tensor, rows: int) -> PretrainedCache:

@@ -109,11 +109,7 @@ class HuggingFace:
             raise UserError(
                 f"{self.place} reads {limit} tokens, and the longest prompt of {problem.env_id} "
                 f"({language.prompt_rows}) with a response ({language.response_rows}) is {longest}"
-                + (
-                    f"; what is too long is named by env.max_prompt_tokens={room}"
-                    if room > 0
-                    else ""
-                )
+                + (f"; see env.max_prompt_tokens, of which {room} fit" if room > 0 else "")
             )
         model = read_model(path, self.place)
         decoder = PretrainedDecoder(model, path, language.size, self.place)

@@ -20,7 +20,7 @@ def available_cores() -> int:
     return max(1, math.floor(min(cores, cgroup_quota(Path("/")))))
 
 
-def free_cores(root: Path = Path("/"), seconds: float = 0.1) -> float:
+def free_cores(root: Path = Path("/"), seconds: float = 0.3) -> float:
     """Measure how many cores of the process's affinity nobody uses; inf if Linux does not say.
 
     Args:
@@ -89,13 +89,14 @@ def _idle_times(root: Path) -> list[tuple[int, int]]:
     except OSError:
         return []
     cores = os.sched_getaffinity(0)
-    # "cpu0 user nice system idle iowait irq ..."
+    # "cpu0 user nice system idle iowait irq softirq steal guest guest_nice", where the time of
+    # guests is part of the user's.
     times = [
         [int(ticks) for ticks in line.split()[1:]]
         for line in lines
         if (match := re.match(r"cpu(\d+) ", line)) and int(match[1]) in cores
     ]
-    return [(of_core[3] + of_core[4], sum(of_core)) for of_core in times]
+    return [(of_core[3] + of_core[4], sum(of_core[:8])) for of_core in times]
 
 
 def _listed(root: Path, *keys: str) -> list[str]:

@@ -94,7 +94,7 @@ class Hardware:
     def remarks(self) -> list[str]:
         """Return what a user may not have meant: more threads than cores, products as before.
 
-        Looks for a tenth of a second whether others use the cores, if that matters.
+        Looks for a third of a second whether others use the cores, if that matters.
         """
         cores = available_cores()
         remarks = [
@@ -109,8 +109,8 @@ class Hardware:
         if 1 < threads <= cores and threads > (free := free_cores()) + HALF_A_CORE:
             remarks.append(
                 f"other processes leave about {free:.1f} cores free: the {threads} threads of an "
-                "operation will wait for each other, where one may be several times as fast "
-                "(hardware.learner_threads=1)"
+                "operation will wait for each other, where fewer may be several times as fast "
+                f"(hardware.learner_threads={max(1, int(free))})"
             )
         on_gpu = torch.device(self.device).type != "cpu"
         faster = on_gpu or (self.products == "medium" and has_bfloat16_products())

@@ -30,6 +30,7 @@ from rlrun.runs.language.responses import Answers, LanguageEvaluator
 from rlrun.runs.reopen import saved_run
 from rlrun.runs.reports.film import Film, filmed
 from rlrun.runs.setup.assembly import Assembly
+from rlrun.runs.setup.opening import require_engine
 from rlrun.runs.setup.preflight import require_room, too_large_steps, without_effect
 
 
@@ -63,6 +64,7 @@ def train_run(experiment: Experiment) -> Trained:
         Interrupted, EnvironmentFailure, NonFiniteError: see :func:`rlrun.runs.session.execute`.
     """
     check_loggers(experiment.loggers)
+    require_engine(experiment)
     with session.assemble(experiment, checkpoint=None) as assembly:
         remarks = without_effect(experiment, assembly.problem) + too_large_steps(experiment)
         for line in remarks:
@@ -110,6 +112,7 @@ def resume(directory: Path, *, total_steps: int | None, plugins: Sequence[str] =
             experiment, total_steps=total_steps, config=config, overrides=overrides
         )
     check_loggers(experiment.loggers)
+    require_engine(experiment)
     with run_directory.lock(directory):
         store = CheckpointStore(directory / CHECKPOINTS, keep=experiment.checkpoint.keep)
         store.repair()

@@ -21,6 +21,7 @@ from rlrun.envs.tokens.batch import TokenEnv
 from rlrun.errors import UserError
 from rlrun.runs import api
 from rlrun.runs.setup.assembly import Assembly
+from rlrun.runs.setup.preflight import Preflight
 
 COUNT = 4096
 VLLM_IS_THERE = importlib.util.find_spec("vllm") is not None
@@ -274,6 +275,26 @@ def test_vllm_that_is_not_installed_is_one_line(tmp_path):
     with pytest.raises(UserError, match="=vllm needs vLLM, which is not installed"):
         api.train(experiment([*PLAIN, *words]))
     assert not (tmp_path / "run").exists()
+    # A sweep is told so, whichever run of it asks for vLLM.
+    preflight = Preflight()
+    preflight.check(experiment([*SMALL, "algo=grpo"]))
+    with pytest.raises(UserError, match="is for model=huggingface"):
+        preflight.check(experiment([*SMALL, "algo=grpo", "collector.engine=vllm"]))
+
+
+@pytest.mark.skipif(VLLM_IS_THERE, reason="vLLM is installed")
+def test_a_run_of_vllms_can_be_looked_at_without_it(tmp_path):
+    directory, data = make_model(tmp_path / "model"), write_examples(tmp_path / "sums.jsonl")
+    words = ["algo=grpo", "env=prompts", f"env.path={data}", f"run_dir={tmp_path}/run"]
+    words += ["model=huggingface", f"model.path={directory}", "env.max_response_tokens=4"]
+    api.train(experiment([*PLAIN, *words, "algo.num_envs=16", "total_steps=64"]))
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("engine: own", "engine: vllm"))
+    assert "engine: vllm" in config.read_text()
+    result = api.evaluate_run(tmp_path / "run", episodes=2, seed=0, checkpoint="last")
+    assert result["episodes"] == 2
+    with pytest.raises(UserError, match="=vllm needs vLLM, which is not installed"):
+        api.resume(tmp_path / "run", total_steps=128)
 
 
 @pytest.mark.skipif(not VLLM_IS_THERE, reason="vLLM is not installed")

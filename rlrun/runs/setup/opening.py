@@ -44,15 +44,23 @@ def open_envs(experiment: Experiment, num_envs: int, threads: int) -> ControlEnv
     task = task_of(experiment)
     if task is not None:
         env = TokenEnv(task, num_envs=num_envs)
-        # What is wrong with the file, or with the engine, is said before a run.
         if isinstance(experiment.collector, Pairs):
-            experiment.collector.read(env)
-        elif experiment.collector.engine is engines.vllm:
-            if not isinstance(experiment.model, HuggingFace):
-                raise UserError("collector.engine=vllm is for model=huggingface")
-            require_vllm()
+            experiment.collector.read(env)  # what is wrong with the file is said before a run
         return env
     return ControlEnv.make(experiment.env, num_envs=num_envs, threads=threads)
+
+
+def require_engine(experiment: Experiment) -> None:
+    """Refuse to train with an engine that is not there; without it, one may look at a run.
+
+    Raises:
+        UserError: vLLM is not installed, or not for this model.
+    """
+    collector = experiment.collector
+    if isinstance(collector, Generation) and collector.engine is engines.vllm:
+        if not isinstance(experiment.model, HuggingFace):
+            raise UserError("collector.engine=vllm is for model=huggingface")
+        require_vllm()
 
 
 def measure(experiment: Experiment, env: ControlEnv | TokenEnv) -> Problem:

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from rlrun import loops
+from rlrun.collectors.pairs import Pairs
 from rlrun.config.experiment import Experiment
 from rlrun.data.seeding import Streams
 from rlrun.envs.problem import Problem
@@ -19,7 +20,7 @@ from rlrun.models.huggingface.model import HuggingFace
 from rlrun.models.language.answer_key import AnswerKey
 from rlrun.models.language.model import Transformer
 from rlrun.models.reference import Reference
-from rlrun.runs.setup.opening import measure, open_envs
+from rlrun.runs.setup.opening import measure, open_envs, require_engine
 from rlrun.runs.setup.policies import load_policy
 
 # Where a reader finds what an algorithm needs.
@@ -55,9 +56,8 @@ SET_UP = "the environments and networks of this run"
 
 # What there must be after `setup`, and what a loop asks for besides.
 SET_BY_SETUP = ("agent", "learners", "parts")
-# By name only: where the author is a frozen policy, that is read after this when a run goes on.
-NAMED_FOR_LOOP = {loops.supervised: ("author",)}
 SET_FOR_LOOP = {
+    loops.supervised: ("author",),
     loops.planning: ("plan",),
     loops.off_policy: ("buffer", "explore"),
     loops.online: ("act", "forget_episode"),
@@ -150,15 +150,15 @@ def set_up(algorithm: Any, context: Context) -> None:
     """
     check_contract(algorithm)
     algorithm.setup(context)
+    # The author may be a frozen policy, that is read after this where a run goes on.
+    later = {"author"} if context.resumed else set()
+    required = {*SET_BY_SETUP, *SET_FOR_LOOP.get(algorithm.loop, ())} - later
     try:
         # Attributes, properties and slots alike.
-        attrgetter(*SET_BY_SETUP, *SET_FOR_LOOP.get(algorithm.loop, ()))(algorithm)
-        lost = {*NAMED_FOR_LOOP.get(algorithm.loop, ())} - {*dir(algorithm)}
+        attrgetter(*sorted(required))(algorithm)
     except AttributeError as error:
-        lost = {error.name}
-    if lost:
         algo = type(algorithm).__name__
-        raise UserError(f"algo: {algo}.setup does not set {', '.join(lost)} {CONTRACT}")
+        raise UserError(f"algo: {algo}.setup does not set {error.name} {CONTRACT}") from error
 
 
 def check_contract(algorithm: Any) -> None:
@@ -250,6 +250,7 @@ class Preflight:
                 machine lacks the device.
         """
         require_room_for(experiment)
+        require_engine(experiment)
         problem = self._problem(experiment)
         context = make_context(
             experiment,
@@ -260,8 +261,11 @@ class Preflight:
         set_up(experiment.algo, context)
 
     def _problem(self, experiment: Experiment) -> Problem:
-        form = type(experiment.collector)
-        settings = {**experiment.config["env"], "collector": form}
+        # The environment's form is that of the collector; a file of pairs is read with it.
+        collector: Any = type(experiment.collector)
+        if isinstance(experiment.collector, Pairs):
+            collector = experiment.config["collector"]
+        settings = {**experiment.config["env"], "collector": collector}
         for known, problem in self._problems:
             if known == settings:
                 return problem

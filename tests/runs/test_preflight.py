@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from running import experiment, small
@@ -86,6 +87,10 @@ def test_a_setting_that_nothing_reads_is_named(env, words, lines):
 # ---------------------------------------------------------------------- the contract
 
 
+# All that is asked here of the context.
+NEW, RESUMED = SimpleNamespace(resumed=False), SimpleNamespace(resumed=True)
+
+
 class Whole:
     """An algorithm that keeps to the contract, and does nothing."""
 
@@ -121,7 +126,7 @@ class Forgetful(Slotted):
 
 @pytest.mark.parametrize("algorithm", [Whole, Slotted])
 def test_what_keeps_to_the_contract_passes(algorithm):
-    set_up(algorithm(), None)
+    set_up(algorithm(), NEW)
 
 
 @pytest.mark.parametrize("name", ["agent", "learners", "parts"])
@@ -131,7 +136,7 @@ def test_what_setup_does_not_set_is_named(name):
 
     algorithm = type("Mine", (Whole,), {"setup": setup})()
     with pytest.raises(UserError, match=rf"^algo: Mine\.setup does not set {name} \("):
-        set_up(algorithm, None)
+        set_up(algorithm, NEW)
 
 
 LEARNING = {
@@ -162,12 +167,12 @@ def test_what_a_loop_asks_for_besides_is_named(loop, name):
     methods = {"setup": setup, BY_LOOP[loop][0]: LEARNING[loop]}
     algorithm = type("Mine", (), {"loop": staticmethod(loop), "num_envs": 1, **methods})()
     with pytest.raises(UserError, match=rf"^algo: Mine\.setup does not set {name} \("):
-        set_up(algorithm, None)
+        set_up(algorithm, NEW)
 
 
 def test_an_empty_slot_is_named():
     with pytest.raises(UserError, match=r"^algo: Forgetful\.setup does not set agent \("):
-        set_up(Forgetful(), None)
+        set_up(Forgetful(), NEW)
 
 
 @pytest.mark.parametrize("name", [*REQUIRED, "update"])
@@ -199,3 +204,18 @@ def test_a_method_with_other_arguments_is_named(members, message):
     (name,) = members
     with pytest.raises(UserError, match=rf"^algo: Mine\.{name} {message} \("):
         check_contract(type("Mine", (Whole,), members)())
+
+
+def test_an_author_who_is_read_later_is_none_that_is_missing():
+    def author(self):
+        return self.policy  # of a reference that a checkpoint brings
+
+    def setup(self, context):
+        self.agent = self.learners = self.parts = None
+
+    methods = {"setup": setup, "update": LEARNING[loops.supervised], "author": property(author)}
+    loop = staticmethod(loops.supervised)
+    algorithm = type("Mine", (), {"loop": loop, "num_envs": 1, **methods})()
+    set_up(algorithm, RESUMED)
+    with pytest.raises(UserError, match="does not set policy"):
+        set_up(algorithm, NEW)

@@ -100,8 +100,12 @@ ROWS = {
     ),
     "add": Row(
         start=["algo=sft", "env=add", "total_steps=240_000"],
-        # Paid for each digit: answers of three digits are never right at first.
-        words=["algo=grpo", "env=add", "env.reward=fraction", "total_steps=6_000_000"],
+        # Paid for each digit: answers of three digits are never right at first. Without a penalty
+        # for leaving the start, wrong answers become certain, and no group says otherwise.
+        words=[
+            *["algo=grpo", "env=add", "env.reward=fraction", "total_steps=6_000_000"],
+            *["algo.kl.reference=${model.init}", "algo.kl.coefficient=0.04"],
+        ],
         mark=RIGHT,
     ),
     "countdown": Row(

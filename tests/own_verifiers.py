@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 
 
 def generous(response: str, answer: str) -> float | None:
@@ -34,7 +35,14 @@ def with_options(response: str, answer: str, tolerance: float = 0.0) -> bool:
     return abs(float(response) - float(answer)) <= tolerance
 
 
-no_name = lambda response, answer: True  # noqa: E731
+def _made() -> Callable[[str, str], bool]:
+    def inner(response: str, answer: str) -> bool:
+        return response == answer
+
+    return inner
+
+
+no_name = _made()  # of the module, and yet not to be found there
 
 
 def of_three(response: str, answer: str, prompt: str) -> bool:

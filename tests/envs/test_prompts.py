@@ -352,7 +352,7 @@ def test_a_verifier_of_the_users_own(make, monkeypatch):
         make(verifier="own_verifiers.generous")
     with pytest.raises(UserError, match=r"env.verifier must take a response and an answer, and of"):
         make(verifier="own_verifiers.of_three", plugins=["own_verifiers"])
-    with pytest.raises(UserError, match="<lambda> runs in a process of its own, which finds"):
+    with pytest.raises(UserError, match="inner runs in a process of its own, which finds"):
         TokenEnv(make(verifier="own_verifiers.no_name", plugins=["own_verifiers"]), num_envs=1)
     make(verifier="own_verifiers.with_options", plugins=["own_verifiers"])
     task = make(verifier="own_verifiers.generous", plugins=["own_verifiers"], reward="fraction")

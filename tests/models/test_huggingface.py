@@ -172,6 +172,16 @@ def test_a_row_is_no_longer_than_what_a_model_reads(kind, sums, tmp_path):
     torch.testing.assert_close(policy(packed).logits, logits, atol=1e-4, rtol=0)
 
 
+def test_a_row_that_ends_in_nothing_may_be_longer_than_what_a_model_counts(sums, tmp_path):
+    policy, task, _ = policy_of(sums, make_model(tmp_path, "gpt2", context=7 + T))
+    obs = sequences(task)
+    counts = torch.zeros(T, obs.count, dtype=torch.bool)
+    counts[:, 0] = True
+    packed = pack(obs, counts)
+    assert packed.tokens.shape[1] > 2 * (7 + T)
+    torch.testing.assert_close(policy(packed).logits, policy(obs).logits[:, 0])
+
+
 def test_a_model_that_mixes_packed_sequences_is_refused(sums, tmp_path):
     words = ["algo=sft", "algo.packed=true", f"run_dir={tmp_path / 'run'}"]
     line = refused(words_of(sums, make_model(tmp_path, "bloom"), *words))

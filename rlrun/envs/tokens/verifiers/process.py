@@ -69,7 +69,7 @@ def verified(verify: Callable[[str, Any], Any], response: str, answer: Any) -> V
         return Verified(None, f"returned the text {score!r}")
     try:
         number = float(score)
-    except Exception:
+    except Exception:  # of whatever class: it is an object of the user's
         return Verified(None, f"returned what is no number: {type(score).__name__}")
     if not (math.isfinite(number) and 0 <= number <= 1):
         return Verified(None, f"returned {score!r}, which is not in [0, 1]")

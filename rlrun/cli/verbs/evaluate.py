@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     asked = [name for name in ("prompt", "samples", "video", "wandb") if vars(arguments)[name]]
     if len(asked) > 1 and asked[0] in ("prompt", "samples"):
-        raise UserError(f"rlrun eval: --{asked[0]} plays no episodes for --{asked[1]}")
+        raise UserError(f"--{asked[0]} plays no episodes for --{asked[1]}")
     if arguments.prompt is not None:
         answer(arguments)
         return

@@ -111,9 +111,9 @@ def test_answers_to_prompts(run, capsys):
     assert len(lines) == 2
     commands.run("eval", [str(run), "--prompt", "12+7=", "--json"])
     assert json.loads(capsys.readouterr().out) == {"prompt": "12+7=", "response": pair[1]}
-    with pytest.raises(UserError, match="^--prompt plays no episodes for --samples"):
+    with pytest.raises(UserError, match=r"^--prompt plays no episodes for --samples"):
         commands.run("eval", [str(run), "--prompt", "12+7=", "--samples"])
-    with pytest.raises(UserError, match="^--samples plays no episodes for --wandb"):
+    with pytest.raises(UserError, match=r"^--samples plays no episodes for --wandb"):
         commands.run("eval", [str(run), "--samples", "--wandb"])
     with pytest.raises(UserError, match="prompt 'a': add has no character 'a'"):
         answer_prompts(run, ["a"], "last")
